@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# `make` alone explains what can be made. Every target sets up what it needs.
+
+BUILD := $(CURDIR)/build
+BIN := .venv/bin
+NEEDS = analysis/setup/os-packages --for $@
+MAKEFLAGS += --no-print-directory
+
+# Ends when make is killed, instead of working on unseen.
+WITH_MAKE := setpriv --pdeathsig TERM --
+
+define LINT
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+endef
+
+# As they stand they open recorded data, so they print the same every time.
+NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
+
+.DEFAULT_GOAL := help
+.PHONY: help report demo lab test lint bench notebooks packages venv build constraints clean
+.PHONY: kernels test-kernels ready probe workload guest
+export OS_PACKAGES PYTHON
+
+##@ See the answer
+
+report: ## run the workload here, take the census, print the answer
+	@$(NEEDS) --root venv build measure
+	@$(MAKE) ready probe workload guest
+	$(WITH_MAKE) $(BIN)/anonvma report $(ARGS)
+
+demo: ## the same report from recorded data; no root, no compiler
+	@$(NEEDS) venv
+	@$(MAKE) ready
+	$(WITH_MAKE) $(BIN)/anonvma demo $(ARGS)
+
+lab: ## JupyterLab on the explorer: a run, or this machine as it lives
+	@$(NEEDS) venv build lab
+	@$(MAKE) ready probe
+	$(WITH_MAKE) $(BIN)/anonvma lab $(ARGS)
+
+##@ Work on it
+
+test: ## ruff, mypy, pytest, and the notebooks' outputs
+	@$(NEEDS) venv build measure guest mail browser lab hosts
+	@$(MAKE) ready probe workload guest
+	$(LINT)
+	$(BIN)/pytest --nbval tests $(NOTEBOOKS) $(ARGS)
+
+lint: ## ruff and mypy only
+	@$(NEEDS) venv
+	@$(MAKE) ready
+	$(LINT)
+
+bench: ## what observing costs, against the usual ways
+	@$(NEEDS) --root venv build measure bench hosts
+	@$(MAKE) ready probe workload guest
+	$(BIN)/python tests/bench.py $(ARGS)
+	$(BIN)/python tests/bench_faults.py
+	$(BIN)/python tests/bench_guest.py
+	$(BIN)/python tests/bench_compare.py
+	$(BIN)/python tests/bench_perf.py
+	$(BIN)/python tests/bench_explore.py
+	$(BIN)/python tests/bench_store.py
+	$(BIN)/python tests/bench_ssh.py
+
+notebooks: ## run them again on the recorded data, to commit
+	@$(NEEDS) venv
+	@$(MAKE) ready
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False \
+		--ExecutePreprocessor.store_widget_state=False \
+		--ExecutePreprocessor.extra_arguments=--log-level=ERROR $(NOTEBOOKS)
+
+##@ Kernels in guests
+
+kernels: ## two kernels that differ in the early check, or BASE= and HEAD= of TREE=
+	@$(NEEDS) kernels
+	@python=$$(analysis/setup/find-python) && exec $(WITH_MAKE) "$$python" analysis/setup/kernels \
+		$${TREE:+--tree "$$TREE"} $${BASE:+--base "$$BASE"} $${HEAD:+--head "$$HEAD"} \
+		$${JOBS:+--jobs "$$JOBS"}
+
+test-kernels: ## build that pair, and test it
+	@$(NEEDS) venv build measure kernels guest
+	@$(MAKE) ready probe workload guest
+	@$(MAKE) kernels TREE= BASE= HEAD=
+	$(BIN)/pytest -m kernels tests $(ARGS)
+
+##@ Its parts
+
+packages: ## name and install the system packages it lacks
+	@$(NEEDS) venv build measure guest mail browser lab hosts
+
+venv: ## .venv, with uv if that is installed, else with pip
+	@$(NEEDS) venv
+	@$(MAKE) ready
+
+build: ## the programs in build/: vmaprobe, vmload, specimens, guest-init, anonvma-agent
+	@$(NEEDS) build
+	@$(MAKE) probe workload guest
+
+constraints: ## pin the newest versions that pyproject.toml allows
+	@analysis/setup/constraints
+
+clean: ## remove build/ and the caches; .venv and data/ stay
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+ready: .venv/.ready
+	@:
+
+# A virtual environment knows its own path: one that was moved or copied here is made again.
+ifneq ($(shell test -x .venv/bin/python && cat .venv/.ready 2>/dev/null),$(CURDIR)/.venv)
+.PHONY: .venv/.ready
+endif
+.venv/.ready: pyproject.toml constraints.txt
+	@analysis/setup/venv
+
+probe workload guest:
+	@$(MAKE) -s -C analysis/$@ OUT=$(BUILD)
+
+help:
+	@echo 'anonvma: which VMAs have a NULL vm_ops and no anon_vma, and what that costs.'
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo 'On a new machine `make report` is enough: it says what it lacks, then installs it.'
+	@echo 'It needs root, or sudo without a password; `make demo` does not.'
+	@echo '  OS_PACKAGES=no      leave the operating system as it is; say what it lacks'
+	@echo '  PYTHON=python3.13   make .venv with this Python (3.11 or later)'
+	@echo "  ARGS='-k census'    pass these on to the command: report, demo, test or bench"
+	@echo '  TREE=../linux       build kernels from this source; BASE= and HEAD= are revisions of it'
