@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Page faults: what the BPF programs hand to the probe, and what the probe writes.
+ *
+ * An events file is a struct fault_file followed by struct fault_event to its end,
+ * in the machine's byte order. anonvma.faults reads it. A change of layout is a
+ * new FAULTS_FORMAT.
+ */
+#ifndef FAULTS_H
+#define FAULTS_H
+
+#include <linux/types.h>
+#include "traced.h"
+
+#define FAULTS_MAGIC	"VMAFALT"
+#define FAULTS_FORMAT	1
+#define FAULT_BUCKETS	32	/* log2 of ns */
+#define FAULT_NAME_MAX	32
+#define MAX_KINDS	16384
+#define MAX_GROUPS	65536	/* at most; a command that is executed makes some twenty */
+#define MAX_STACKS	16384
+#define STACK_DEPTH	64
+
+/* Who needed the page. */
+enum {
+	MODE_USER	= 1,	/* an instruction in user mode */
+	MODE_KERNEL	= 2,	/* the kernel copying from or to user memory: an exception, too */
+	MODE_GUP	= 3,	/* get_user_pages(): MAP_POPULATE, mlock(), madvise(), ptrace(); no exception */
+};
+
+enum {
+	ACCESS_READ	= 1,
+	ACCESS_WRITE	= 2,
+	ACCESS_EXEC	= 3,
+};
+
+/* What a fault found, and what it left. */
+enum {
+	FOUND_NOTHING	= 0,	/* no VMA, or none that could be looked at */
+	FOUND_VMA	= 1 << 0,
+	FOUND_ANON	= 1 << 1,	/* vm_ops == NULL */
+	FOUND_ANON_VMA	= 1 << 2,	/* anon_vma != NULL */
+};
+
+/* Which lock it was taken under. */
+enum {
+	PATH_UNKNOWN	= 0,
+	PATH_VMA	= 1,	/* the VMA's own */
+	PATH_MMAP	= 2,	/* mmap_lock */
+	PATH_RETRY	= 3,	/* began under the VMA's, repeated under mmap_lock */
+};
+
+enum {
+	RESULT_UNKNOWN	= 0,
+	RESULT_MINOR	= 1,
+	RESULT_MAJOR	= 2,
+	RESULT_ERROR	= 3,	/* VM_FAULT_ERROR, or it did not come to handle_mm_fault() */
+};
+
+/* What was traced. */
+enum {
+	SOURCE_FENTRY	= 1,	/* fentry and fexit of handle_mm_fault() */
+	SOURCE_TRACEPOINT = 2,	/* page_fault_user and page_fault_kernel */
+};
+
+/* Where the fault was: all VMAs that look alike share one. */
+struct kind_key {
+	__u64 vm_ops;
+	__u64 ino;
+	__u64 flags;		/* of vm_flags, those that tell where it comes from */
+	__u32 dev;
+	__u16 prot;		/* VMA_PROT_* */
+	__u16 bits;		/* VMA_* of census.h, and KIND_* */
+};
+
+enum {
+	KIND_OWN_STACK	= 1 << 8,	/* the faulting thread's stack pointer lies in it */
+	KIND_NAMED	= 1 << 9,	/* PR_SET_VMA_ANON_NAME */
+	KIND_DEV_ZERO	= 1 << 10,	/* vm_file is the character device 1:5 */
+	KIND_DEVICE	= 1 << 11,	/* ... another device */
+};
+
+struct fault_kind {
+	__u32 id;		/* from 1; 0 stands for no VMA, and for kinds beyond MAX_KINDS */
+	__u32 ops;		/* ops_entry.id, 0: vm_ops is NULL */
+	char file[FAULT_NAME_MAX];	/* last component of its name */
+};
+
+struct group_key {
+	__u32 process;		/* traced_process.id */
+	__u32 kind;		/* fault_kind.id */
+	__u8 mode, access, before, after, path, result;
+	__u16 reserved;
+	__s32 user_stack, kernel_stack;	/* -1: not taken; other negatives: could not be */
+};
+
+struct group_value {
+	__u64 count;
+	__u64 time_ns;
+	__u32 buckets[FAULT_BUCKETS];
+};
+
+struct fault_event {
+	__u64 start_ns;		/* CLOCK_MONOTONIC */
+	__u64 address;
+	__u64 vm_start;		/* 0: no VMA */
+	__u32 duration_ns;	/* at most 4.3 s; 0 when the source has no end */
+	__u32 process;
+	__u32 tid;
+	__u32 kind;
+	__u8 mode, access, before, after, path, result;
+	__u16 reserved;
+};
+
+struct fault_file {
+	char magic[8];
+	__u32 format;
+	__u32 byte_order;	/* 0x01020304 */
+	__u32 header_size;
+	__u32 event_size;
+	__u32 page_size;
+	__u32 source;
+};
+
+/* Shared through .rodata: set by the probe before the programs are loaded. */
+struct fault_constants {
+	__u32 want_events, want_stacks, timed, has_vma_locks, has_lock_events, reserved;
+	/* Where the functions begin and end that take mmap_lock for a fault ... */
+	__u64 fault_callers[3][2];
+	/* ... and the one that only tries to, for an anon_vma. */
+	__u64 prepare_caller[2];
+};
+
+/* Shared through .bss. */
+struct fault_counts {
+	__u64 faults_lost;	/* there was no room for their group */
+	__u64 events_lost;	/* the ring buffer was full */
+	__u64 kinds_lost;
+	__u64 unseen_gup;	/* by the tasks' own counts, faults that the tracepoints do not show */
+	__u32 next_kind;
+	__u32 reserved;
+};
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The few kernel structures the programs look into, each with only the members
+ * they use. preserve_access_index makes libbpf find every member at load time
+ * in the running kernel's BTF, wherever that kernel keeps it; a member that may
+ * be missing is asked for with bpf_core_field_exists(), never by version.
+ */
+#ifndef KERNEL_H
+#define KERNEL_H
+
+#include <stdbool.h>
+
+#define KERNEL_TYPE __attribute__((preserve_access_index))
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+} KERNEL_TYPE;
+
+struct upid {
+	int nr;
+} KERNEL_TYPE;
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+} KERNEL_TYPE;
+
+typedef struct {
+	__u64 ctx_id;		/* x86: never reused, arch/x86/include/asm/mmu.h */
+} KERNEL_TYPE mm_context_t;
+
+/* Begins with an unsigned long; bits is an array of them. */
+struct cpumask {
+	unsigned long bits[1];
+} KERNEL_TYPE;
+
+/* include/linux/maple_tree.h: the tree of an mm's VMAs, from 6.1. */
+struct maple_tree {
+	void *ma_root;
+} KERNEL_TYPE;
+
+enum maple_type {
+	maple_dense,
+	maple_leaf_64,
+	maple_range_64,
+	maple_arange_64,
+};
+
+struct maple_range_64 {
+	unsigned long pivot[15];
+	void *slot[16];
+} KERNEL_TYPE;
+
+struct maple_arange_64 {
+	unsigned long pivot[9];
+	void *slot[10];
+} KERNEL_TYPE;
+
+typedef struct {
+	int counter;
+} KERNEL_TYPE atomic_t;
+
+struct mm_struct {
+	atomic_t mm_users;
+	struct maple_tree mm_mt;
+	unsigned long start_brk, brk, start_stack;
+	mm_context_t context;
+} KERNEL_TYPE;
+
+/* mm_lock_seq, which every mmap_write_lock() moves on: an int from 6.4, ... */
+struct mm_struct___int {
+	int mm_lock_seq;
+} KERNEL_TYPE;
+
+/* ... a seqcount_t from 6.13 (eb449bd96954, "mm: convert mm_lock_seq to a proper seqcount"). */
+typedef struct {
+	unsigned int sequence;
+} KERNEL_TYPE seqcount_t;
+
+struct mm_struct___seqcount {
+	seqcount_t mm_lock_seq;
+} KERNEL_TYPE;
+
+struct task_struct {
+	int pid;
+	int tgid;
+	struct mm_struct *mm;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	unsigned long min_flt, maj_flt;
+	char comm[16];
+} KERNEL_TYPE;
+
+struct super_block {
+	__u32 s_dev;
+} KERNEL_TYPE;
+
+struct inode {
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	__u32 i_rdev;
+	__u16 i_mode;
+} KERNEL_TYPE;
+
+struct mnt_namespace;
+
+struct vfsmount {
+	int mnt_flags;
+} KERNEL_TYPE;
+
+struct mount {
+	struct vfsmount mnt;
+	struct mnt_namespace *mnt_ns;
+} KERNEL_TYPE;
+
+struct qstr {
+	const unsigned char *name;
+} KERNEL_TYPE;
+
+struct dentry {
+	struct qstr d_name;
+} KERNEL_TYPE;
+
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+} KERNEL_TYPE;
+
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+} KERNEL_TYPE;
+
+struct vm_operations_struct {
+	void *fault, *map_pages, *huge_fault, *page_mkwrite, *open, *close, *access;
+} KERNEL_TYPE;
+
+struct anon_vma_name {
+	char name[1];
+} KERNEL_TYPE;
+
+struct vm_special_mapping {
+	const char *name;
+} KERNEL_TYPE;
+
+struct anon_vma;
+
+struct vma_interval {
+	unsigned long rb_subtree_last;
+} KERNEL_TYPE;
+
+struct vm_area_struct {
+	unsigned long vm_start, vm_end, vm_pgoff, vm_flags;
+	struct mm_struct *vm_mm;
+	struct anon_vma *anon_vma;
+	const struct vm_operations_struct *vm_ops;
+	struct file *vm_file;
+	void *vm_private_data;
+	struct anon_vma_name *anon_name;
+	struct vma_interval shared;
+} KERNEL_TYPE;
+
+/* Whether a VMA is out of its tree: from 6.4, ... */
+struct vm_area_struct___flag {
+	bool detached;
+} KERNEL_TYPE;
+
+/* ... and from 6.15 by a count of 0 ("mm: replace vm_lock and detached flag with a reference count"). */
+typedef struct {
+	atomic_t refs;
+} KERNEL_TYPE refcount_t;
+
+struct vm_area_struct___count {
+	refcount_t vm_refcnt;
+} KERNEL_TYPE;
+
+struct pt_regs {
+	unsigned long sp;
+} KERNEL_TYPE;
+
+struct pt_regs___x86 {
+	unsigned long orig_ax;	/* of a system call its number, in any other entry -1 */
+} KERNEL_TYPE;
+
+/* Contexts are laid out by the verifier, not by the kernel's BTF. */
+struct bpf_iter__task {
+	__bpf_md_ptr(struct bpf_iter_meta *, meta);
+	__bpf_md_ptr(struct task_struct *, task);
+};
+
+struct bpf_iter__task_vma {
+	__bpf_md_ptr(struct bpf_iter_meta *, meta);
+	__bpf_md_ptr(struct task_struct *, task);
+	__bpf_md_ptr(struct vm_area_struct *, vma);
+};
+
+/* include/linux/mm.h; macros are not in BTF. */
+#define VM_READ		0x00000001
+#define VM_WRITE	0x00000002
+#define VM_EXEC		0x00000004
+#define VM_MAYSHARE	0x00000080
+#define VM_GROWSDOWN	0x00000100
+#define VM_HUGETLB	0x00400000
+
+/* include/uapi/linux/stat.h, include/linux/kdev_t.h, Documentation/admin-guide/devices.txt */
+#define S_IFMT		0170000
+#define S_IFCHR		0020000
+#define DEV_ZERO	(1 << 20 | 5)
+
+#endif
