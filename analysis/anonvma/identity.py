@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Identity: what names a machine, its users or what they run, and what names nobody.
+
+Facts are values to look for: what a run says of its processes and files, and what this machine
+says of itself. Shapes are how values look that nobody wrote down: addresses, kernel pointers, ids.
+A word that anonvma's own sources use is neither: a report says "perf" whether or not perf was
+running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import os
+import pwd
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from anonvma import places, repeat
+from anonvma.runs import Manifest, Run
+
+__all__ = [
+    "FOREIGN",
+    "SHAPES",
+    "Fact",
+    "facts_of_machine",
+    "facts_of_run",
+    "foreign",
+    "hashes_of",
+    "is_public",
+]
+
+Fact = tuple[str, str]
+"""A kind (``host``, ``user``, ...) and a value to look for."""
+
+# Columns whose words are not ours: processes, files and kernel modules chose them.
+FOREIGN = {
+    "comm": "process",
+    "path": "path",
+    "file": "path",
+    "name": "mapping",
+    "vm_ops": "symbol",
+    "asked_by": "symbol",
+    "symbol": "symbol",
+    "call_path": "symbol",
+}
+_KERNEL = "[kernel.kallsyms]"
+"""The file of functions that are the kernel's own, as perf names it; a module has another."""
+
+
+def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield each column of `FOREIGN` that a table has, its kind, and its words that are not ours.
+
+    The kernel's own functions are anybody's, and no profile can be read without them.
+    """
+    for column, kind in FOREIGN.items():
+        if column in frame:
+            words = {str(word) for word in frame[column].dropna().unique()}
+            if column == "symbol" and "file" in frame:
+                words -= set(frame.loc[frame["file"] == _KERNEL, column])
+            yield column, kind, sorted(word for word in words if not is_public(word))
+
+
+# ---- what names nobody ----
+
+
+@functools.cache
+def _sources() -> str:
+    """Return everything that our own sources say."""
+    said = []
+    package = Path(__file__).parent
+    files = [*package.rglob("*.py")]
+    for folder in ("probe", "workload", "guest"):
+        files += (package.parent / folder).glob("*.[ch]")
+    for file in sorted(files):
+        said.append(file.read_text(encoding="utf-8", errors="replace"))
+    return "\n".join(said)
+
+
+@functools.cache
+def _vocabulary() -> frozenset[str]:
+    """Return the words that our own sources have, which therefore tell nothing."""
+    words = re.findall(r"[A-Za-z_][\w-]*", _sources())
+    return frozenset([*words, *re.findall(r"[A-Za-z]+", _sources())])
+
+
+@functools.cache
+def _spelt_out() -> frozenset[str]:
+    """Return what our own sources have between blanks and quotes, such as paths."""
+    return frozenset(re.findall(r"[^\s\"'`(){}\[\],;]+", _sources()))
+
+
+_PUBLIC_PATHS = re.compile(
+    r"(?:\[kernel\.kallsyms\]|\[unknown\]|/?dev/zero|/\[aio\]|anon_inode:\[[\w-]+\]|/?memfd:specimen|/SYSV00000000|/secretmem"
+    r"|/usr/lib/(?:[\w-]+/)?(?:ld|lib(?:c|m|pthread|dl|rt))[-.][\w.-]*|\[(?:heap|stack|vdso|vvar"
+    r"|vvar_vclock|vsyscall|uprobes)\])(?: \(deleted\))?"
+)
+
+
+def is_public(value: str) -> bool:
+    """Tell whether a value says nothing of the machine or of who works on it."""
+    if _PUBLIC_PATHS.fullmatch(value):
+        return True
+    if "/" in value.strip("/") and value in _spelt_out():
+        return True
+    words = re.findall(r"[^\s()]+", value)
+    return all(_is_ours(word.lstrip("-") or word) for word in words)
+
+
+def _is_ours(word: str) -> bool:
+    return word in _vocabulary() or bool(re.fullmatch(r"[\d.,]+[kmgtKMGT%]?|.{0,2}", word))
+
+
+_PUBLIC_ROOTS = r"(?:proc|sys|dev|usr|lib|lib64|bin|sbin|boot|etc)"
+_PUBLIC_PLACE = re.compile(rf"/{_PUBLIC_ROOTS}/[\w./+-]*$")
+
+
+# ---- what to look for ----
+
+
+def facts_of_run(run: Run) -> list[Fact]:
+    """Return what a run says of its machine: names, paths, symbols and command lines."""
+    facts: list[Fact] = []
+    for table in sorted(run.manifest.tables):
+        if {*FOREIGN} & set(run.columns(table)):
+            facts += _facts_of_table(run.table(table))
+    return [*dict.fromkeys(facts), *_facts_of_command(run.manifest)]
+
+
+def _facts_of_table(frame: pd.DataFrame) -> Iterator[Fact]:
+    for _, kind, words in foreign(frame):
+        yield from ((kind, word) for word in words)
+
+
+def _facts_of_command(manifest: Manifest) -> Iterator[Fact]:
+    line = str(manifest.parameters.get("workload", ""))
+    words = [*manifest.workload.argv, *line.split()]
+    secret = [word for word in words if not is_public(word)]
+    if secret:
+        for whole in (line, " ".join(manifest.workload.argv)):
+            if not is_public(whole):
+                yield "command line", whole
+    for word in secret:
+        yield "argument", word
+        if (name := Path(word).name) != word and not is_public(name):
+            yield "argument", name
+    if not is_public(manifest.workload.name):
+        yield "process", manifest.workload.name
+
+
+def facts_of_machine(environment: Mapping[str, str] | None = None) -> list[Fact]:
+    """Return what names this machine and its users.
+
+    Parameters
+    ----------
+    environment : mapping, optional
+        Of the process; its own by default.
+    """
+    environment = os.environ if environment is None else environment
+    facts: list[Fact] = [("host", name) for name in _host_names(environment)]
+    for user in pwd.getpwall():
+        if 1000 <= user.pw_uid < 65534 or user.pw_uid == os.getuid() != 0:
+            facts += [("user", user.pw_name), ("path", user.pw_dir)]
+            facts += [("user", name) for name in user.pw_gecos.split(",") if len(name) > 2]
+    for variable in ("USER", "LOGNAME", "SUDO_USER"):
+        if environment.get(variable, "root") != "root":
+            facts.append(("user", environment[variable]))
+    facts += [("path", str(Path.home())), ("path", str(places.root()))]
+    for file in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        facts.append(("machine id", _read(file)))
+    for address in Path("/sys/class/net").glob("*/address"):
+        facts.append(("address", _read(str(address))))
+    facts += [("cgroup", part) for part in _cgroups()]
+    for variable, value in environment.items():
+        if variable == "_":  # the program that a shell has just started: us
+            continue
+        if len(value) >= 8 and not _PUBLIC_PLACE.match(value):
+            facts.append(("environment", value))
+    return [fact for fact in dict.fromkeys(facts) if not is_public(fact[1])]
+
+
+def _host_names(environment: Mapping[str, str]) -> Iterator[str]:
+    for name in (socket.gethostname(), _read("/etc/hostname"), environment.get("HOSTNAME", "")):
+        yield name
+        yield name.partition(".")[0]
+    for line in _read("/etc/hosts").splitlines():
+        yield from line.partition("#")[0].split()[1:]
+
+
+def _cgroups() -> Iterator[str]:
+    for line in _read("/proc/self/cgroup").splitlines():
+        path = line.rpartition(":")[2].strip()
+        yield path
+        yield from (part for part in path.split("/") if len(part) > 3)
+
+
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    return ""
+
+
+def hashes_of(run: Run) -> set[str]:
+    """Return the hashes that a report gives of a run: they name data, not a container."""
+    manifest = run.manifest
+    found = {repeat.manifest_sha256(run), *(table.sha256 for table in manifest.tables.values())}
+    for name in ("image_sha256", "config_sha256"):
+        found.add(str(manifest.target.get(name)))
+    return found
+
+
+# ---- shapes ----
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return text.count(":") != 1
+
+
+def _always(text: str) -> bool:
+    return True
+
+
+SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("kernel log", re.compile(r"\[ *\d{1,7}\.\d{6}\][^\n]*"), _always),
+    (
+        "secret",
+        re.compile(r"(?i)\b[\w-]*(?:token|passw(?:or)?d|secret|api.?key)[\w-]*[=:]\s?\S+"),
+        _always,
+    ),
+    ("cgroup", re.compile(r"[\w@.:\\-]+\.(?:slice|scope|service)\b"), _always),
+    ("mail address", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), _always),
+    ("machine id", re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.I), _always),
+    ("machine id", re.compile(r"\b[0-9a-f]{32}\b", re.I), _always),
+    ("container", re.compile(r"\b[0-9a-f]{64}\b", re.I), _always),
+    ("address", re.compile(r"\b(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}\b", re.I), _always),
+    ("address", re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)"), _is_address),
+    (
+        "address",
+        re.compile(r"(?<![\w:])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])", re.I),
+        _is_address,
+    ),
+    ("pointer", re.compile(r"\b(?:0x)?[89a-f][0-9a-f]{15}\b", re.I), _always),
+    ("pointer", re.compile(r"\b0x[c-f][0-9a-f]{7}\b", re.I), _always),
+    (
+        "cgroup",
+        re.compile(r"\b(?:docker|kubepods|cri-containerd|crio|libpod|lxc)[-/][\w./:-]+"),
+        _always,
+    ),
+    (
+        "host",
+        re.compile(
+            r"\b[\w-]+(?:\.[\w-]+)*\.(?:local|lan|corp|internal|intranet|home|localdomain)\b"
+        ),
+        _always,
+    ),
+    (
+        "path",
+        re.compile(
+            rf"(?<![\w.<)\]/:*-])(?:~|/(?!{_PUBLIC_ROOTS}\b))[\w.+@~%-]*(?:/[\w.+@~%:-]+)+/?|/root\b"
+        ),
+        _always,
+    ),
+)
+"""What is withheld whatever the run and the machine are: a kind, its shape, and a second look."""

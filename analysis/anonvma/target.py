@@ -1,0 +1,806 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where things run: a machine behind one small protocol.
+
+A target runs commands, takes files in and gives files back, and nothing else; whoever collects does
+not know which kind it is. Commands are lists of words, never a line for a shell to take apart.
+
+Two promises hold however we end, SIGKILL included: no command outlives us (see `anonvma.keeper`),
+and a changed sysctl gets its old value back (see `Target.sysctl_at_least`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+from anonvma.errors import PrivilegeError, TargetError, TargetTimeout
+
+__all__ = ["Local", "Process", "Raised", "Target", "facts_of", "parse", "sysctl_path"]
+
+Stream = int | IO[bytes] | None
+"""What `subprocess.Popen` takes for a standard stream."""
+
+
+class Process(AbstractContextManager["Process"]):
+    """A command that runs on a target; leaving its ``with`` block stops it and all it started.
+
+    Attributes
+    ----------
+    stdin, stdout, stderr : file or None
+        Our ends of the streams that were started as ``subprocess.PIPE``.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], name: str, stop: Callable[[], None]) -> None:
+        self._popen = popen
+        self._stop = stop
+        self.name = name
+        self.stdin = popen.stdin
+        self.stdout = popen.stdout
+        self.stderr = popen.stderr
+
+    def poll(self) -> int | None:
+        """Return the exit status, minus the signal if one ended it, or None while it runs."""
+        return self._popen.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit status, minus the signal if one ended it."""
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TargetTimeout(f"{self.name} did not finish within {timeout:g} s.") from None
+
+    def communicate(
+        self, input: bytes | None = None, timeout: float | None = None
+    ) -> tuple[bytes, bytes]:
+        """Give it `input`, wait for its end and return what it wrote to its piped streams."""
+        try:
+            return self._popen.communicate(input, timeout)
+        except subprocess.TimeoutExpired:
+            raise TargetTimeout(f"{self.name} did not finish within {timeout:g} s.") from None
+
+    def stop(self) -> None:
+        """Kill the command with everything it started; nothing is left when this returns."""
+        self._stop()
+        if self._popen.wait() == -signal.SIGKILL:
+            # Either the command was killed, and its keeper ended alike when nothing was left, or
+            # someone killed the keeper; then its process group is still there.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):  # what it did not read cannot be delivered any more
+                    stream.close()
+
+
+class Raised:
+    """A sysctl that `Target.sysctl_at_least` looked at, and what became of it.
+
+    Attributes
+    ----------
+    name : str
+        Its name, such as ``vm.max_map_count``.
+    old, new : int
+        Its value before, and while the block runs; equal when it was high enough.
+    note : str or None
+        After the block: a sentence, if the old value could not be put back.
+    """
+
+    def __init__(self, name: str, old: int, new: int) -> None:
+        self.name, self.old, self.new = name, old, new
+        self.note: str | None = None
+
+
+class Target(Protocol):
+    """A machine that workloads run on and that probes observe.
+
+    Attributes
+    ----------
+    name : str
+        What to call it in a sentence.
+    notes : list of str
+        Sentences that every run on it has to carry.
+    """
+
+    name: str
+    notes: list[str]
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        privileged: bool = False,
+        input: bytes | None = None,
+        timeout: float | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command to its end, whatever its exit status, and return what it wrote."""
+        ...
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        privileged: bool = False,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = subprocess.DEVNULL,
+        stderr: Stream = subprocess.DEVNULL,
+    ) -> Process:
+        """Start a command that dies when we do."""
+        ...
+
+    def which(self, program: str) -> str | None:
+        """Return the path that `program` would run from, or None."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is such a file."""
+        ...
+
+    def push(self, path: Path) -> str:
+        """Copy a file into the work directory and return its path there."""
+        ...
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Move a file, or an output of a privileged command, out of the work directory."""
+        ...
+
+    def place(self, name: str) -> str:
+        """Return the path that a new file of the work directory would have."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return the contents of a file."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """Describe the machine by what matters to a measurement, naming neither it nor its user."""
+        ...
+
+    def logs(self) -> dict[str, bytes]:
+        """Return, by file name, what the target itself has to say of a run."""
+        ...
+
+    def require_privilege(self) -> None:
+        """Raise PrivilegeError, with what is lacking, unless privileged commands can be run."""
+        ...
+
+    def as_caller(self) -> list[str]:
+        """Return the words that, before a command inside a privileged one, make it the user's."""
+        ...
+
+    def sysctl_at_least(self, name: str, value: int) -> AbstractContextManager[Raised]:
+        """Have the sysctl `name` at `value` or more while the block runs, and put it back."""
+        ...
+
+    def close(self) -> None:
+        """Stop what still runs and remove the work directory."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def parse(text: str) -> Target:
+    """Return the target that `text` names.
+
+    Parameters
+    ----------
+    text : str
+        ``local``, or ``guest:IMAGE`` with, if need be, ``,cpus=4``, ``,memory=4G``,
+        ``,accel=tcg``, ``,modules=DIRECTORY`` and ``,append=WORDS`` behind it; see
+        `anonvma.guest.Guest`. Or ``ssh:HOST`` with, if need be, ``,sudo=no``, ``,probe=PATH``,
+        ``,config=FILE``, ``,patience=SECONDS`` and ``,wait=SECONDS``; see `anonvma.ssh`.
+
+    Raises
+    ------
+    TargetError
+        For anything else, and when there is no such target.
+    """
+    if text == "local":
+        return Local()
+    kind, _, rest = text.partition(":")
+    if kind == "guest":
+        return _parse_guest(text, rest)
+    if kind == "ssh":
+        return _parse_ssh(text, rest)
+    raise TargetError(f"target {text!r} is not known: use 'local', 'guest:IMAGE' or 'ssh:HOST'.")
+
+
+def _parse_guest(text: str, rest: str) -> Target:
+    from anonvma.guest import Guest  # which needs this module
+
+    image, options = _options(
+        text, rest, "a guest", ("cpus", "memory", "accel", "modules", "append")
+    )
+    if not image:
+        raise TargetError(f"target {text!r} names no image: write guest:PATH-OF-A-KERNEL-IMAGE.")
+    return Guest(image, **options)
+
+
+def _parse_ssh(text: str, rest: str) -> Target:
+    from anonvma.ssh import Ssh  # which needs this module
+
+    host, options = _options(
+        text, rest, "an ssh target", ("sudo", "probe", "config", "patience", "wait")
+    )
+    return Ssh(host, **options)
+
+
+def _options(text: str, rest: str, kind: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Take apart what follows the kind; a comma belongs to the path unless a name follows it."""
+    first, *words = re.split(r",(?=[a-z]+=)", rest)
+    options: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in known or name in options:
+            why = "is given twice" if name in options else "is not known"
+            raise TargetError(f"target {text!r}: {name} {why}; {kind} takes {', '.join(known)}.")
+        options[name] = value
+    return first, options
+
+
+# ---- this machine ----
+
+_KEEPER = Path(__file__).with_name("keeper.py")
+_PREFIX = "anonvma"
+
+
+class Local:
+    """The machine that we run on.
+
+    The programs are copied into a work directory of mode 0700 and run from there, so that no path
+    in a census names the user's home or checkout.
+
+    Raises
+    ------
+    TargetError
+        When the work directory cannot be made, or nothing can be executed in it.
+    """
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        _sweep(Path(tempfile.gettempdir()))
+        self._work = _make_work_directory()
+        self._pushed: dict[Path, str] = {}
+        self._count = 0
+        self._cleanup = ExitStack()
+        self._cleanup.callback(shutil.rmtree, self._work)
+        try:
+            self._keeper = self.push(_KEEPER)
+        except TargetError:
+            self._cleanup.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop what still runs and remove the work directory."""
+        self._cleanup.close()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        privileged: bool = False,
+        input: bytes | None = None,
+        timeout: float | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command to its end, whatever its exit status, and return what it wrote.
+
+        Raises
+        ------
+        TargetError
+            When there is no such program, or no privilege.
+        TargetTimeout
+            When it does not end within `timeout` seconds; it is stopped then.
+        """
+        with self.start(
+            argv,
+            privileged=privileged,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            stdout, stderr = process.communicate(input, timeout)
+            return subprocess.CompletedProcess(list(argv), process.wait(), stdout, stderr)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        privileged: bool = False,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = subprocess.DEVNULL,
+        stderr: Stream = subprocess.DEVNULL,
+    ) -> Process:
+        """Start a command that dies when we do.
+
+        Raises
+        ------
+        TargetError
+            When there is no such program, or no privilege.
+        """
+        program = self.which(argv[0])
+        if program is None:
+            raise TargetError(f"there is no program {argv[0]!r} on this machine.")
+        sudo = self._sudo() if privileged else []
+        fifo, stop = self._lifeline()
+        # The interpreter itself, not the link in a virtual environment: root may have no access to
+        # the user's home, and the keeper needs the standard library alone.
+        python = str(Path(sys.executable).resolve())
+        keeper = [python, "-I", "-S", self._keeper, fifo, self._environment() if sudo else ""]
+        try:
+            popen = subprocess.Popen(
+                [*sudo, *keeper, program, *argv[1:]],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                # sudo finds its cached permission by terminal and session: leave it in ours.
+                start_new_session=not sudo,
+            )
+        except OSError as error:
+            stop()
+            raise TargetError(f"cannot run {program}: {error.strerror}.") from None
+        return Process(popen, Path(program).name, stop)
+
+    def _lifeline(self) -> tuple[str, Callable[[], None]]:
+        """Make a FIFO whose writing end we hold: its name, and how to cut it."""
+        self._count += 1
+        fifo = self._work / f"lifeline-{self._count}"
+        os.mkfifo(fifo, 0o600)
+        # For reading too, since a FIFO that nobody reads yet cannot be opened for writing alone.
+        held = ExitStack()
+        held.callback(fifo.unlink, missing_ok=True)
+        held.callback(os.close, os.open(fifo, os.O_RDWR | os.O_CLOEXEC))
+        self._cleanup.callback(held.close)
+        return str(fifo), held.close
+
+    def _environment(self) -> str:
+        """Write our environment, which sudo clears, to a file that the keeper reads and removes."""
+        path = self._work / f"environment-{self._count}"
+        path.touch(0o600)
+        path.write_bytes(b"".join(b"%s=%s\0" % pair for pair in os.environb.items()))
+        return str(path)
+
+    def _sudo(self) -> list[str]:
+        """Return the words that make a command privileged: none for root."""
+        if os.geteuid() == 0:
+            return []
+        if shutil.which("sudo") is None:
+            raise PrivilegeError(
+                "observing VMAs needs privilege, and this user is not root and has no sudo: "
+                "run as root, or install sudo and allow this user to use it without a password."
+            )
+        return ["sudo", "-n", "--"]
+
+    def require_privilege(self) -> None:
+        """Raise PrivilegeError, with what is lacking, unless privileged commands can be run."""
+        self._sudo()
+        done = self.run(["true"], privileged=True)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+            raise PrivilegeError(
+                "observing VMAs needs privilege, and sudo does not give it without a password "
+                f"({said[-1]}): run as root, run 'sudo -v' in this terminal first, or allow this "
+                "user to use sudo without a password."
+            )
+
+    def as_caller(self) -> list[str]:
+        """Return the words that, before a command inside a privileged one, make it the user's.
+
+        `setpriv` sets the parent-death signal last, after the change of user that clears it.
+        """
+        if os.geteuid() == 0:
+            return []
+        if self.which("setpriv") is None:
+            raise TargetError(
+                "setpriv is missing, which keeps a workload from running as root under sudo: "
+                "install util-linux, or run as root."
+            )
+        user, group = str(os.getuid()), str(os.getgid())
+        words = ["setpriv", "--reuid", user, "--regid", group, "--init-groups"]
+        return [*words, "--pdeathsig", "KILL", "--"]
+
+    def which(self, program: str) -> str | None:
+        """Return the path that `program` would run from, or None."""
+        path = shutil.which(program)
+        return path and os.path.abspath(path)  # not resolve(), which would follow links
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is such a file."""
+        return os.path.exists(path)
+
+    def push(self, path: Path) -> str:
+        """Copy a file into the work directory and return its path there; a second time, only that.
+
+        Raises
+        ------
+        TargetError
+            When the file cannot be read or copied.
+        """
+        if path not in self._pushed:
+            there = self._work / path.name
+            if there.exists():
+                there = self._work / f"{len(self._pushed)}-{path.name}"
+            try:
+                shutil.copyfile(path, there)
+                there.chmod(0o700)
+            except OSError as error:
+                raise TargetError(f"cannot copy {path} to {there}: {error.strerror}.") from None
+            self._pushed[path] = str(there)
+        return self._pushed[path]
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Move a file out of the work directory.
+
+        Raises
+        ------
+        TargetError
+            When there is none.
+        OSError
+            When `local` cannot be written.
+        """
+        source = Path(remote)
+        if not source.exists():
+            raise TargetError(f"cannot bring back {remote}: there is no such file.")
+        if os.access(source, os.R_OK):
+            shutil.copyfile(source, local)
+        else:  # a privileged command made it for its own eyes
+            self._copy_as_root(source, local)
+        source.unlink()
+
+    def _copy_as_root(self, source: Path, local: Path) -> None:
+        with (
+            local.open("wb") as file,
+            self.start(
+                ["cat", "--", str(source)], privileged=True, stdout=file, stderr=subprocess.PIPE
+            ) as process,
+        ):
+            _, said = process.communicate()
+            if process.wait():
+                reason = said.decode(errors="replace").strip()
+                raise TargetError(f"cannot bring back {source}: {reason}.")
+
+    def place(self, name: str) -> str:
+        """Return the path that a new file of the work directory would have."""
+        return str(self._work / name)
+
+    def read(self, path: str) -> bytes:
+        """Return the contents of a file.
+
+        Raises
+        ------
+        TargetError
+            When it cannot be read.
+        """
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise TargetError(f"cannot read {path}: {error.strerror}.") from None
+
+    def facts(self) -> dict[str, Any]:
+        """Describe this machine by what matters to a measurement; see `facts_of`."""
+        return facts_of(self, "local")
+
+    def logs(self) -> dict[str, bytes]:
+        """Return nothing: this machine's own log is not about a run."""
+        return {}
+
+    @contextmanager
+    def sysctl_at_least(self, name: str, value: int) -> Iterator[Raised]:
+        """Have the sysctl `name` at `value` or more while the block runs, and put it back.
+
+        A guardian process raises it and puts it back when its standard input ends: at the end of
+        the block, or when we are killed. It leaves alone what someone else has changed meanwhile.
+        Of several runs on one machine only one raises a sysctl at a time; the others wait for it.
+
+        Yields
+        ------
+        Raised
+            Whose `note` says, after the block, if the old value could not be put back.
+
+        Raises
+        ------
+        TargetError
+            When it cannot be raised.
+        """
+        path = sysctl_path(name)
+        if not path.is_file():
+            raise TargetError(f"this kernel has no sysctl {name}.")
+        if value > 0:
+            _wait_for_other_runs(path, name)
+        present = int(self.read(str(path)))
+        if present >= value:
+            yield Raised(name, present, present)
+            return
+        guardian = self._guardian(path, value)
+        with guardian.pipes:
+            said = guardian.answer()
+            if not said.startswith("raised "):
+                raise TargetError(f"cannot raise {name} to {value}: {said}.")
+            old, new = map(int, said.split()[1:])
+            raised = Raised(name, old, new)
+            try:
+                yield raised
+            finally:
+                raised.note = guardian.dismiss(raised)
+
+    def _guardian(self, path: Path, value: int) -> _Guardian:
+        sudo = self._sudo()
+        # In a session of its own a signal to our process group does not reach it.
+        session = ["setsid", "--wait"] if sudo else []
+        argv = [*sudo, *session, "sh", "-c", _GUARDIAN, "sh", str(path), str(value)]
+        return _Guardian(
+            subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=not sudo,
+            )
+        )
+
+
+# ---- sysctls ----
+
+# The only place that puts a sysctl back. The lock on the sysctl's own file serialises runs; it goes
+# with the shell. Read through cat, and again if cat was killed: a shell's own read asks for a byte
+# at a time, and a sysctl gives only its first read anything.
+_GUARDIAN = r"""
+trap '' INT TERM HUP PIPE
+look() { value=; until [ -n "$value" ]; do value=$(cat "$1"); done; }
+exec 9<"$1"
+flock -w 60 9 || { echo "another run holds it raised"; exit 1; }
+look "$1"; old=$value
+if [ "$old" -ge "$2" ]; then new=$old; else new=$2; fi
+printf '%s\n' "$new" >"$1" || exit 1
+echo "raised $old $new"
+while read -r line; do :; done
+look "$1"
+if [ "$value" != "$new" ]; then echo "changed $value"; exit 0; fi
+printf '%s\n' "$old" >"$1" && echo "restored $old"
+"""
+
+_SYSCTL_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
+_LOCK_PATIENCE = 60.0  # seconds; as long as the guardian's own
+
+
+class _Guardian:
+    """The process that runs `_GUARDIAN`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self.pipes = popen  # a context manager that closes them and waits
+
+    def answer(self) -> str:
+        """Return its next line: what it did, or why it could not."""
+        assert self._popen.stdout is not None
+        return self._popen.stdout.readline().decode(errors="replace").strip() or "no answer"
+
+    def dismiss(self, raised: Raised) -> str | None:
+        """Let it put the old value back; a sentence if it did not."""
+        assert self._popen.stdin is not None
+        with suppress(BrokenPipeError):  # it is dead already; its answer will say so
+            self._popen.stdin.close()
+        said = self.answer()
+        self._popen.wait()
+        return put_back(raised, said)
+
+
+def put_back(raised: Raised, said: str) -> str | None:
+    """Return a sentence on what a guard said of a sysctl; None if it is what it was before."""
+    if said == f"restored {raised.old}":
+        return None
+    if said.startswith("changed "):
+        return (
+            f"{raised.name} was {raised.old}, this run raised it to {raised.new}, someone else "
+            f"set it to {said.split()[1]} meanwhile, and so it was left at that."
+        )
+    return f"{raised.name} was {raised.old} and could not be put back: {said}."
+
+
+def sysctl_path(name: str) -> Path:
+    """Return where a sysctl of this name would be.
+
+    Raises
+    ------
+    TargetError
+        When that is no name.
+    """
+    if not _SYSCTL_NAME.fullmatch(name):
+        raise TargetError(f"{name!r} is not the name of a sysctl.")
+    return Path("/proc/sys", *name.split("."))
+
+
+def _wait_for_other_runs(path: Path, name: str) -> None:
+    """Wait until no other run holds the sysctl raised: it would lower it under our feet."""
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    with path.open("rb") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TargetError(
+                        f"another run on this machine holds {name} raised: wait until it is done."
+                    ) from None
+                time.sleep(0.1)
+
+
+# ---- the work directory ----
+
+
+def _make_work_directory() -> Path:
+    prefix = f"{_PREFIX}-{_namespace()}-{os.getpid()}-{_start_time(os.getpid())}-"
+    try:
+        work = Path(tempfile.mkdtemp(prefix=prefix))
+    except OSError as error:
+        raise TargetError(
+            f"cannot make a work directory in {tempfile.gettempdir()}: {error.strerror}; "
+            "set TMPDIR to a directory that can be written to."
+        ) from None
+    if os.statvfs(work).f_flag & os.ST_NOEXEC:
+        work.rmdir()
+        raise TargetError(
+            f"{work.parent} is mounted noexec, so no program can be run from there; "
+            "set TMPDIR to another directory."
+        )
+    return work
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the work directories of runs of this user that were killed.
+
+    A process number means something only within its pid namespace: others' are left alone.
+    """
+    pattern = re.compile(rf"{_PREFIX}-{_namespace()}-(\d+)-(\d+)-\w+")
+    for path in directory.glob(f"{_PREFIX}-*"):
+        match = pattern.fullmatch(path.name)
+        try:
+            ours = match and path.lstat().st_uid == os.geteuid()
+        except FileNotFoundError:
+            continue
+        if match and ours and _start_time(int(match[1])) != int(match[2]):
+            # Another run may be sweeping too.
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def _start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot, or None if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(b")")[2].split()[19])  # field 22 of proc(5); the name may hold ')'
+
+
+# ---- facts ----
+
+
+def facts_of(target: Target, kind: str) -> dict[str, Any]:
+    """Describe a target by what matters to a measurement.
+
+    Neither a host name nor a user, path, address or boot id is among it: a run is to be shared.
+
+    Parameters
+    ----------
+    target : Target
+        Where to look, through nothing but its `read`: a guest has no programs to ask.
+    kind : str
+        What kind of target it is.
+
+    Returns
+    -------
+    dict
+        ``kind``, ``kernel_release``, ``architecture``, ``cpus`` (online), ``cpu_model``,
+        ``memory_bytes``, ``page_size`` (bytes), ``thp`` (the chosen word of transparent huge
+        pages), ``overcommit_memory``, ``max_map_count``, ``config_sha256`` (of the kernel's
+        configuration, the text of /proc/config.gz), ``config`` (those of its options that matter
+        here, such as ``PER_VMA_LOCK``, "n" where unset); None where the target does not tell.
+    """
+    cpuinfo = _fields(target.read("/proc/cpuinfo"))
+    memory = _fields(target.read("/proc/meminfo"))
+    mapping = _fields(target.read("/proc/self/smaps"))  # the first one, of the reader's program
+    return {
+        "kind": kind,
+        "kernel_release": target.read("/proc/sys/kernel/osrelease").decode().strip(),
+        "architecture": _text(target, "/proc/sys/kernel/arch"),
+        "cpus": _count(target.read("/sys/devices/system/cpu/online")),
+        "cpu_model": cpuinfo.get("model name") or cpuinfo.get("cpu") or cpuinfo.get("uarch"),
+        "memory_bytes": int(memory["MemTotal"].split()[0]) * 1024,
+        "page_size": int(mapping["KernelPageSize"].split()[0]) * 1024,
+        "thp": _chosen(target, "/sys/kernel/mm/transparent_hugepage/enabled"),
+        "overcommit_memory": int(target.read("/proc/sys/vm/overcommit_memory")),
+        "max_map_count": int(target.read("/proc/sys/vm/max_map_count")),
+        **_configuration(target),
+    }
+
+
+# What changes the ways of a page fault, or what each costs.
+_OPTIONS = (
+    "PER_VMA_LOCK",
+    "PER_VMA_LOCK_STATS",
+    "TRANSPARENT_HUGEPAGE",
+    "ANON_VMA_NAME",
+    "USERFAULTFD",
+    "KSM",
+    "MEMCG",
+    "NUMA",
+    "PREEMPT",
+    "DEBUG_VM",
+    "PROVE_LOCKING",
+    "KASAN",
+)
+
+
+def _configuration(target: Target) -> dict[str, Any]:
+    """Describe the configuration that the target's kernel was built with, where it tells."""
+    try:
+        text = gzip.decompress(target.read("/proc/config.gz"))
+    except (TargetError, OSError, EOFError):  # built without CONFIG_IKCONFIG_PROC
+        return {"config_sha256": None, "config": None}
+    found = dict(re.findall(rb"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE))
+    chosen = {name: found.get(name.encode(), b"n").decode() for name in _OPTIONS}
+    return {"config_sha256": hashlib.sha256(text).hexdigest(), "config": chosen}
+
+
+def _fields(text: bytes) -> Mapping[str, str]:
+    """Return the first value of each ``name : value`` line."""
+    found: dict[str, str] = {}
+    for line in text.decode(errors="replace").splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _text(target: Target, path: str) -> str | None:
+    try:
+        return target.read(path).decode(errors="replace").strip()
+    except TargetError:  # a kernel without it
+        return None
+
+
+def _count(ranges: bytes) -> int:
+    """Return how many numbers a list such as ``0-3,8`` has."""
+    edges = [part.split(b"-") for part in ranges.strip().split(b",")]
+    return sum(int(edge[-1]) - int(edge[0]) + 1 for edge in edges)
+
+
+def _chosen(target: Target, path: str) -> str | None:
+    """Return the bracketed word of a file such as ``always [madvise] never``."""
+    match = re.search(r"\[(\w+)\]", _text(target, path) or "")
+    return match and match[1]
