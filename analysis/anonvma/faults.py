@@ -1,0 +1,583 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Faults: which ones leave a VMA bare, which lock each took, what an early check would cost.
+
+The census shows a state; a fault's trace shows it happen. Each fault found its VMA in one state
+and left it in another: *bare* (anonymous, no ``anon_vma``), *anon_vma* (anonymous, with one),
+*vm_ops* (not anonymous). Only *bare -> bare* is the mail's: a fault that an ``anon_vma`` was not
+made for. Its lock path is *vma* (the VMA's own lock), *mmap* (mmap_lock) or *retry* (begun under
+the first, repeated under the second).
+
+An early check (Linux 6.4 to 6.9) sends every fault of user mode that finds a bare VMA to mmap_lock;
+a delayed one (6.10 on) none of them, and takes mmap_lock, only by trying, for those that make an
+``anon_vma``. So each kernel's trace says what the other would have done: `counterfactual`.
+
+Functions take a run's tables ``faults``, ``fault_events`` or ``tracing`` and return a table with
+named columns; each ``plot_x`` draws the table of ``x``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
+from scipy import stats
+
+from anonvma import specimens
+from anonvma.census import COLOURS
+from anonvma.faults_file import LOSSES, PATHS, STATES
+from anonvma.runs import Run
+
+__all__ = [
+    "attribution",
+    "attribution_said",
+    "by_origin",
+    "cost",
+    "counterfactual",
+    "lock_paths",
+    "losses",
+    "of_specimens",
+    "over_time",
+    "per_vma",
+    "plot_lock_paths",
+    "plot_over_time",
+    "plot_transitions",
+    "prediction",
+    "sentences",
+    "source_said",
+    "transitions",
+]
+
+_PATH_COLOURS = {"vma": "#009e73", "retry": "#e69f00", "mmap": "#d55e00", "unknown": "#999999"}
+_TRANSITION_COLOURS = {
+    "bare -> bare": COLOURS["zero-page"],
+    "bare -> anon_vma": "#56b4e9",
+    "anon_vma -> anon_vma": COLOURS["anon_vma"],
+    "other": "#bbbbbb",
+}
+
+
+def _transition(faults: pd.DataFrame) -> pd.Series[str]:
+    """Name each fault's change of state."""
+    # By codes: joining the words of a million faults would take a second.
+    before, after = (faults[name].astype("category").cat for name in ("before", "after"))
+    names = [f"{left} -> {right}" for left in before.categories for right in after.categories]
+    codes = before.codes.astype("int32") * len(after.categories) + after.codes
+    named = pd.Categorical.from_codes(codes.to_numpy(), pd.Index(names, dtype="str"))
+    return pd.Series(named, index=faults.index).astype("str")
+
+
+def _handled(faults: pd.DataFrame) -> pd.DataFrame:
+    """Return the faults that did not end in an error: those that any counter has."""
+    found = faults[faults["result"] != "error"]
+    # The tables' whole numbers may be null, which NumPy's functions do not know.
+    return found.astype({"count": "float64"}) if "count" in found else found
+
+
+def _repeats(faults: pd.DataFrame) -> int:
+    return max(int(faults["repeat"].nunique()), 1)
+
+
+# ---- what a fault leaves ----
+
+
+def transitions(faults: pd.DataFrame) -> pd.DataFrame:
+    """The faults by what they found and what they left.
+
+    Returns
+    -------
+    DataFrame
+        One row a change that occurred, most frequent first: before, after, then the mean number
+        of faults in one repeat that read, wrote and executed, and all.
+    """
+    found = _handled(faults)
+    table = found.pivot_table(
+        index=["before", "after"],
+        columns="access",
+        values="count",
+        aggfunc="sum",
+        fill_value=0,
+        observed=True,
+    )
+    table = table.reindex(columns=["read", "write", "exec"], fill_value=0) / _repeats(faults)
+    table["faults"] = table.sum(axis=1)
+    table = table.sort_values("faults", ascending=False, kind="stable").reset_index()
+    return table.rename_axis(columns=None).astype({"before": "str", "after": "str"})
+
+
+def plot_transitions(faults: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw `transitions` as a matrix, its cells by their share, the counts in them."""
+    table = transitions(faults)
+    matrix = table.pivot(index="before", columns="after", values="faults").fillna(0)
+    names = [name for name in STATES if name in matrix.index or name in matrix.columns]
+    matrix = matrix.reindex(index=names, columns=names, fill_value=0).astype("float64")
+    shares = np.log10(matrix.where(matrix > 0))
+    ax = sns.heatmap(
+        shares,
+        annot=matrix.map(lambda count: f"{count:,.0f}" if count else ""),
+        fmt="",
+        cmap="flare",
+        cbar=False,
+        linewidths=1,
+        square=True,
+        ax=ax,
+    )
+    ax.set(xlabel="left as", ylabel="found as", title="Page faults by what they found and left")
+    ax.tick_params(axis="x", rotation=30)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def by_origin(faults: pd.DataFrame) -> pd.DataFrame:
+    """Faults on anonymous VMAs by origin of the VMA, and what they left.
+
+    Returns
+    -------
+    DataFrame
+        One row an origin, most faults first: origin, faults (mean of one repeat), found bare,
+        left bare, and mean_ns (mean time of one fault; null where the source has none).
+    """
+    found = _handled(faults)
+    found = found[found["before"].isin(["bare", "anon_vma"])]
+    rows = []
+    for origin, part in found.groupby("origin", observed=True):
+        counts, n = part["count"], _repeats(faults)
+        was_bare = part["before"] == "bare"
+        timed = part["time_ns"].astype("float64").sum(min_count=1)
+        rows.append(
+            {
+                "origin": str(origin),
+                "faults": counts.sum() / n,
+                "found bare": counts[was_bare].sum() / n,
+                "left bare": counts[was_bare & (part["after"] == "bare")].sum() / n,
+                "mean_ns": timed / counts.sum(),
+            }
+        )
+    columns = ["origin", "faults", "found bare", "left bare", "mean_ns"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values("faults", ascending=False, kind="stable", ignore_index=True)
+
+
+# ---- which lock ----
+
+
+def lock_paths(faults: pd.DataFrame) -> pd.DataFrame:
+    """The lock path of faults in user mode, by what they found and left.
+
+    The kernel's own faults on user memory never try the VMA's lock (``FAULT_FLAG_USER``), so they
+    are left out.
+
+    Returns
+    -------
+    DataFrame
+        One row a change of state, most faults first: change, then a column a path (mean of one
+        repeat; ``unknown`` only where there is any) and faults.
+    """
+    found = _handled(faults)
+    found = found[found["mode"] == "user"]
+    found = found.assign(change=_transition(found))
+    table = found.pivot_table(
+        index="change", columns="path", values="count", aggfunc="sum", fill_value=0, observed=True
+    )
+    wanted = ["vma", "retry", "mmap"]
+    if "unknown" in table and table["unknown"].any():
+        wanted.append("unknown")
+    table = table.reindex(columns=wanted, fill_value=0) / _repeats(faults)
+    table["faults"] = table.sum(axis=1)
+    table = table.sort_values("faults", ascending=False, kind="stable").reset_index()
+    return table.rename_axis(columns=None)
+
+
+def plot_lock_paths(faults: pd.DataFrame, most: int = 6, ax: Axes | None = None) -> Axes:
+    """Draw `lock_paths` as shares; the number of faults stands beside each bar."""
+    table = lock_paths(faults).head(most).set_index("change")
+    paths = [path for path in _PATH_COLOURS if path in table]
+    shares = table[paths].div(table["faults"], axis=0) * 100
+    ax = shares.plot.barh(
+        stacked=True, width=0.7, ax=ax, color=[_PATH_COLOURS[path] for path in paths]
+    )
+    for place, count in enumerate(table["faults"]):
+        ax.text(101, place, f"{count:,.0f}", va="center", fontsize="small")
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 100), xlabel="share of faults in user mode, per cent", ylabel="")
+    ax.set_title("The lock each fault was taken under (their number on the right)")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(paths), frameon=False)
+    sns.despine(ax=ax)
+    return ax
+
+
+# ---- the other kernel ----
+
+
+def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
+    """What an early check and a delayed one make of the faults that found a bare VMA.
+
+    Exact, from one kernel's trace: which check it has itself does not matter.
+
+    Returns
+    -------
+    DataFrame
+        One row an origin, then one ``all``: origin; found bare (faults of user mode, mean of one
+        repeat), which an early check sends to mmap_lock; of these, make anon_vma, for which a
+        delayed one takes mmap_lock by trying; and spared, those it leaves to the VMA's lock alone.
+    """
+    found = _handled(faults)
+    found = found[(found["before"] == "bare") & (found["mode"] == "user")]
+    spared = found["count"].where(found["after"] == "bare", 0.0)
+    made = found["count"].where(found["after"] != "bare", 0.0)
+    table = (
+        pd.DataFrame({"found bare": found["count"], "make anon_vma": made, "spared": spared})
+        .groupby(found["origin"].astype("object"))
+        .sum()
+        .div(_repeats(faults))
+        .sort_values("found bare", ascending=False, kind="stable")
+    )
+    table.loc["all"] = table.sum()
+    return table.rename_axis("origin").reset_index()
+
+
+def prediction(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Set what is predicted on one kernel beside what another one did.
+
+    Parameters
+    ----------
+    runs : mapping of str to sequence of Run
+        By the name of a kernel, its runs of one workload, on kernels whose regime was observed.
+
+    Returns
+    -------
+    DataFrame
+        One row a kernel: kernel, regime, n (runs), predicted (faults an early check would send to
+        mmap_lock, by its own trace, mean), to mmap_lock (those of them that its trace has under
+        mmap_lock), aborts (``vma_lock_abort`` of /proc/vmstat; null where it is not counted).
+    """
+    rows = []
+    for name, each in runs.items():
+        parts = [_prediction(run) for run in each]
+        rows.append(
+            {
+                "kernel": name,
+                "regime": each[0].manifest.features["regime"]["name"],
+                "n": len(each),
+                **{key: float(np.mean([part[key] for part in parts])) for key in parts[0]},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _prediction(run: Run) -> dict[str, float]:
+    faults = run.table("faults")
+    found = _handled(faults)
+    found = found[(found["before"] == "bare") & (found["mode"] == "user")]
+    vmstat = run.table("vmstat")
+    aborts = vmstat.loc[vmstat["counter"] == "vma_lock_abort", "difference"].astype("float64")
+    return {
+        "predicted": found["count"].sum() / _repeats(faults),
+        "to mmap_lock": found.loc[found["path"] == "mmap", "count"].sum() / _repeats(faults),
+        "aborts": float(aborts.mean()),
+    }
+
+
+# ---- when and where ----
+
+
+def over_time(events: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
+    """Faults on their way through one repeat, the first that was traced.
+
+    Parameters
+    ----------
+    events : DataFrame
+        The run's ``fault_events``.
+    bins : int
+        How many intervals the time is cut into.
+
+    Returns
+    -------
+    DataFrame
+        One row an interval and change: ms (its beginning, since the workload's first fault),
+        change (the three of anonymous VMAs, or ``other``), faults.
+    """
+    first = events[events["repeat"] == events["repeat"].min()]
+    change = _transition(first)
+    change = change.where(change.isin(list(_TRANSITION_COLOURS)), "other")
+    begun = first["time_ns"] - first["time_ns"].min()
+    width = max(int(begun.max()) // bins + 1, 1) if len(begun) else 1
+    table = pd.crosstab(begun // width, change).reindex(range(bins), fill_value=0)
+    table = table.reindex(columns=list(_TRANSITION_COLOURS), fill_value=0)
+    table.index = pd.Index(np.arange(bins) * width / 1e6, name="ms")
+    return table.reset_index().melt("ms", var_name="change", value_name="faults")
+
+
+def plot_over_time(events: pd.DataFrame, bins: int = 60, ax: Axes | None = None) -> Axes:
+    """Draw `over_time` as stacked areas."""
+    table = over_time(events, bins).pivot(index="ms", columns="change", values="faults")
+    names = [name for name in _TRANSITION_COLOURS if table[name].any()]
+    ax = table[names].plot.area(
+        ax=ax, color=[_TRANSITION_COLOURS[name] for name in names], linewidth=0
+    )
+    ax.yaxis.set_major_formatter(EngFormatter())
+    ax.set(xlabel="ms since the first fault", ylabel="faults in an interval")
+    ax.set_title("Page faults over time, by what they found and left")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
+    sns.despine(ax=ax)
+    return ax
+
+
+def per_vma(events: pd.DataFrame) -> pd.DataFrame:
+    """How many faults the VMAs of each origin took, each, in the repeat that has events.
+
+    A VMA is told by its process, its start and its origin, in each repeat.
+
+    Returns
+    -------
+    DataFrame
+        One row a number of faults: origin, change (of all of them, or ``mixed``), faults (in one
+        VMA), vmas (mean of one repeat), most VMAs first.
+    """
+    events = events[(events["result"] != "error") & events["origin"].notna()]
+    change = _transition(events)
+    found = events.assign(change=change, origin=events["origin"].astype(str))
+    vmas = found.groupby(["repeat", "process", "vm_start", "origin"]).agg(
+        faults=("address", "size"), change=("change", "first"), changes=("change", "nunique")
+    )
+    vmas.loc[vmas["changes"] > 1, "change"] = "mixed"
+    sizes = vmas.groupby(["origin", "change", "faults"]).size().div(_repeats(events))
+    table = sizes.rename("vmas").reset_index()
+    return table.sort_values("vmas", ascending=False, kind="stable", ignore_index=True)
+
+
+# ---- how far it can be trusted ----
+
+
+def attribution(tracing: pd.DataFrame) -> pd.DataFrame:
+    """The faults that were traced beside those that the kernel charged to the workload.
+
+    Returns
+    -------
+    DataFrame
+        One row a repeat: repeat, source, traced, charged (by getrusage(); null for a process
+        only watched), gup (faults of get_user_pages() that the source does not show), share
+        (traced of charged, less those).
+    """
+    found = tracing[tracing["traced"].isin(["faults", "events"])]
+    charged = found["used"].astype("float64")
+    gup = found["unseen_gup"].astype("float64").fillna(0)
+    table = pd.DataFrame(
+        {
+            "repeat": found["repeat"],
+            "source": found["source"],
+            "traced": found["counted"].astype("float64"),
+            "charged": charged,
+            "gup": gup,
+            "share": found["counted"].astype("float64") / (charged - gup),
+        }
+    )
+    return table.reset_index(drop=True)
+
+
+def attribution_said(tracing: pd.DataFrame) -> str:
+    """Say in a sentence how many of the faults charged were traced, and what was lost."""
+    table = attribution(tracing).dropna(subset="share")
+    lost = losses(tracing)
+    lost = lost[lost["count"] > 0]
+    told = "; ".join(f"{row.count:,} {row.lost}" for row in lost.itertuples(index=False))
+    if table.empty:
+        return f"Lost: {told or 'nothing'}."
+    share = table["traced"].sum() / (table["charged"] - table["gup"]).sum()
+    return (
+        "Of the faults that getrusage() charged to the workload while it was traced, those of "
+        f"get_user_pages() aside, {share:.2%} were traced (n = {len(table)}); lost: "
+        f"{told or 'nothing'}."
+    )
+
+
+def losses(tracing: pd.DataFrame) -> pd.DataFrame:
+    """What the tracers lost, summed.
+
+    Returns
+    -------
+    DataFrame
+        Columns: lost (what), count.
+    """
+    counts = [int(tracing[name].fillna(0).sum()) for name in LOSSES]
+    return pd.DataFrame({"lost": list(LOSSES.values()), "count": counts})
+
+
+def cost(tracing: pd.DataFrame) -> pd.DataFrame:
+    """What tracing costs the workload: its speed traced over its speed untraced, in pairs.
+
+    Returns
+    -------
+    DataFrame
+        One row a tracer: traced (``events``: faults, and each as an event), n (repeats), untraced
+        and with it (mean throughput, MiB/s; null for a workload that prints none), ratio (geometric
+        mean; below 1 is slower), low and high (95 % confidence interval by Student's t on the
+        logarithms; null for n = 1). Speed is the workload's throughput, or where it prints
+        none, 1 / its time. No rows where neither is known.
+    """
+    rate = tracing["kb_per_s"].astype("float64")
+    speed = rate.fillna(1 / tracing["seconds"].astype("float64"))
+    every = tracing.assign(rate=rate, speed=speed)
+    wide = every.pivot(index="repeat", columns="traced", values="speed")
+    rates = every.pivot(index="repeat", columns="traced", values="rate")
+    rows = []
+    for name in ("faults", "events", "locks"):
+        if name not in wide or "untraced" not in wide:
+            continue
+        pairs = wide[["untraced", name]].dropna()
+        if len(pairs):
+            logs = pd.Series(np.log(pairs[name] / pairs["untraced"]))
+            mib = rates.loc[pairs.index, ["untraced", name]].mean() / 1024
+            means = {"untraced": mib["untraced"], "with it": mib[name]}
+            rows.append({"traced": name, **means, **_interval(logs)})
+    columns = ["traced", "n", "untraced", "with it", "ratio", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _interval(logs: pd.Series[float]) -> dict[str, float]:
+    n, mean = len(logs), float(logs.mean())
+    margin = float("nan")
+    if n > 1:
+        margin = float(stats.t.ppf(0.975, n - 1) * logs.std() / n**0.5)
+    return {
+        "n": n,
+        "ratio": float(np.exp(mean)),
+        "low": float(np.exp(mean - margin)),
+        "high": float(np.exp(mean + margin)),
+    }
+
+
+# ---- specimens ----
+
+
+def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+    """What became of each specimen, and the faults that its own range took, in their order.
+
+    Parameters
+    ----------
+    made : DataFrame
+        The ``specimens`` table of a run.
+    vmas : DataFrame
+        The census of the specimens' processes.
+    events : DataFrame
+        The ``fault_events`` of the same run.
+
+    Returns
+    -------
+    DataFrame
+        One row a specimen that could be made, in that order: kind, touch, vm_ops, anon_vma and
+        state (see `anonvma.specimens.observed`), faults (how many), what (each distinct kind of
+        fault: access, change and, in brackets, lock path) and explain. No fault of its own has
+        what was not touched, was inherited over a fork, was moved here, or was filled by
+        get_user_pages(), which is no exception.
+    """
+    seen = specimens.observed(made, vmas)
+    table = seen[["kind", "touch", "vm_ops", "anon_vma", "state"]]
+    ranges = made.loc[made["missing"].isna(), ["pid", "start", "end"]]
+    events = _handled(events).sort_values("address", kind="stable")
+    # A place may have held another mapping before; one with vm_ops never becomes anonymous.
+    anonymous = events["before"].isin(["bare", "anon_vma"]).to_numpy()
+    addresses, tgids = events["address"].to_numpy(), events["tgid"].to_numpy()
+    faults, what = [], []
+    for (pid, start, end), state in zip(
+        ranges.itertuples(index=False), table["state"], strict=True
+    ):
+        low, high = np.searchsorted(addresses, np.array([start, end], np.uint64))
+        mine = (tgids[low:high] == pid) & (anonymous[low:high] == (state != "vm_ops"))
+        found = events.iloc[low:high][mine].sort_values("time_ns", kind="stable")
+        told = found["access"].astype(str) + " " + _transition(found)
+        told += " (" + found["path"].astype(str) + ")"
+        faults.append(len(found))
+        what.append("; ".join(dict.fromkeys(told)))
+    return table.assign(faults=faults, what=what, explain=seen["explain"])
+
+
+# ---- in words ----
+
+
+def sentences(run: Run) -> list[str]:
+    """Say what the trace of a run means.
+
+    Returns
+    -------
+    list of str
+        What the faults left, which lock they took, and what the other check would have made of
+        them; empty where nothing was traced.
+    """
+    if "faults" not in run.manifest.tables:
+        return []
+    faults = run.table("faults")
+    other = counterfactual(faults).set_index("origin").T["all"]
+    total = _handled(faults)["count"].sum() / _repeats(faults)
+    stayed = faults[(faults["before"] == "bare") & (faults["after"] == "bare")]
+    reads = _handled(stayed)["count"].sum() / _repeats(faults)
+    first = (
+        f"Of {total:,.0f} page faults, {reads:,.0f} ({reads / max(total, 1):.2%}) found a bare VMA "
+        "and left it bare."
+    )
+    said = [f"{first} {_which_lock(stayed)}".strip()]
+    said.append(_what_if(run.manifest.features["regime"]["name"], other))
+    return said
+
+
+def source_said(run: Run) -> str:
+    """Say how the faults of a run were traced, and what that way does not show."""
+    tracing = run.table("tracing")
+    found = tracing[tracing["traced"].isin(["faults", "events"])]
+    if found.empty:
+        return "No faults were traced."
+    first = found.iloc[0]
+    if first["source"] == "fentry":
+        return (
+            "Source: fentry and fexit of `handle_mm_fault()`, which show every fault, and its time."
+        )
+    return (
+        "Source: the tracepoints `page_fault_user` and `page_fault_kernel`, each VMA found in the "
+        "maple tree without a lock; fentry, which is better, cannot be used "
+        f"({first['why_not_fentry']}). So a fault has no time; one repeated under mmap_lock shows "
+        "as *retry* only where a busy mmap_lock was the reason, else as *mmap*; and faults of "
+        "`get_user_pages()` are counted, "
+        "not shown. Remedy: a kernel and a host that allow fentry, such as a guest "
+        "(`-p target guest:IMAGE`)."
+    )
+
+
+def _which_lock(stayed: pd.DataFrame) -> str:
+    found = _handled(stayed)
+    paths = found.groupby("path", observed=True)["count"].sum()
+    total = paths.sum()
+    if not total or "unknown" in paths[paths > 0]:
+        return ""
+    words = {
+        "vma": "under their VMA's own lock",
+        "mmap": "under mmap_lock",
+        "retry": "first under the VMA's lock and again under mmap_lock",
+    }
+    present = [path for path in PATHS if paths.get(path)]
+    if len(present) == 1:
+        return f"All of those were taken {words[present[0]]}."
+    told = [f"{paths[path] / total:.2%} {words[path]}" for path in present]
+    return f"Of those, {', '.join(told)}."
+
+
+def _what_if(regime: str | None, other: pd.Series[float]) -> str:
+    bare, makes, spared = (float(other[n]) for n in ("found bare", "make anon_vma", "spared"))
+    early = f"the {bare:,.0f} faults of user mode that found a bare VMA"
+    if regime == "early":
+        return (
+            f"This kernel checks early: it sent these {bare:,.0f} faults to mmap_lock. A delayed "
+            f"check would have spared {spared:,.0f} of them; the other {makes:,.0f} make an "
+            "anon_vma, for which it only tries to take mmap_lock."
+        )
+    if regime == "delayed":
+        return (
+            f"This kernel checks late. An early check, as in Linux 6.4 to 6.9, sends {early} to "
+            f"mmap_lock; {spared:,.0f} of them make no anon_vma and go there for nothing."
+        )
+    return (
+        f"With locks for VMAs and an early check, as in Linux 6.4 to 6.9, {early} go to mmap_lock; "
+        f"{spared:,.0f} of them for nothing."
+    )
