@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Anyone's files become a run: perf.data, the text of ``perf script``, the output of ``perf stat``.
+
+Whoever sends a recording may want it to do more than be read. So what kind of file it is is told by
+what is in it, `anonvma.perf_data` checks its sizes before perf sees it, and perf then runs with no
+configuration, no cache, no search path, no privilege beyond the caller's, and limits on memory and
+time: it reads, and starts and fetches nothing. Symbols are those that the programs named in it have
+on this machine, and the kernel's if it is the running one; names of processes, events and functions
+are text to everything after.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from anonvma import perf, perf_data, perf_record, perf_script, perf_stat_file, places, runs
+from anonvma.errors import ProfileError, RunError, SetupError, TargetError
+from anonvma.perf_data import Recording
+from anonvma.perf_script import Parser, Profile
+from anonvma.runs import Command, Run, RunWriter, Unobserved
+from anonvma.target import Local
+
+__all__ = ["LIMIT", "import_files"]
+
+LIMIT = 4 << 30
+"""Bytes that a file may have, and the text of perf script, unless the caller says otherwise."""
+
+_NOWHERE = "/nonexistent"
+_MEMORY = 8 << 30  # bytes of address space for perf
+_SECONDS = 1800  # of processor time for perf
+_LOOK = 64 << 10  # bytes from which the kind of a file is told
+_STAT_LIMIT = 64 << 20
+_PIECE = 8 << 20
+
+
+def import_files(
+    files: Sequence[str | Path], into: str | Path | None = None, limit: int = LIMIT
+) -> Run:
+    """Make a run of files that were gathered without anonvma.
+
+    Parameters
+    ----------
+    files : sequence of path
+        One recording, as perf.data or as text, or one output of perf stat, or one of each.
+    into : path, optional
+        The directory that the run's own directory is made in; ``data/runs`` by default.
+    limit : int
+        Bytes that a file, and the text of a recording, may have.
+
+    Raises
+    ------
+    ProfileError
+        One sentence on what is wrong with a file.
+    SetupError
+        There is no perf here to read a recording.
+    RunError
+        The run cannot be written.
+    """
+    directory = Path(into) if into is not None else places.runs()
+    runs.sweep(directory)
+    with RunWriter(directory, "imported") as writer:
+        try:
+            work = _Import(writer, limit)
+            for file in files:
+                work.take(Path(file))
+            return work.finish()
+        except OSError as error:  # of the run's own files
+            reason = error.strerror or error
+            raise RunError(f"cannot write run {writer.id}: {reason}.") from None
+
+
+class _Import:
+    """What has come in so far."""
+
+    def __init__(self, writer: RunWriter, limit: int) -> None:
+        self._writer, self._limit = writer, limit
+        self.tables: dict[str, pa.Table] = {}
+        self.facts: dict[str, Any] = {
+            "kind": "imported",
+            "kernel_release": None,
+            "architecture": None,
+            "cpus": None,
+            "cpu_model": None,
+            "perf_version": None,
+        }
+        self.notes: list[str] = []
+        self.unobserved: list[Unobserved] = []
+
+    def take(self, path: Path) -> None:
+        """Take a file, whatever it is."""
+        start = _start_of(path)
+        if start.startswith((b"PERFILE2", b"2ELIFREP")):
+            self._keep(path, "samples", self._recording(path))
+        elif perf_stat_file.is_stat(start):
+            self._counts(path)
+        elif _is_script(start):
+            self._keep(path, "samples", self._text(path))
+        else:
+            raise ProfileError(
+                f"{path} is neither a perf.data, nor text of 'perf script' with times, nor output "
+                "of 'perf stat'."
+            )
+
+    def _keep(self, path: Path, name: str, found: Profile) -> None:
+        self._once(path, name)
+        self._put({name: frame for name, frame in found.tables().items()})
+        unknown = (found.frames["symbol"] == "[unknown]").to_numpy()
+        kernel = found.frames["kernel"].to_numpy(bool)
+        if (unknown & kernel).any():
+            self.unobserved.append(
+                Unobserved(
+                    what="names of some functions of the kernel",
+                    reason="the recording is of another kernel than the one that runs here, or "
+                    "this user may not see its symbols",
+                    remedy="import the text of 'perf script' from the machine that recorded it",
+                )
+            )
+
+    def _once(self, path: Path, name: str) -> None:
+        if name in self.tables:
+            raise ProfileError(f"{path} is the second of its kind: a run takes one.")
+
+    def _put(self, frames: dict[str, Any]) -> None:
+        declared = runs.schemas()
+        for name, frame in frames.items():
+            if isinstance(frame, list):
+                rows: Any = [{**row, "repeat": 1} for row in frame]
+            else:
+                rows = frame.assign(repeat=1)
+            self.tables[name] = runs.to_table(rows, declared[name])
+
+    # ---- the kinds ----
+
+    def _recording(self, path: Path) -> Profile:
+        recording = perf_data.read(path, self._limit)
+        if recording.arch is not None and recording.arch != platform.machine():
+            raise ProfileError(
+                f"{path} was recorded on {recording.arch}, and this machine is "
+                f"{platform.machine()}: run 'perf script' on a machine of that kind, and import "
+                "its text."
+            )
+        found = self._script(path, recording)
+        self.facts |= {
+            "kernel_release": recording.release,
+            "architecture": recording.arch,
+            "cpus": recording.cpus,
+            "cpu_model": recording.cpu,
+        }
+        if recording.lost:
+            self.notes.append(f"perf record lost {recording.lost:,} samples.")
+        if not recording.call_graph:
+            self._without_stacks()
+        return found
+
+    def _script(self, path: Path, recording: Recording) -> Profile:
+        """Have perf print a recording, which it is to read and nothing else."""
+        with Local() as here:
+            tool = perf.find(here)
+            if tool is None:
+                raise SetupError(
+                    "reading a perf.data needs perf, which is not here: install linux-perf "
+                    "(Debian) or linux-tools-generic (Ubuntu), or import the text of 'perf script'."
+                )
+            self.facts["perf_version"] = tool.version
+            alone = ["env", "-i", "PERF_CONFIG=/dev/null", "LANGUAGE=C", f"HOME={_NOWHERE}"]
+            words = [
+                *_limits(here),
+                *alone,
+                f"PATH={_NOWHERE}",
+                tool.path,
+                *("--buildid-dir", _NOWHERE),
+                *("script", "--force", "--no-inline", "-i", str(path.absolute())),
+                *perf_script.fields(recording.has_cpu, recording.has_period),
+            ]
+            parser = Parser(cpu=recording.has_cpu, period=recording.has_period)
+            errors = self._writer.path / "said"
+            try:
+                perf_record.printed(
+                    here, words, errors, privileged=False, parser=parser, limit=self._limit
+                )
+                found = perf_record.finish(parser, recording)
+            except (ProfileError, TargetError) as error:
+                raise ProfileError(f"{path} cannot be read: {error}") from None
+            finally:
+                errors.unlink(missing_ok=True)
+        if not recording.has_period:
+            periods = dict(zip(recording.events, recording.periods, strict=False))
+            found.samples["period"] = (
+                found.samples["event"].map(periods).astype("Int64").fillna(1).astype("int64")
+            )
+        return found
+
+    def _text(self, path: Path) -> Profile:
+        try:
+            found = perf_script.read(_pieces(path), theirs=True, limit=self._limit)
+        except ProfileError as error:
+            raise ProfileError(f"{path} cannot be read: {error}") from None
+        if not found.offsets[-1]:
+            self._without_stacks()
+        self.notes.append(
+            "Imported from text, in which a name of a process may pass for something else: "
+            "blanks at the ends of names are lost."
+        )
+        return found
+
+    def _counts(self, path: Path) -> None:
+        self._once(path, "perf_stat")
+        if path.stat().st_size > _STAT_LIMIT:
+            raise ProfileError(f"{path} is too large to be output of 'perf stat'.")
+        found = perf_stat_file.read(path.read_bytes())
+        self._put({"perf_stat": found.totals})
+        if found.intervals:
+            self._put({"perf_intervals": found.intervals})
+        if found.seconds is not None and math.isfinite(found.seconds):
+            names = runs.schemas()["repeats"].names
+            self._put({"repeats": [dict.fromkeys(names) | {"seconds": found.seconds}]})
+        lacking = perf.unsupported(found.totals)
+        if lacking:
+            self.unobserved.append(
+                Unobserved(
+                    what=", ".join(lacking),
+                    reason="perf stat says <not supported>: its machine does not offer these",
+                    remedy="a machine that exposes its performance counters",
+                )
+            )
+
+    def _without_stacks(self) -> None:
+        self.unobserved.append(
+            Unobserved(
+                what="callers of the functions sampled",
+                reason="it was recorded without call graphs",
+                remedy="record with 'perf record -g'",
+            )
+        )
+
+    def finish(self) -> Run:
+        """Write the run."""
+        if not self.tables:
+            raise ProfileError("no file was named: there is nothing to import.")
+        return self._writer.finish(
+            self.tables,
+            {
+                "target": self.facts,
+                "workload": Command(name="imported", argv=[]),
+                "parameters": {"workload": "imported"},
+                "repeats": 1,
+                "features": {},
+                "unobserved": self.unobserved,
+                "losses": {},
+                "notes": self.notes,
+            },
+        )
+
+
+def _limits(here: Local) -> list[str]:
+    """Return the words that limit a command's memory and time, and keep it from writing files."""
+    if here.which("prlimit") is None:
+        return []
+    limits = [f"--as={_MEMORY}", f"--cpu={_SECONDS}", "--fsize=0", "--core=0"]
+    return ["prlimit", *limits, "--"]
+
+
+def _start_of(path: Path) -> bytes:
+    try:
+        if not path.is_file():  # a device or a pipe might never end
+            what = "is not a regular file" if path.exists() else "does not exist"
+            raise ProfileError(f"{path} {what}.")
+        with path.open("rb") as file:
+            start = file.read(_LOOK)
+    except OSError as error:
+        raise ProfileError(f"cannot read {path}: {error.strerror}.") from None
+    if not start:
+        raise ProfileError(f"{path} is empty.")
+    return start
+
+
+def _is_script(start: bytes) -> bool:
+    parser = Parser(theirs=True)
+    try:
+        parser.feed(start)
+        parser.finish()
+    except ProfileError:
+        return False
+    return True
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
