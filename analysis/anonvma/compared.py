@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A comparison in sections: what two kernels made of the same workload, answer first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from anonvma import compare, evidence, report
+from anonvma.runs import Run
+
+__all__ = ["CHANGED", "sections", "title"]
+
+CHANGED = "What changed"
+"""The section of `anonvma.compare.sections` that has the rows."""
+
+_TABLES = (
+    "repeats",
+    "throughput",
+    "perf_stat",
+    "perf_intervals",
+    "samples",
+    "vmstat",
+    "locks",
+    "faults",
+    "census",
+)
+
+
+def title(conditions: Mapping[str, Sequence[Run]]) -> str:
+    """Return the report's title."""
+    first, *_ = conditions.values()
+    return f"anonvma: {first[0].manifest.workload.name}, {' against '.join(conditions)}"
+
+
+def sections(
+    conditions: Mapping[str, Sequence[Run]], analysed: bool = False
+) -> list[report.Section]:
+    """Say everything a report on a comparison says.
+
+    Parameters
+    ----------
+    conditions : mapping of str to sequence of Run
+        The runs of each condition, one a boot; others are compared with the first.
+    analysed : bool
+        Whether to say what analyses the runs here and now.
+    """
+    opened = [run for each in conditions.values() for run in each]
+    sources = tuple(file for run in opened for file in report.drawn_from(run, *_TABLES))
+    answer, *others = compare.sections(conditions)
+    said = [_verdict(conditions), *answer.paragraphs]
+    return [
+        report.Section("Answer", said, sources=sources),
+        report.Section("How it was found", [_method(conditions), *_notes(opened)]),
+        *(dataclasses.replace(part, sources=sources) for part in others),
+        _unobserved(opened),
+        report.how_to_repeat(opened, analysed=analysed),
+    ]
+
+
+def _verdict(conditions: Mapping[str, Sequence[Run]]) -> str:
+    first, *_ = conditions.values()
+    left = {name: _left_bare(each) for name, each in conditions.items()}
+    bare = "; ".join(f"{count:,.0f} on {name}" for name, count in left.items())
+    workload = first[0].manifest.workload.name
+    return (
+        f"{'Yes' if any(left.values()) else 'Not here'}. After {workload}, page faults had filled "
+        f"VMAs that have a NULL vm_ops and still no anon_vma: {bare} (mean of a run)."
+    )
+
+
+def _left_bare(opened: Sequence[Run]) -> float:
+    rows = [evidence.table(run).set_index("figure")["mean"] for run in opened]
+    return float(pd.Series([row["of these, read and never written"] for row in rows]).mean())
+
+
+def _method(conditions: Mapping[str, Sequence[Run]]) -> str:
+    boots = ", ".join(f"{len(each)} of {name}" for name, each in conditions.items())
+    first, *_ = conditions.values()
+    return (
+        f"Each boot ({boots}) ran the same workload {first[0].manifest.repeats} times and was then "
+        "asked for its VMAs by a BPF iterator; faults and switches are the workload's own, the "
+        "counts of the VMA lock are the machine's, from /proc/vmstat."
+    )
+
+
+def _notes(opened: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(note for run in opened for note in run.manifest.notes))
+
+
+def _unobserved(opened: Sequence[Run]) -> report.Section:
+    said = [
+        f"{lack.what}: {lack.reason}. Remedy: {lack.remedy}."
+        for run in opened
+        for lack in run.manifest.unobserved
+    ]
+    words = list(dict.fromkeys(said)) or ["Nothing that was asked for."]
+    sources = tuple(f"{run.id}/manifest.json" for run in opened)
+    return report.Section("What could not be observed", words, sources=sources)

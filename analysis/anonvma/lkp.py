@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel test robot's table, byte for byte: the one that readers of kernel lists know.
+
+The rules, as lkp-tests' ``compare`` prints them:
+
+- *Value*, 10 wide: two decimals below 1000, four digits above 1e8, else its whole part.
+- *Error*, 6 wide: `` ± 5%``, the whole part of 100 * sd / mean, where that is above 2; else blank.
+  The deviation is the population's (divided by n); a single run has none, nor a mean of 0.
+- *Change* against the first column, 10 wide: per cent, one decimal, two digits from 100,000 on; or
+  the difference where the name begins with ``perf-profile`` or ends with ``%``.
+- What a condition lacks is 0, and from a mean of 0 the change is enormous: this is what it prints.
+
+It says nothing of n, intervals or chance: `anonvma.compare.text` does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anonvma import compare, metrics
+from anonvma.report import printable
+from anonvma.runs import Run
+
+__all__ = ["Header", "header", "of_matrix", "of_runs", "row", "table"]
+
+_ABS, _REL, _ERR = 10, 10, 6
+_FIRST = _ABS + _ERR
+_FURTHER = _FIRST + _REL + 1
+_NEXT_TO_NOTHING = 1e-100  # what the robot divides by in place of 0
+_TESTS = ("vm-scalability",)  # their rows stand first
+_SORTED_BY = {"perf-profile": 2}  # how many parts of a name count for the order
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What stands above the table.
+
+    Attributes
+    ----------
+    axes : mapping of str to str
+        What all columns share: ``compiler``, ``nr_task``, ``testcase``, ...
+    commits : sequence of (str, str)
+        Of each column its id, 40 hexadecimal digits or a name, and its subject or "".
+    """
+
+    axes: Mapping[str, str]
+    commits: Sequence[tuple[str, str]]
+
+
+# ---- a row ----
+
+
+def value(mean: float) -> str:
+    """Return a mean as the table has it."""
+    if abs(mean) < 1000:
+        return f"{mean:{_ABS}.2f}"
+    if abs(mean) > 1e8:
+        return f"{mean:{_ABS}.4g}"
+    return f"{int(mean):{_ABS}d}"
+
+
+def error(mean: float, sd: float | None) -> str:
+    """Return the deviation beside a mean; None is that of a single run."""
+    share = -1.0 if sd is None else sd
+    if mean != 0:
+        share = 100 * share / mean
+    return f" ±{int(share):{_ERR - 3}d}%" if share > 2 else " " * _ERR
+
+
+def change(base: float, mean: float, absolute: bool) -> str:
+    """Return what a mean has changed by."""
+    by, end = _by(base, mean, absolute), "  " if absolute else "% "
+    shape = ".1f" if abs(by) < 100_000 else ".2g"
+    return f"{by:+{_REL}{shape}}{end}"
+
+
+def _by(base: float, mean: float, absolute: bool) -> float:
+    if absolute:
+        return mean - base
+    base = base or _NEXT_TO_NOTHING
+    return 100.0 * (mean - base) / base
+
+
+def row(name: str, means: Sequence[float], deviations: Sequence[float | None]) -> str:
+    """Return one row, without its line end.
+
+    Parameters
+    ----------
+    name : str
+        Of the metric; decides whether changes are differences.
+    means : sequence of float
+        One a column.
+    deviations : sequence of float or None
+        The population's standard deviation of each; None for a single run.
+    """
+    absolute = compare.is_absolute(name)
+    parts = []
+    for place, (mean, sd) in enumerate(zip(means, deviations, strict=True)):
+        if place:
+            parts.append(change(means[0], mean, absolute))
+        parts.append(value(mean) + error(mean, sd))
+    return f"{''.join(parts)}  {printable(name)}"
+
+
+# ---- the header ----
+
+
+def header(about: Header) -> str:
+    """Return what stands above the rows, with its line end."""
+    axes = {key: printable(text) for key, text in about.axes.items()}
+    ids = [printable(commit) for commit, _ in about.commits]
+    further = len(ids) - 1
+    lines = [
+        "=" * 89,
+        f"{'/'.join(axes)}:",
+        f"  {'/'.join(axes.values())}",
+        "",
+        "commit: ",
+        *(
+            f"  {commit[:10]}" + (f' ("{printable(subject)}")' if subject else "")
+            for commit, (_, subject) in zip(ids, about.commits, strict=True)
+        ),
+        "",
+        f"{ids[0][:_FIRST]:>{_FIRST}} "
+        + "".join(f"{commit[:_FURTHER]:>{_FURTHER}} " for commit in ids[1:]),
+        f"{'-' * _FIRST} " + f"{'-' * _FURTHER} " * further,
+        "         %stddev" + "     %change         %stddev" * further,
+        "             \\  " + "        |                \\  " * further,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# ---- the table ----
+
+
+def in_order(names: Iterable[str], changes: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the names in the robot's order: the test's own, then the smaller groups first."""
+    groups = Counter(name.partition(".")[0] for name in names)
+
+    def key(name: str) -> tuple[int, str, Sequence[float]]:
+        group = name.partition(".")[0]
+        parts = _SORTED_BY.get(group)
+        shown = ".".join(name.split(".")[:parts]) if parts else name
+        return (0 if group in _TESTS else groups[group], shown, changes[name])
+
+    return sorted(names, key=key)
+
+
+def table(
+    about: Header, means: Mapping[str, Sequence[float]], sds: Mapping[str, Sequence[float | None]]
+) -> str:
+    """Return the whole table, ending in an empty line as the robot's does.
+
+    Parameters
+    ----------
+    about : Header
+    means, sds : mapping
+        By metric, one a column, as `row` takes them.
+    """
+    changes = {
+        name: [_by(each[0], mean, compare.is_absolute(name)) for mean in each[1:]]
+        for name, each in means.items()
+    }
+    rows = [row(name, means[name], sds[name]) for name in in_order(means, changes)]
+    return header(about) + "\n".join([*rows, "", ""])
+
+
+def of_matrix(about: Header, values: pd.DataFrame, labels: Sequence[str]) -> str:
+    """Return the table of runs' metrics.
+
+    Parameters
+    ----------
+    about : Header
+    values : DataFrame
+        One row a run and one column a metric.
+    labels : sequence of str
+        The condition of each run.
+    """
+    groups = [values[[label == name for label in labels]] for name in dict.fromkeys(labels)]
+    means, sds = {}, {}
+    for name in values.columns:
+        columns = [group[name].dropna().to_numpy(float) for group in groups]
+        means[str(name)] = [float(c.mean()) if len(c) else 0.0 for c in columns]
+        sds[str(name)] = [float(np.std(c)) if len(c) > 1 else None for c in columns]
+    return table(about, means, sds)
+
+
+def of_runs(conditions: Mapping[str, Sequence[Run]], only: Iterable[str] | None = None) -> str:
+    """Return the table of some conditions.
+
+    Parameters
+    ----------
+    conditions : mapping of str to sequence of Run
+        The first is the column that others are compared with.
+    only : iterable of str, optional
+        The metrics shown; by default those of `anonvma.compare.shown`.
+    """
+    runs = [run for each in conditions.values() for run in each]
+    labels = [name for name, each in conditions.items() for _ in each]
+    values = metrics.matrix(runs)
+    if only is None:
+        only = compare.shown(compare.of_matrix(values, labels))["metric"].unique()
+    return of_matrix(_header_of(conditions), values[list(dict.fromkeys(only))], labels)
+
+
+def _header_of(conditions: Mapping[str, Sequence[Run]]) -> Header:
+    """Return what is known of it from the runs; a kernel's own id is its release."""
+    firsts = [each[0].manifest for each in conditions.values()]
+    shared: dict[str, list[Any]] = {
+        "arch": [about.target.get("architecture") for about in firsts],
+        "nr_task": [about.parameters.get("threads") for about in firsts],
+        "size": [about.parameters.get("bytes") for about in firsts],
+        "test": [about.workload.name for about in firsts],
+    }
+    axes = {
+        name: str(found[0])
+        for name, found in shared.items()
+        if len(set(found)) == 1 and found[0] is not None
+    }
+    axes["testcase"] = "vm-scalability" if "threads" in firsts[0].parameters else "command"
+    return Header(axes, [_commit_of(name, each[0]) for name, each in conditions.items()])
+
+
+def _commit_of(name: str, run: Run) -> tuple[str, str]:
+    release = str(run.manifest.target["kernel_release"])
+    return name, release
