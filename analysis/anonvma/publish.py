@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Publishing: from runs to what can be posted, as text, as a ready message and as a page.
+
+06-report is run by papermill behind the wall of `anonvma.redact`; what it made becomes the page,
+and the same sections become the text and the letter. What was rendered then goes through the wall
+once more, and is not written while a fact is found in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from anonvma import (
+    evidence,
+    letter,
+    lint,
+    mail,
+    notebooks,
+    page,
+    redact,
+    repeat,
+    report,
+    runs,
+    subject,
+)
+from anonvma.errors import AnonvmaError, RedactionError
+from anonvma.report import Section
+from anonvma.subject import Subject
+
+__all__ = ["Envelope", "Published", "Rendered", "put", "render", "write"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Envelope:
+    """What a message has besides its text; see `anonvma.mail.compose`."""
+
+    sender: str | None = None
+    to: tuple[str, ...] = ()
+    cc: tuple[str, ...] = ()
+    subject: str | None = None
+    reply: mail.Answered | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """One subject, rendered and looked at.
+
+    Attributes
+    ----------
+    about : Subject
+        Behind the wall.
+    title : str
+    verdict : str
+        ``yes`` or ``no``.
+    sections : list of Section
+    text, html : str
+        The whole report.
+    wall : Wall
+        Which knows what it withheld.
+    """
+
+    about: Subject
+    title: str
+    verdict: str
+    sections: list[Section]
+    text: str
+    html: str
+    wall: redact.Wall
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What was written, and what there is to say of it.
+
+    Attributes
+    ----------
+    directory : Path
+    files : dict
+        By their kind: text, eml, mbox, html.
+    rendered : list of Rendered
+    complaints : list of Complaint
+        About the message.
+    withheld : dict
+        What each replacement stands for; for the user's eyes only.
+    """
+
+    directory: Path
+    files: dict[str, Path]
+    rendered: list[Rendered]
+    complaints: list[lint.Complaint]
+    withheld: dict[str, str]
+
+
+# ---- rendering ----
+
+
+def render(
+    name: str, scratch: Path, made: str | None = None, allow: Path | None = None
+) -> Rendered:
+    """Render one run or comparison.
+
+    Parameters
+    ----------
+    name : str
+        A run, as `anonvma.runs.find` takes it, or a comparison written ``BASE..HEAD``.
+    scratch : path
+        Where the executed notebook goes: not a part of what is published.
+    made : str, optional
+        A run of the specimens, shown with a run.
+    allow : path, optional
+        The list of what may stay; see `anonvma.redact.allowed_by`.
+    """
+    given = subject.named(name)
+    found = subject.find(given.get("run"), made, given.get("base"), given.get("head"))
+    wall = redact.Wall.around(found.runs, redact.allowed_by(allow))
+    about = found.shared(wall)
+    parameters = {
+        **({"run": str(found.run.path)} if found.run else _absolute(given)),
+        "specimens": str(found.specimens.path) if found.specimens else "",
+        "share": True,
+        "allow": str(allow.resolve()) if allow else None,
+    }
+    notebook = notebooks.execute("06-report", scratch / f"{_slug(name)}.ipynb", parameters)
+    sections = about.sections(analysed=True)
+    title = report.printable(wall.scrub(about.title))
+    text = wall.scrub(report.text(sections, title))
+    html = page.page(notebook, title, wall, about.fragments())
+    _refuse_leaks(wall, text, html)
+    verdict = "yes" if _answer_of(sections).startswith("Yes") else "no"
+    return Rendered(about, title, verdict, sections, text, html, wall)
+
+
+def _absolute(given: dict[str, str]) -> dict[str, str]:
+    """Make patterns with a directory independent of where a notebook runs."""
+    return {
+        side: str(Path(pattern).resolve()) if Path(pattern).parent != Path() else pattern
+        for side, pattern in given.items()
+    }
+
+
+def _answer_of(sections: Sequence[Section]) -> str:
+    return sections[0].paragraphs[0]
+
+
+def _refuse_leaks(wall: redact.Wall, *rendered: str) -> None:
+    if left := sorted({value for text in rendered for value in wall.leaks(text)}):
+        raise RedactionError(
+            f"what was rendered would still have {len(left)} of the things that name this machine "
+            f"or its users, such as {left[0]!r}; nothing was written (name it in the file of "
+            "--allow if it may stay)."
+        )
+
+
+# ---- one, or several ----
+
+
+def put(
+    rendered: Sequence[Rendered], scratch: Path, envelope: Envelope
+) -> tuple[dict[str, Path], list[lint.Complaint]]:
+    """Write everything that is published into a directory.
+
+    Returns
+    -------
+    dict, list
+        The files of the message and of the first page, by kind; and what a list would complain
+        about.
+    """
+    if len(rendered) == 1:
+        (one,) = rendered
+        _put_report(one, scratch)
+        body, title = letter.body(one.sections, one.wall.said(one.text, one.html)), one.title
+        body = one.wall.scrub(body)
+        page_file = scratch / "report.html"
+    else:
+        title, parts = _summary(rendered)
+        page_file = _put_index(rendered, scratch, title, parts)
+        body = letter.body(parts, redact.said(withheld_from(rendered)))
+        body = redact.Wall.joined(one.wall for one in rendered).scrub(body)
+        (scratch / "report.txt").write_text(body, encoding="utf-8")
+    for one in rendered:
+        _refuse_leaks(one.wall, body)
+    message = mail.compose(
+        body,
+        subject=envelope.subject or title,
+        sender=envelope.sender,
+        to=envelope.to,
+        cc=envelope.cc,
+        reply=envelope.reply,
+    )
+    (scratch / "report.eml").write_bytes(message.as_bytes())
+    mail.to_mbox(message, scratch / "report.mbox")
+    kinds = {"text": "report.txt", "eml": "report.eml", "mbox": "report.mbox"}
+    files = {kind: scratch / name for kind, name in kinds.items()} | {"html": page_file}
+    return files, lint.check(message.as_bytes())
+
+
+def _put_report(one: Rendered, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "report.txt").write_text(one.text, encoding="utf-8")
+    (directory / "report.html").write_text(one.html, encoding="utf-8")
+
+
+def _summary(rendered: Sequence[Rendered]) -> tuple[str, list[Section]]:
+    """Say in one letter what several reports say."""
+    table = _overview(rendered)
+    yes = [one for one in rendered if one.verdict == "yes"]
+    answer = (
+        f"{'Yes' if yes else 'No'}: {len(yes)} of {len(rendered)} reports find VMAs with a NULL "
+        "vm_ops that page faults have filled without giving them an anon_vma."
+    )
+    each = [_answer_of(one.sections) for one in rendered]
+    said = (
+        "One row a run: n repeats of it; mean of the VMAs that were read and never written, and "
+        "its 95 % interval; and, where faults were traced, those that found a bare VMA and were "
+        "taken under mmap_lock."
+    )
+    sources = tuple(f"{run.id}/manifest.json" for one in rendered for run in one.about.runs)
+    parts = [
+        Section("Answer", [answer, *each]),
+        Section("Evidence", [said], table, sources=sources),
+        _joined("How it was found", rendered),
+        _joined("What could not be observed", rendered),
+        _repeated(rendered),
+    ]
+    return f"anonvma: {len(rendered)} reports", parts
+
+
+def _joined(title: str, rendered: Sequence[Rendered]) -> Section:
+    same = [part for one in rendered for part in one.sections if part.title == title]
+    return Section(title, list(dict.fromkeys(words for part in same for words in part.paragraphs)))
+
+
+def _repeated(rendered: Sequence[Rendered]) -> Section:
+    every = [run for one in rendered for run in one.about.runs]
+    typed = dict.fromkeys(
+        command
+        for one in rendered
+        for part in one.sections
+        for command in part.commands
+        if command != repeat.PUBLISH
+    )
+    return Section("How to repeat it", repeat.words(every, analysed=True), commands=list(typed))
+
+
+def _overview(rendered: Sequence[Rendered]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for one in rendered:
+        specimens = one.about.specimens
+        for run in (run for run in one.about.runs if run is not specimens):
+            numbers = evidence.table(run).set_index("figure")
+            row = numbers.loc["of these, read and never written"]
+            under = numbers["mean"].get("found bare, under mmap_lock")
+            rows.append(
+                {
+                    "run": run.id,
+                    "answer": "yes" if row["mean"] > 0 else "no",
+                    "n": row["n"],
+                    "mean": row["mean"],
+                    "low": row["low"],
+                    "high": row["high"],
+                    "mmap_lock": float("nan") if under is None else under,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _put_index(
+    rendered: Sequence[Rendered], directory: Path, title: str, parts: Sequence[Section]
+) -> Path:
+    heads = ["report", "answer", "runs", "kernel"]
+    rows, taken = [], set[str]()
+    for one in rendered:
+        slug = _slug(one.title.removeprefix("anonvma: "))
+        name = next(n for n in (slug, *(f"{slug}-{i}" for i in range(2, 10**6))) if n not in taken)
+        taken.add(name)
+        _put_report(one, directory / name)
+        opened = [run for each in one.about.conditions.values() for run in each]
+        kernels = dict.fromkeys(run.manifest.target["kernel_release"] for run in opened)
+        about = [one.title, one.verdict, str(len(opened)), ", ".join(kernels)]
+        rows.append([f"{name}/report.html", *about])
+    words = parts[0].paragraphs[0]
+    (directory / "index.html").write_text(page.index(title, words, heads, rows), encoding="utf-8")
+    return directory / "index.html"
+
+
+def withheld_from(rendered: Iterable[Rendered]) -> dict[str, int]:
+    """Return how many values of each kind were withheld from several reports together."""
+    values: dict[str, set[str]] = {}
+    for one in rendered:
+        for name, value in one.wall.withheld.items():
+            if name in one.text or name in one.html:
+                values.setdefault(name[1:].rpartition(" ")[0], set()).add(value)
+    return {kind: len(found) for kind, found in values.items()}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "report"
+
+
+def _each(names: Sequence[str]) -> list[str]:
+    """Put the runs of a study in the place of the study's directory."""
+    each: list[str] = []
+    for name in names:
+        done = sorted(Path(name).glob("cells/*/manifest.json"))
+        each += [str(file.parent) for file in done] or [name]
+    return each
+
+
+# ---- writing ----
+
+
+def write(
+    names: Sequence[str],
+    scratch: Path,
+    envelope: Envelope,
+    *,
+    output: Path,
+    made: str | None = None,
+    allow: Path | None = None,
+) -> Published:
+    """Publish runs or comparisons into a directory, which then holds nothing else.
+
+    Parameters
+    ----------
+    names : sequence of str
+        See `render`; or the directory of a study, which stands for its runs. Several become pages
+        with an index, and one message.
+    scratch : path
+        A directory for what is not published.
+    envelope : Envelope
+    output : path
+        Replaced if it was published before; anything else there is left alone.
+
+    Raises
+    ------
+    AnonvmaError
+        When something cannot be opened, rendered or written; then nothing was.
+    """
+    if output.exists() and not (output / "report.eml").exists():
+        raise AnonvmaError(f"{output} is there already and was not published by anonvma.")
+    rendered = [render(name, scratch, made, allow) for name in _each(names)]
+    partial = output.with_name(output.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        files, complaints = put(rendered, partial, envelope)
+        shutil.rmtree(output, ignore_errors=True)
+        partial.rename(output)
+    except OSError as error:
+        raise AnonvmaError(f"cannot write {output}: {error.strerror}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    placed = {kind: output / file.relative_to(partial) for kind, file in files.items()}
+    withheld = {
+        name: value
+        for one in rendered
+        for name, value in one.wall.withheld.items()
+        if name in one.text or name in one.html
+    }
+    return Published(output, placed, rendered, complaints, withheld)
+
+
+def default_output(names: Sequence[str]) -> Path:
+    """Return where a publication goes when nothing else is said: beside the runs."""
+    from anonvma import places
+
+    name = _slug(names[0]) if len(names) == 1 else f"{len(names)}-reports"
+    if names == ["latest"]:
+        name = _slug(runs.find("latest").id)
+    return places.runs().parent / "published" / name

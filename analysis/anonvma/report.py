@@ -1,0 +1,612 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report: the answer first, then how it was found, then what it stands on.
+
+`sections` says everything once, as prose and tables; `text` sets it in 72 columns for a
+mail or a terminal, the notebook 06-report shows the same with figures, and `html` makes
+one self-contained page of that notebook.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import html
+import io
+import re
+import shlex
+import struct
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML, Image
+from matplotlib.figure import Figure
+from scipy import stats
+from tqdm.std import tqdm
+
+from anonvma import census, evidence, faults, locks, perf_profile, repeat, specimens
+from anonvma.runs import Run
+
+__all__ = ["PROFILE", "Section", "answer", "figures", "last_census", "markdown", "sections", "text"]
+
+WIDTH = 72
+MIB = 1 << 20
+_WHY_ZERO_PAGE = (
+    "Why: a read fault on anonymous memory does not need a page of its own. do_anonymous_page() "
+    "(mm/memory.c) maps the shared zero page and returns before vmf_anon_prepare(), so "
+    "vma->anon_vma stays NULL, however many pages are read. Only a write makes one."
+)
+_WHY_DEV_ZERO = (
+    "A private mapping of /dev/zero is such memory although it has a file: mmap_zero() "
+    "(drivers/char/mem.c) calls vma_set_anonymous(), which clears vm_ops."
+)
+_COST = (
+    "On Linux 6.4 to 6.9 lock_vma_under_rcu() turned away a VMA in that state, so each of these "
+    "faults took mmap_lock, not only the first of each VMA."
+)
+
+
+_TRACED = (
+    "In each repeat it then ran three times more, in turns: untraced, with every page fault "
+    "traced, and with every taking of mmap_lock traced."
+)
+
+
+PROFILE = "Where the time went"
+"""The section that a run with samples has."""
+
+_PATHS = "After the first repeat it ran once more, for the call paths of its page faults."
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A piece of the report.
+
+    Attributes
+    ----------
+    title : str
+    paragraphs : list of str
+    table : DataFrame or None
+        Shown without its index.
+    commands : list of str
+        Lines for a shell, shown as they are.
+    sources : tuple of str
+        Where its numbers come from, each as ``RUN/FILE``; none where it has none.
+    """
+
+    title: str
+    paragraphs: list[str]
+    table: pd.DataFrame | None = None
+    commands: list[str] = dataclasses.field(default_factory=list)
+    sources: tuple[str, ...] = ()
+
+
+def last_census(run: Run) -> pd.DataFrame:
+    """Return the census of the run's last repeat, one row a VMA."""
+    vmas = run.table("census")
+    last: pd.DataFrame = vmas[vmas["repeat"] == vmas["repeat"].max()].drop(columns="repeat")
+    return last
+
+
+def drawn_from(run: Run, *tables: str) -> tuple[str, ...]:
+    """Name the files of a run that numbers come from, of those tables that it has."""
+    held = run.manifest.tables
+    return tuple(f"{run.id}/{held[name].file}" for name in tables if name in held)
+
+
+def _where(run: Run) -> str:
+    target = run.manifest.target
+    return f"Linux {target['kernel_release']} ({target['architecture']}, {target['cpus']} CPUs)"
+
+
+def _most_common(values: pd.Series[str]) -> str:
+    counts = values.value_counts()
+    share = counts.iloc[0] / counts.sum()
+    if share == 1:
+        return f"all of them {counts.index[0]}"
+    return f"{counts.iloc[0]:,} of them {counts.index[0]}"
+
+
+def _agreement(run: Run) -> str:
+    """Whether every repeat says the same, in a clause."""
+    vmas = run.table("census")
+    counts = vmas[vmas["class"] == "zero-page"].groupby("repeat").size()
+    counts = counts.reindex(range(1, run.manifest.repeats + 1), fill_value=0)
+    if len(counts) == 1:
+        return "observed once"
+    if counts.nunique() == 1:
+        return f"the same in each of {len(counts)} repeats"
+    return f"between {counts.min():,} and {counts.max():,} in {len(counts)} repeats"
+
+
+def answer(run: Run) -> list[str]:
+    """Answer the mail's question for this run, in a few sentences.
+
+    Returns
+    -------
+    list of str
+        Paragraphs: what was found, what it amounts to, why.
+    """
+    vmas = last_census(run)
+    found = vmas[vmas["class"] == "zero-page"]
+    name = run.manifest.workload.name
+    if found.empty:
+        return _no(run, vmas)
+    zero = int(found["zero"].sum())
+    first = (
+        f"Yes. After {name} on {_where(run)}, {len(found):,} of {len(vmas):,} VMAs have a NULL "
+        f"vm_ops and no anon_vma although page faults have filled them ({_agreement(run)}); "
+        f"{_most_common(found['origin'].astype(str))}."
+    )
+    pages = int(found["bytes"].sum()) // run.manifest.target["page_size"]
+    second = f"They hold {zero:,} pages of the {pages:,} they span, and every one is the zero page."
+    why = [_WHY_ZERO_PAGE]
+    if (found["origin"] == "private /dev/zero").any():
+        why.append(_WHY_DEV_ZERO)
+    parts = [f"{first} {second} {_faults(run, zero)}".strip(), " ".join(why), _COST]
+    return parts + faults.sentences(run)
+
+
+def _no(run: Run, vmas: pd.DataFrame) -> list[str]:
+    table = census.by_class(vmas)
+    kinds = ", ".join(f"{row.vmas:,} {name}" for name, row in table.iterrows() if row["vmas"])
+    bare = f"{int(vmas['bare'].sum()):,} are bare: {kinds}" if kinds else "none is bare"
+    return [
+        f"Not here. After {run.manifest.workload.name} on {_where(run)} no VMA with a NULL vm_ops "
+        f"was left without an anon_vma by a page fault ({_agreement(run)}). Of {len(vmas):,} VMAs "
+        f"{bare}.",
+        *faults.sentences(run),
+    ]
+
+
+def _faults(run: Run, zero: int) -> str:
+    """Set the zero pages against the faults that perf counted, where it did."""
+    counts = _counts(run)
+    if "page-faults" not in counts or run.manifest.pages_how is None:
+        return ""
+    mean = counts["page-faults"].mean()
+    return (
+        f"perf stat counted {mean:,.0f} page faults (mean of {len(counts['page-faults'])}): "
+        f"these pages account for {zero / mean:.2%} of them."
+    )
+
+
+def _counts(run: Run) -> dict[str, pd.Series[float]]:
+    """Event to its values, one a repeat, of what perf stat could count."""
+    if "perf_stat" not in run.manifest.tables:
+        return {}
+    table = run.table("perf_stat").dropna(subset="value")
+    return {str(event): rows["value"] for event, rows in table.groupby("event", sort=False)}
+
+
+# Event, what the report calls it, unit, what to divide perf's number by.
+_FIGURES = (
+    ("page-faults", "page faults", "", 1.0),
+    ("context-switches", "context switches", "", 1.0),
+    ("task-clock", "task clock", "ms", 1.0),
+    ("user_time", "user time", "ms", 1e6),
+    ("system_time", "system time", "ms", 1e6),
+)
+
+
+def figures(run: Run) -> pd.DataFrame:
+    """The main figures of a run, each with how sure it is.
+
+    Returns
+    -------
+    DataFrame
+        Columns: figure, unit, n (repeats), mean, sd (sample standard deviation), low and high
+        (95 % confidence interval of the mean by Student's t; null for fewer than two repeats).
+        Throughput is the sum over the tasks of a repeat.
+    """
+    rows = []
+    if "throughput" in run.manifest.tables:
+        speed = run.table("throughput").groupby("repeat")["kb_per_s"].sum() / 1024
+        rows.append(_estimate("throughput", "MiB/s", speed))
+    counts = _counts(run)
+    for event, name, unit, scale in _FIGURES:
+        if event in counts:
+            rows.append(_estimate(name, unit, counts[event] / scale))
+    return pd.DataFrame(rows, columns=["figure", "unit", "n", "mean", "sd", "low", "high"])
+
+
+def _estimate(figure: str, unit: str, values: pd.Series[float]) -> dict[str, object]:
+    n, mean, sd = len(values), values.mean(), values.std()
+    margin = stats.t.ppf(0.975, n - 1) * sd / n**0.5 if n > 1 else float("nan")
+    return {
+        "figure": figure,
+        "unit": unit,
+        "n": n,
+        "mean": mean,
+        "sd": sd,
+        "low": mean - margin,
+        "high": mean + margin,
+    }
+
+
+def sections(
+    run: Run,
+    specimen_run: Run | None = None,
+    note: str | None = None,
+    analysed: bool = False,
+) -> list[Section]:
+    """Say everything the report says.
+
+    Parameters
+    ----------
+    run : Run
+        Of a workload.
+    specimen_run : Run, optional
+        Of the specimens, from the same machine if one is at hand.
+    note : str, optional
+        Put before everything else, such as where the data come from.
+    analysed : bool
+        Whether to say what analyses the run here and now; see `how_to_repeat`.
+
+    Returns
+    -------
+    list of Section
+    """
+    vmas = last_census(run)
+    parts = [
+        Section(
+            "Answer",
+            [*([note] if note else []), *answer(run)],
+            sources=drawn_from(run, "census", "perf_stat", "faults"),
+        ),
+        Section("How it was found", _method(run), sources=drawn_from(run, "census")),
+        _evidence(run),
+        Section(
+            "Bare VMAs by class",
+            [_classes_said()],
+            census.by_class(vmas).reset_index(),
+            sources=drawn_from(run, "census"),
+        ),
+        Section(
+            "Anonymous VMAs by origin",
+            [],
+            census.by_origin(vmas).reset_index(),
+            sources=drawn_from(run, "census"),
+        ),
+    ]
+    parts += _fault_sections(run)
+    parts += _profile_sections(run)
+    if specimen_run is not None:
+        parts += _specimen_sections(specimen_run)
+    parts.append(_unobserved(run))
+    parts.append(how_to_repeat([run], specimen_run, analysed))
+    return parts
+
+
+def _profile_sections(run: Run) -> list[Section]:
+    if "samples" not in run.manifest.tables:
+        return []
+    table = perf_profile.mean(run, perf_profile.parts).rename_axis("part").reset_index()
+    said = [*perf_profile.sentences(run), "Shares in percent; n executions, each apart."]
+    return [Section(PROFILE, said, table, sources=drawn_from(run, "samples", "stacks", "frames"))]
+
+
+def _evidence(run: Run) -> Section:
+    numbers = evidence.table(run)
+    said = (
+        "The unit is the repeat; low and high bound the 95 % confidence interval of the mean. The "
+        "last column names the table of the run."
+    )
+    return Section("Evidence", [said], numbers, sources=drawn_from(run, *numbers["from"].unique()))
+
+
+def how_to_repeat(
+    opened: list[Run], specimen_run: Run | None = None, analysed: bool = False
+) -> Section:
+    """Say how to repeat runs, so that nothing but these words is needed.
+
+    With `analysed`, what analyses them here and now is part of it.
+    """
+    every = [*opened, *([specimen_run] if specimen_run else [])]
+    sources = tuple(f"{run.id}/manifest.json" for run in every)
+    words = repeat.words(opened, specimen_run, analysed)
+    commands = repeat.commands(opened, analysed)
+    return Section("How to repeat it", words, commands=commands, sources=sources)
+
+
+def _fault_sections(run: Run) -> list[Section]:
+    if "faults" not in run.manifest.tables:
+        return []
+    traced, traced_in = run.table("faults"), drawn_from(run, "faults")
+    source = faults.source_said(run).replace("`", "").replace("*", "")
+    parts = [
+        Section(
+            "Page faults, by what they found and left",
+            ["Mean of one repeat. bare: vm_ops and anon_vma are NULL.", source],
+            faults.transitions(traced),
+            sources=traced_in,
+        ),
+        Section("The lock they were taken under", [], faults.lock_paths(traced), sources=traced_in),
+        Section(
+            "Faults on bare VMAs, and what each check makes of them",
+            [
+                "An early check sends those found bare to mmap_lock; a delayed one spares those "
+                "that make no anon_vma."
+            ],
+            faults.counterfactual(traced),
+            sources=traced_in,
+        ),
+    ]
+    if "locks" in run.manifest.tables:
+        callers = locks.callers(run.table("locks")).head(8)
+        taken_in = drawn_from(run, "locks")
+        parts.append(
+            Section("Who took mmap_lock", ["Mean of one repeat."], callers, sources=taken_in)
+        )
+    tracing = run.table("tracing")
+    costs = faults.cost(tracing)
+    if len(costs):
+        said = "Throughput in MiB/s, and the ratio of the two in pairs with its 95 % interval."
+        words = [faults.attribution_said(tracing), said]
+        timed_in = drawn_from(run, "tracing")
+        parts.append(Section("What tracing cost", words, costs, sources=timed_in))
+    return parts
+
+
+def _classes_said() -> str:
+    return (
+        "A bare VMA has vm_ops == NULL and anon_vma == NULL. guard: no access permitted, it cannot "
+        "fault; untouched: no page present; zero-page: read, never written; other: anything else. "
+        "present and zero count pages."
+    )
+
+
+def _method(run: Run) -> list[str]:
+    manifest = run.manifest
+    lost = {name: count for name, count in manifest.losses.items() if count}
+    counted = "; ".join(f"{count} {census.LOSSES[name]}" for name, count in lost.items())
+    return [
+        f"The workload ran {_times(manifest.repeats)}, until it had made its last access. With its "
+        "mappings still in place, a BPF iterator then read vm_ops and anon_vma of each VMA from "
+        "the kernel's own structures, and the pages in the bare ones were told apart by "
+        f"{manifest.pages_how or 'nothing: they were not looked at'}. Lost while reading: "
+        f"{counted or 'nothing'}.",
+        *([_TRACED] if "faults" in manifest.tables else []),
+        *([_PATHS] if {"call_paths", "locks"} <= set(manifest.tables) else []),
+        *manifest.notes,
+    ]
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _specimen_sections(run: Run) -> list[Section]:
+    table = specimens.observed(run.table("specimens"), last_census(run))
+    rows = specimens.answers(table)
+    anonymous = table[table["vm_ops"].isna() & (table["state"] != "gone")]
+    made = (
+        f"{len(table)} mappings of {table['kind'].nunique()} kinds were made on {_where(run)}, "
+        f"each touched in one way, and looked up in the census. {len(rows)} of them answer the "
+        "question: vm_ops is NULL, a fault has filled them, and anon_vma is NULL (zero-page)."
+    )
+    shows = "In the table are the kinds with a NULL vm_ops; a column says what was done to them."
+    shown = specimens.grid(anonymous).reset_index()
+    made_in = drawn_from(run, "specimens", "census")
+    parts = [Section("Specimens", [made, shows], shown, sources=made_in)]
+    surprising = table[table["surprising"]]
+    reasons = [
+        f"{_kinds(same)}: {explain}." for explain, same in surprising.groupby("explain", sort=False)
+    ]
+    if reasons:
+        parts.append(Section("Where touched does not mean anon_vma, nor untouched none", reasons))
+    lacking = specimens.missing(run.table("specimens"))
+    if len(lacking):
+        said = [f"{row.kind}: {row.missing}." for row in lacking.itertuples()]
+        parts.append(Section("Specimens this machine lacks", said))
+    return parts
+
+
+def _kinds(rows: pd.DataFrame) -> str:
+    """Name the kinds of some specimens with how each was touched."""
+    by_touch = rows.groupby("touch", sort=False)["kind"]
+    return "; ".join(f"{', '.join(kinds)} ({touch})" for touch, kinds in by_touch)
+
+
+def _unobserved(run: Run) -> Section:
+    said = [
+        f"{lack.what}: {lack.reason}. Remedy: {lack.remedy}." for lack in run.manifest.unobserved
+    ]
+    sources = (f"{run.id}/manifest.json",)
+    words = said or ["Nothing that was asked for."]
+    return Section("What could not be observed", words, sources=sources)
+
+
+def collected(run: Run) -> str:
+    """Return, as Markdown, what a run collected and where."""
+    manifest = run.manifest
+    rows = [f"{name} ({table.rows:,} rows)" for name, table in sorted(manifest.tables.items())]
+    return (
+        f"`{shlex.join(manifest.workload.argv)}`, {manifest.repeats} repeats, on {_where(run)}, "
+        f"{manifest.created:%Y-%m-%d}.  \n"
+        f"Tables: {', '.join(rows)}.  \n"
+        f"Pages in bare VMAs: {manifest.pages_how}. Lost while reading: "
+        f"{sum(manifest.losses.values()) or 'nothing'}."
+    )
+
+
+def progress_on(bar: tqdm[Any]) -> Callable[[int, int, str], None]:
+    """Return a callable that shows the progress of `anonvma.collect.collect` on a bar."""
+
+    def show(done: int, total: int, what: str) -> None:
+        bar.total, bar.n = total, done
+        bar.set_description(what)
+
+    return show
+
+
+# ---- as text ----
+
+
+def cell(value: object) -> str:
+    """Return a table's value as text: thousands apart, two decimals, ``-`` for nothing."""
+    if value is None or value is pd.NA:
+        return "-"
+    if isinstance(value, bool | np.bool_ | str):
+        return str(value)
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if np.isnan(number):
+            return "-"
+        return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:,.2f}"
+    return str(value)
+
+
+def styled(table: pd.DataFrame, source: str = "") -> HTML:
+    """Return a table as a notebook shows it: without index, numbers to the right.
+
+    Parameters
+    ----------
+    table : DataFrame
+    source : str
+        Where its numbers come from, shown below it and over each of them; see `sources_said`.
+    """
+    shown = table.style.hide().format(cell, escape="html")
+    numeric = [name for name in table if pd.api.types.is_numeric_dtype(table[name])]
+    shown = shown.set_properties(subset=numeric, **{"text-align": "right"})
+    # Not the Styler itself: its repr has an address, and its ids are random.
+    # Ids that differ from table to table and not from time to time.
+    uuid = hashlib.sha256(table.to_csv().encode()).hexdigest()[:8]
+    attributes = 'class="dataframe"'
+    if source:
+        said = html.escape(f"from {printable(source)}")
+        places = [list(table).index(name) for name in numeric]
+        right = [{"selector": f"th.col{n}", "props": "text-align: right"} for n in places]
+        shown = shown.set_caption(said).set_table_styles(right)  # type: ignore[arg-type]
+        attributes += f' title="{said}"'
+    page = shown.set_table_attributes(attributes).set_uuid(uuid).to_html()
+    return HTML(page)  # type: ignore[no-untyped-call]
+
+
+def figure(drawn: Figure, alt: str) -> Image:
+    """Return a figure as a notebook shows it, with words for those who do not see it.
+
+    Parameters
+    ----------
+    drawn : Figure
+        It is closed.
+    alt : str
+        What it shows, with the numbers that matter.
+    """
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, dpi=144, bbox_inches="tight", metadata={"Software": None})
+    plt.close(drawn)
+    data = buffer.getvalue()
+    (width,) = struct.unpack(">I", data[16:20])  # of the IHDR chunk, which is always the first
+    return Image(data, alt=printable(alt), width=width // 2)  # type: ignore[no-untyped-call]
+
+
+def in_words(table: pd.DataFrame, label: str, *values: str) -> str:
+    """Say a table's rows in words, for a figure that draws them: ``a: 1 x, 2 y; b: ...``."""
+    rows = [
+        f"{row[label]}: " + ", ".join(f"{cell(row[value])} {value}" for value in values)
+        for row in table.to_dict("records")
+    ]
+    return "; ".join(rows) + "."
+
+
+def printable(words: str) -> str:
+    """Show control characters as escapes: a process may be named anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+
+
+def table_lines(table: pd.DataFrame) -> list[str]:
+    """Set a table without its index, numbers to the right; free of control characters."""
+    cells = table.astype(object).map(cell).map(printable)
+    columns = []
+    for name in table.columns:
+        numeric = pd.api.types.is_numeric_dtype(table[name])
+        column = [str(name), *cells[name]]
+        width = max(map(len, column))
+        columns.append([cell.rjust(width) if numeric else cell.ljust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def text(parts: list[Section], title: str) -> str:
+    """Set the report for a mail or a terminal: prose within 72 columns, tables as wide as they are.
+
+    Returns
+    -------
+    str
+        Plain text, ending in a newline, free of control characters.
+    """
+    lines = [*textwrap.wrap(printable(title), WIDTH), ""]
+    for part in parts:
+        lines += [part.title, "-" * len(part.title), ""]
+        for paragraph in part.paragraphs:
+            lines += [*wrapped(paragraph), ""]
+        if part.table is not None:
+            lines += [*table_lines(part.table), *_sources_lines(part), ""]
+        if part.commands:
+            lines += [*command_lines(part.commands), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def sources_said(part: Section) -> str:
+    """Say where a section's numbers come from, run by run; empty where it has none."""
+    files: dict[str, list[str]] = {}
+    for source in part.sources:
+        run, _, file = source.rpartition("/")
+        files.setdefault(run, []).append(file)
+    alike: dict[str, list[str]] = {}
+    for run, names in files.items():
+        alike.setdefault(", ".join(names), []).append(run)
+    return "; ".join(f"{', '.join(same)}: {names}" for names, same in alike.items())
+
+
+def _sources_lines(part: Section) -> list[str]:
+    said = sources_said(part)
+    return wrapped(f"(from {said})") if said else []
+
+
+def wrapped(words: str) -> list[str]:
+    """Set a paragraph within 72 columns, no word broken."""
+    return textwrap.wrap(printable(words), WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+# A word for the shell, its quotes never broken, and an option of papermill with what it sets.
+_SHELL_WORD = re.compile(r"""-p \S+ (?:'[^']*'|[^\s'])+|(?:'[^']*'|"[^"]*"|[^\s'"])+""")
+
+
+def command_lines(commands: list[str]) -> Iterator[str]:
+    """Set commands so that a shell takes them as they stand, on as many lines as they need."""
+    for command in commands:
+        lines = [""]
+        for word in _SHELL_WORD.findall(command):
+            if lines[-1] and len(lines[-1]) + 1 + len(word) > WIDTH - 6:
+                lines.append("")
+            lines[-1] += f" {word}" if lines[-1] else word
+        for number, line in enumerate(lines):
+            end = " \\" if number + 1 < len(lines) else ""
+            yield ("    " if number == 0 else "        ") + line + end
+
+
+def title(run: Run) -> str:
+    """Return the report's title."""
+    return f"anonvma: {run.manifest.workload.name} on {_where(run)}"
+
+
+def in_markdown(words: str) -> str:
+    """Return words so that Markdown shows them as they are, and makes nothing of them."""
+    shown = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", printable(words))
+    return shown.replace("&", "&amp;").replace("://", r":\//")
+
+
+def markdown(part: Section) -> str:
+    """Return a section's words, without its table, for a notebook."""
+    words = [f"## {in_markdown(part.title)}", *map(in_markdown, part.paragraphs)]
+    if part.commands:
+        words.append("```sh\n" + "\n".join(command_lines(part.commands)) + "\n```")
+    if part.table is None and part.sources:
+        words.append(f"*from {in_markdown(sources_said(part))}*")
+    return "\n\n".join(words)

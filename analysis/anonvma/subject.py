@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a report is about: one run, or the runs of two conditions; and what is said and drawn of it.
+
+06-report shows a subject, `anonvma publish` sends one; both ask here, so they say the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from anonvma import (
+    cause,
+    census,
+    compare,
+    compared,
+    faults,
+    flame,
+    locks,
+    perf_profile,
+    redact,
+    report,
+    runs,
+    specimens,
+)
+from anonvma.errors import RunError
+from anonvma.runs import Run
+
+__all__ = ["Subject", "find", "named"]
+
+Drawn = tuple[Figure, str]
+"""A figure and the words for those who do not see it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What a report is about.
+
+    Attributes
+    ----------
+    conditions : mapping of str to sequence of Run
+        One for a run, by its name; two or more for a comparison, compared with the first.
+    specimens : Run or None
+        Of the specimens, from the same machine if one is at hand.
+    """
+
+    conditions: Mapping[str, Sequence[Run]]
+    specimens: Run | None = None
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run of it, that of the specimens last."""
+        every = [run for each in self.conditions.values() for run in each]
+        return [*every, *([self.specimens] if self.specimens else [])]
+
+    @property
+    def run(self) -> Run | None:
+        """The run, where it is about a single one."""
+        return self.runs[0] if len(self.conditions) == 1 else None
+
+    @property
+    def has_profiles(self) -> bool:
+        """Whether perf record looked at every run of it."""
+        every = (run for each in self.conditions.values() for run in each)
+        return all("samples" in run.manifest.tables for run in every)
+
+    @property
+    def title(self) -> str:
+        """What the report is called."""
+        return report.title(self.run) if self.run else compared.title(self.conditions)
+
+    def sections(self, note: str | None = None, analysed: bool = False) -> list[report.Section]:
+        """Say everything, the answer first.
+
+        Parameters
+        ----------
+        note : str, optional
+            Put before the answer, such as where the data come from.
+        analysed : bool
+            Whether to say what analyses it here and now.
+        """
+        if self.run:
+            return report.sections(self.run, self.specimens, note, analysed)
+        answer, *others = compared.sections(self.conditions, analysed)
+        said = [*([note] if note else []), *answer.paragraphs]
+        return [dataclasses.replace(answer, paragraphs=said), *others]
+
+    def shared(self, wall: redact.Wall) -> Subject:
+        """Return the same, its data behind the wall."""
+        conditions = {
+            name: [redact.Shared(run, wall) for run in each]
+            for name, each in self.conditions.items()
+        }
+        made = redact.Shared(self.specimens, wall) if self.specimens else None
+        return Subject(conditions, made)
+
+    def figures(self) -> dict[str, list[Callable[[], Drawn]]]:
+        """What there is to draw, by the title of the section that it belongs to.
+
+        One panel a figure: side by side they could not be read on a phone.
+        """
+        if self.run is None:
+            return _of_comparison(self.conditions)
+        run, made = self.run, self.specimens
+        drawn: dict[str, list[Callable[[], Drawn]]] = {
+            "Answer": [lambda: _classes(run), lambda: _origins(run)]
+        }
+        if "faults" in run.manifest.tables:
+            drawn["The lock they were taken under"] = [lambda: _lock_paths(run)]
+        if "locks" in run.manifest.tables:
+            drawn["Who took mmap_lock"] = [lambda: _callers(run)]
+        if self.has_profiles:
+            drawn[report.PROFILE] = [lambda: _flames(run)]
+        if made:
+            drawn["Specimens"] = [lambda: _specimens(made)]
+        return drawn
+
+    def fragments(self) -> list[str]:
+        """Return what a page has besides the notebook: the interactive flame graph.
+
+        Of a comparison it is the differential one of its first condition and its last.
+        """
+        if not self.has_profiles:
+            return []
+        names = list(self.conditions)
+        sides = [list(self.conditions[name]) for name in (names[-1], names[0])]
+        if self.run:
+            return [flame.interactive(sides[0], title=report.PROFILE)]
+        ends = (names[0], names[-1])
+        return [flame.interactive(*sides, title=f"What changed, {' to '.join(ends)}", names=ends)]
+
+
+def find(
+    run: str | Path | None,
+    made: str | Path | None = None,
+    base: str | None = None,
+    head: str | None = None,
+) -> Subject:
+    """Open what a report is to be about.
+
+    Parameters
+    ----------
+    run : str or path, optional
+        A run, as `anonvma.runs.find` takes it.
+    made : str or path, optional
+        Likewise, of the specimens; left out of a comparison.
+    base, head : str, optional
+        Instead of `run`: the runs of two conditions, as `anonvma.runs.find_all` takes them.
+
+    Raises
+    ------
+    RunError
+        When one of them is no run, or only one condition is given.
+    """
+    if base is None and head is None:
+        opened = runs.find(str(run))
+        return Subject({opened.id: [opened]}, runs.find(made) if made else None)
+    if base is None or head is None:
+        raise RunError("a comparison has two sides: give both base and head.")
+    sides = {"base": runs.find_all(base), "head": runs.find_all(head)}
+    ran = {side: _what_ran(each) for side, each in sides.items()}
+    if ran["base"] != ran["head"]:
+        raise RunError(
+            f"{base} ran {ran['base']}, {head} ran {ran['head']}: only runs of one workload can be "
+            "compared."
+        )
+    return Subject(dict(zip(_names(base, head), sides.values(), strict=True)))
+
+
+def named(text: str) -> dict[str, str]:
+    """Return what `find` takes, of a run's name or of a comparison written ``BASE..HEAD``."""
+    # Not the ".." of a path, which has a slash beside it.
+    sides = re.fullmatch(r"(.*[^./])\.\.((?:\.{1,2}/)*[^./].*|/.*)", text)
+    if sides and not Path(text).is_dir():
+        return {"base": sides[1], "head": sides[2]}
+    return {"run": text}
+
+
+def _what_ran(opened: Sequence[Run]) -> str:
+    parameters = [tuple(run.manifest.parameters.items()) for run in opened]
+    if len(set(parameters)) > 1:
+        raise RunError(f"the runs {', '.join(r.id for r in opened)} differ in their workload.")
+    return ", ".join(f"{name} {value}" for name, value in parameters[0])
+
+
+def _names(base: str, head: str) -> tuple[str, str]:
+    """Name the two sides by what their patterns do not share, if that is something."""
+    ours, theirs = Path(base).name.rstrip("*-_"), Path(head).name.rstrip("*-_")
+    same = 0
+    while ours[::-1][: same + 1] == theirs[::-1][: same + 1] and same < min(len(ours), len(theirs)):
+        same += 1
+    left = [name[: len(name) - same].rstrip("*-_") for name in (ours, theirs)]
+    return (left[0] or "base", left[1] or "head") if left[0] != left[1] else ("base", "head")
+
+
+# ---- figures, each with its words ----
+
+
+def _classes(run: Run) -> Drawn:
+    vmas = report.last_census(run)
+    drawn, ax = plt.subplots(figsize=(5.5, 2.4))
+    census.plot_by_class(vmas, ax)
+    table = census.by_class(vmas).reset_index()
+    return drawn, f"Bare VMAs by class. {report.in_words(table, 'class', 'vmas')}"
+
+
+def _origins(run: Run) -> Drawn:
+    vmas = report.last_census(run)
+    drawn, ax = plt.subplots(figsize=(5.5, 2.6))
+    census.plot_by_origin(vmas, ax)
+    table = census.by_origin(vmas).reset_index()
+    said = report.in_words(table, "origin", "vmas", "anon_vma", "zero-page")
+    return drawn, f"Anonymous VMAs by origin. {said}"
+
+
+def _lock_paths(run: Run) -> Drawn:
+    traced = run.table("faults")
+    drawn, ax = plt.subplots(figsize=(5.5, 2.6))
+    faults.plot_lock_paths(traced, ax=ax)
+    said = report.in_words(faults.lock_paths(traced), "change", "vma", "retry", "mmap")
+    return drawn, f"The lock of each fault in user mode. {said}"
+
+
+def _callers(run: Run) -> Drawn:
+    taken = run.table("locks")
+    drawn, ax = plt.subplots(figsize=(5.5, 3))
+    locks.plot_callers(taken, ax=ax)
+    table = locks.callers(taken).head(8)
+    table = table.assign(asked_by=table["asked_by"] + ", for " + table["mode"])
+    return drawn, f"Who took mmap_lock. {report.in_words(table, 'asked_by', 'taken')}"
+
+
+def _specimens(made: Run) -> Drawn:
+    table = specimens.observed(made.table("specimens"), report.last_census(made))
+    drawn, ax = plt.subplots(figsize=(6, 0.24 * table["kind"].nunique() + 1))
+    specimens.plot_observed(table, ax)
+    states = table["state"].astype(str).value_counts()
+    counted = ", ".join(f"{count} {state}" for state, count in states.items())
+    return drawn, f"What became of each specimen, a row a kind, a column a touch: {counted}."
+
+
+def _flames(run: Run) -> Drawn:
+    ax = flame.plot(run, title="Where the time went")
+    (table,) = (perf_profile.tables({run.id: run}, most=5)["By function and what it calls"],)
+    return _figure_of(ax), f"Flame graph. {report.in_words(table, 'symbol', 'mean')}"
+
+
+def _of_comparison(
+    conditions: Mapping[str, Sequence[Run]],
+) -> dict[str, list[Callable[[], Drawn]]]:
+    drawn: dict[str, list[Callable[[], Drawn]]] = {
+        compared.CHANGED: [lambda: _changed(conditions)],
+    }
+    every = [run for each in conditions.values() for run in each]
+    if all({"locks", "faults"} <= set(run.manifest.tables) for run in every):
+        drawn["Answer"] = [lambda: _taken(conditions)]
+    return drawn
+
+
+def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
+    drawn, ax = plt.subplots(figsize=(7, 1 + 0.6 * len(conditions)))
+    cause.plot_taken(conditions, ax=ax)
+    totals = cause.taken(conditions).sum(axis=1)
+    said = ", ".join(f"{name}: {count:,.0f}" for name, count in totals.items())
+    return drawn, f"Takings of mmap_lock in one repeat, by what for. In all, {said}."
+
+
+def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
+    rows = compare.shown(compare.table(conditions))
+    drawn, ax = plt.subplots(figsize=(7, 3.6))
+    compare.plot_shown(rows, ax=ax)
+    return drawn, f"Ratios with their intervals. {report.in_words(rows.head(6), 'metric', 'ratio')}"
+
+
+def _figure_of(ax: Axes) -> Figure:
+    assert isinstance(ax.figure, Figure)
+    return ax.figure
