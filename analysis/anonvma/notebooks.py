@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Running the notebooks through papermill.
+
+papermill and the notebook's kernel run where the user sits; only what a notebook asks a
+target to do runs there.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from anonvma import errors, places
+from anonvma.errors import AnonvmaError, NotebookError, ParameterError
+
+__all__ = ["execute", "text_of_cell"]
+
+
+def execute(name: str, output: Path, parameters: dict[str, Any]) -> nbformat.NotebookNode:
+    """Run a notebook with parameters.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``02-census``, or the path of a notebook of one's own.
+    output : path
+        Where the executed notebook goes; it is there, up to the failure, in any case.
+    parameters : dict
+
+    Returns
+    -------
+    NotebookNode
+        The executed notebook.
+
+    Raises
+    ------
+    ParameterError
+        Before anything runs: the notebook does not have that parameter.
+    AnonvmaError
+        The sentence in which a cell failed; a NotebookError if that was not one of ours.
+    """
+    source = places.root() / "notebooks" / f"{name}.ipynb"
+    if name.endswith(".ipynb"):
+        source = Path(name).resolve()
+    if not source.exists():
+        raise NotebookError(f"there is no notebook {name}: {source} is missing.")
+    known = papermill.inspect_notebook(_literal(source))
+    for parameter in parameters:
+        if parameter not in known:
+            raise ParameterError(
+                f"notebook {name} has no parameter {parameter!r}: it has {', '.join(known)}."
+            )
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    given = {key: value for key, value in parameters.items() if value is not None}
+    try:
+        notebook: nbformat.NotebookNode = papermill.execute_notebook(
+            nbformat.read(source, as_version=4),  # type: ignore[no-untyped-call]
+            _literal(output.resolve()),  # written as it goes, so that a failure leaves it
+            parameters=given,
+            cwd=str(source.parent),
+            progress_bar={"desc": name, "leave": True},
+            # ipykernel 7 warns at every start that it talks over TCP, and at some ends of the end.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+    except PapermillExecutionError as error:
+        raise _as_ours(name, error) from None
+    except DeadKernelError:
+        raise NotebookError(
+            f"notebook {name} failed: its kernel was killed, perhaps for want of memory."
+        ) from None
+    # Again, without the paths of this machine that papermill writes down.
+    for path in ("input_path", "output_path"):
+        notebook.metadata.papermill[path] = None
+    nbformat.write(notebook, output)  # type: ignore[no-untyped-call]
+    return notebook
+
+
+def _literal(path: Path) -> str:
+    """Return a path that papermill, which takes it for a format string, leaves as it is."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _as_ours(notebook: str, error: PapermillExecutionError) -> AnonvmaError:
+    """Give a cell's failure back as what it was there, if it was one of ours."""
+    kind = getattr(errors, error.ename, None)
+    if isinstance(kind, type) and issubclass(kind, AnonvmaError):
+        return kind(error.evalue)
+    return NotebookError(f"notebook {notebook} failed: {error.ename}: {error.evalue}")
+
+
+def text_of_cell(notebook: nbformat.NotebookNode, tag: str) -> str:
+    """Return what the cell with a tag printed."""
+    written = io.StringIO()
+    for cell in notebook.cells:
+        if tag in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                written.write(output.get("text", ""))
+    return written.getvalue().strip()

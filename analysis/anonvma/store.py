@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""All runs at once: their Parquet tables as views that DuckDB queries in SQL.
+
+A view for each table of the data dictionary, of the same name, with the column ``run`` before the
+table's own; and
+
+``runs``
+    one row a run, from its manifest: what ran where, on what;
+``headlines``
+    run, metric, value: a few numbers of each run, by the names that kernel people read.
+
+`views` says it in full. Tables are read as the query goes, so they may be larger than memory;
+what DuckDB cannot hold of its own work it puts into a scratch directory.
+
+DuckDB itself opens no file here: it is handed the tables, its own access to files, the network and
+extensions is switched off, and so is the switch. A query can read the runs and nothing else,
+whatever it says, and what a directory or a file of a run is called is never part of a query.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyarrow import fs
+
+from anonvma import places, runs
+from anonvma.cell import CELL
+from anonvma.errors import RunError, StoreError
+from anonvma.runs import Manifest, Run, field
+
+__all__ = ["Store", "directories", "views"]
+
+_SKIPPED = ("superseded", "failed", "work", "raw", "report")
+_SKIPPED_ENDS = (".partial", ".failed")
+_MEMORY = "1GB"
+
+RUNS = pa.schema(
+    [
+        field("run", pa.string(), "", "its directory below that of all runs; joins the tables"),
+        field("study", pa.string(), "", "that it is a cell of, else null"),
+        field("cell", pa.string(), "", "which one"),
+        field("target", pa.string(), "", "as the study calls it"),
+        field("kernel", pa.string(), "", "as the study calls it"),
+        field("workload", pa.string(), "", "as it was named"),
+        field("parameters", pa.string(), "JSON", "of the workload"),
+        field("threads", pa.int64(), "", "null where the workload is not a case"),
+        field("bytes", pa.int64(), "bytes", "null likewise"),
+        field("repeats", pa.int32(), "", "how often it was observed"),
+        field("created", pa.timestamp("us", tz="UTC"), "", "when it was begun"),
+        field("finished", pa.timestamp("us", tz="UTC"), "", "when it was whole"),
+        field("kind", pa.string(), "", "of target: local, guest, ..."),
+        field("kernel_release", pa.string(), "", "uname -r"),
+        field("regime", pa.string(), "", "none, early or delayed; null if not observed"),
+        field("image_sha256", pa.string(), "", "of a guest's kernel, else null"),
+        field("architecture", pa.string(), "", ""),
+        field("cpu_model", pa.string(), "", ""),
+        field("cpus", pa.int32(), "", "online"),
+        field("memory_bytes", pa.int64(), "bytes", ""),
+        field("accel", pa.string(), "", "of a guest: kvm or tcg"),
+        field("anonvma", pa.string(), "", "version that made it"),
+        field("unobserved", pa.int32(), "", "how many things could not be observed"),
+        field("lost", pa.int64(), "", "what the censuses lost, summed"),
+    ]
+)
+
+_RUN = RUNS.field("run")
+_HEADLINES_SCHEMA = pa.schema(
+    [
+        _RUN,
+        field("metric", pa.string(), "", "such as vm-scalability.throughput, in KiB/s"),
+        field("value", pa.float64(), "", "mean over the repeats of the run"),
+    ]
+)
+
+HEADLINES = """
+select run, 'vm-scalability.throughput' as metric, avg(kb_per_s)::double as value
+from (select run, repeat, sum(kb_per_s) as kb_per_s from throughput group by run, repeat)
+group by run
+union all by name
+unpivot (
+    select run,
+        avg(seconds) as "vm-scalability.time.elapsed_time",
+        avg(minor_faults)::double as "vm-scalability.time.minor_page_faults",
+        avg(voluntary_ctxt)::double as "vm-scalability.time.voluntary_context_switches"
+    from repeats group by run
+) on columns(* exclude run) into name metric value value
+union all by name
+select run, 'proc-vmstat.' || counter as metric, avg(difference)::double as value
+from vmstat where counter like 'vma\\_lock\\_%' escape '\\' group by run, counter
+union all by name
+select run, 'anonvma.bare.' || class as metric, (count(*) / count(distinct repeat))::double as value
+from census where bare group by run, class
+"""
+"""Means over the repeats of a run. Throughput is in KiB/s over all tasks, elapsed_time in s;
+``anonvma.bare.CLASS`` is the number of bare VMAs of that class."""
+
+_VIEWS = {
+    "runs": "One row a run, from its manifest.",
+    "headlines": "A few numbers of each run by the names kernel people read, means over repeats.",
+}
+
+
+def directories(root: Path) -> Iterator[Path]:
+    """Yield the directory of every run below one, in order; links are not followed.
+
+    What is unfinished, failed or superseded is no run.
+    """
+    for parent, names, files in os.walk(root):
+        if "manifest.json" in files:
+            names.clear()
+            yield Path(parent)
+        else:
+            kept = (n for n in names if n not in _SKIPPED and not n.endswith(_SKIPPED_ENDS))
+            names[:] = sorted(n for n in kept if not n.startswith("."))
+
+
+class Store(AbstractContextManager["Store"]):
+    """The runs below some directories, open to queries.
+
+    Parameters
+    ----------
+    roots : sequence of path, optional
+        ``data/runs`` by default.
+    memory : str
+        How much DuckDB may use before it goes to disk, such as ``1GB``.
+    check : bool
+        Whether to hash every table, as `anonvma.runs.Run.open` does, and leave out what is damaged;
+        else only what has no manifest that can be read is.
+
+    Attributes
+    ----------
+    damaged : list of str
+        A sentence on each run that had to be left out.
+
+    Raises
+    ------
+    StoreError
+        When there is no such directory.
+    """
+
+    def __init__(
+        self, roots: Sequence[Path] = (), *, memory: str = _MEMORY, check: bool = False
+    ) -> None:
+        self.roots = [Path(root) for root in roots] or [places.runs()]
+        self.damaged: list[str] = []
+        self._rows: list[dict[str, Any]] = []
+        self._files: dict[str, list[tuple[str, Path]]] = {}
+        for root in self.roots:
+            if not root.is_dir():
+                raise StoreError(f"there is no directory of runs {root}: collect a run first.")
+            for directory in directories(root):
+                self._add(root, directory, check)
+        self._scratch = Path(tempfile.mkdtemp(prefix="anonvma-store-"))
+        self._connection = self._connect(memory)
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    # ---- what there is ----
+
+    def _add(self, root: Path, directory: Path, check: bool) -> None:
+        try:
+            manifest = Run.open(directory).manifest if check else runs.read_manifest(directory)
+        except RunError as error:
+            self.damaged.append(str(error))
+            return
+        try:
+            str(directory).encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(directory).decode(errors="backslashreplace")
+            self.damaged.append(f"the name of {shown} is not UTF-8: rename it.")
+            return
+        name = directory.name if directory == root else str(directory.relative_to(root))
+        if len(self.roots) > 1:
+            name = f"{root.name}/{name}"
+        self._rows.append({"run": name, **_row(directory, manifest)})
+        for table, entry in manifest.tables.items():
+            self._files.setdefault(table, []).append((name, directory / entry.file))
+
+    def runs(self) -> pd.DataFrame:
+        """Return the view ``runs``, oldest first."""
+        return self.query("select * from runs order by created, run")
+
+    # ---- queries ----
+
+    def _connect(self, memory: str) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect(":memory:")
+        connection.register("runs", pa.Table.from_pylist(self._rows, schema=RUNS))
+        for name, declared in runs.schemas().items():
+            connection.register(name, _dataset(declared, self._files.get(name, [])))
+        connection.execute(f"create view headlines as {HEADLINES}")
+        for option, value in (
+            ("memory_limit", memory),
+            ("temp_directory", str(self._scratch)),
+            ("preserve_insertion_order", "false"),
+            ("TimeZone", "UTC"),
+            ("python_enable_replacements", "false"),
+            ("autoinstall_known_extensions", "false"),
+            ("autoload_known_extensions", "false"),
+            ("enable_external_access", "false"),
+            ("lock_configuration", "true"),
+        ):
+            quoted = value.replace("'", "''")
+            try:
+                connection.execute(f"set {option} = '{quoted}'")
+            except duckdb.Error:
+                raise StoreError(f"{memory!r} is no amount of memory: write such as 1GB.") from None
+        return connection
+
+    def query(self, sql: str) -> pd.DataFrame:
+        """Answer one query in DuckDB's SQL.
+
+        Raises
+        ------
+        StoreError
+            The query is wrong, is not one query, would change something, or needs a run's table
+            that is damaged.
+        """
+        try:
+            statements = self._connection.extract_statements(sql)
+            if len(statements) != 1:
+                raise StoreError(f"one query is wanted, and these are {len(statements)}.")
+            kinds = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+            if statements[0].type not in kinds:
+                kind = statements[0].type.name
+                raise StoreError(f"runs are only read here, and {kind} is more than a SELECT.")
+            found: pd.DataFrame = self._connection.execute(statements[0]).df()
+            return found
+        except duckdb.OutOfMemoryException:
+            raise StoreError(
+                "the query needs more memory than it may have: give it more with --memory, or ask "
+                "for less at once."
+            ) from None
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise StoreError(_sentence(error)) from None
+
+
+def _dataset(declared: pa.Schema, files: Sequence[tuple[str, Path]]) -> ds.Dataset:
+    """Return the same table of many runs as one, which is read when it is asked for."""
+    plain = [pa.field("run", pa.string())]
+    for column in declared:
+        kind = column.type
+        plain.append(
+            pa.field(column.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
+        )
+    schema, form, local = pa.schema(plain), ds.ParquetFileFormat(), fs.LocalFileSystem()
+    if not files:
+        return ds.dataset(schema.empty_table())
+    fragments = [
+        form.make_fragment(
+            str(path),
+            filesystem=local,
+            partition_expression=ds.field("run") == name,
+        )
+        for name, path in files
+    ]
+    return ds.FileSystemDataset(fragments, schema, form, local)
+
+
+def _row(directory: Path, manifest: Manifest) -> dict[str, Any]:
+    target, parameters = manifest.target, manifest.parameters
+    told = _of_study(directory)
+    whole = {n: v for n in ("threads", "bytes") if type(v := parameters.get(n)) is int}
+    regime = manifest.features.get("regime")
+    return {
+        **told,
+        "workload": manifest.workload.name,
+        "parameters": json.dumps(parameters, sort_keys=True),
+        **whole,
+        "repeats": manifest.repeats,
+        "created": manifest.created,
+        "finished": manifest.finished,
+        "regime": regime.get("name") if isinstance(regime, dict) else None,
+        **{name: target.get(name) for name in RUNS.names if name in target},
+        "anonvma": manifest.anonvma,
+        "unobserved": len(manifest.unobserved),
+        "lost": sum(manifest.losses.values()),
+    }
+
+
+def _of_study(directory: Path) -> dict[str, str | None]:
+    """Return which cell of which study a run is, if it is one."""
+    try:
+        told = json.loads((directory / CELL).read_bytes())
+        axes = told["axes"]
+        words = {"study": told["study"], "cell": told["name"]}
+        words |= {"target": axes.get("target"), "kernel": axes.get("kernel")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {name: value for name, value in words.items() if isinstance(value, str)}
+
+
+def _sentence(error: Exception) -> str:
+    """Return the first line of DuckDB's message, without the kind of error before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        "no reason given"
+    ]
+    first = lines[0].partition("Error: ")[2] or lines[0]
+    hint = next(
+        (line for line in lines if line.startswith(("Did you mean", "Candidate bindings"))), ""
+    )
+    said = [part.rstrip(".!") for part in (first, hint) if part]
+    return f"the query cannot be answered: {'; '.join(said)}."
+
+
+def views() -> pd.DataFrame:
+    """Return what can be queried: view, column, type, unit, what it is."""
+    declared = {"runs": RUNS, "headlines": _HEADLINES_SCHEMA, **runs.schemas()}
+    rows = []
+    for name, schema in declared.items():
+        for column in schema if name in _VIEWS else [_RUN, *schema]:
+            about = {k.decode(): v.decode() for k, v in (column.metadata or {}).items()}
+            kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+            told = {"view": name, "column": column.name, "type": str(kind)}
+            rows.append({**told, "unit": about["unit"], "what it is": about["description"]})
+    return pd.DataFrame(rows)
