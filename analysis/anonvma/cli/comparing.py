@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Conditions side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anonvma import places
+from anonvma.cli.group import main, short
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from anonvma.runs import Run
+
+
+# ---- two kernels ----
+
+
+@main.command()
+@click.option("--boots", default=3, show_default=True, help="How often each kernel is booted.")
+@click.option(
+    "--into", type=click.Path(path_type=Path), help="Where the runs go; data/runs by default."
+)
+@click.option(
+    "--early", type=click.Path(path_type=Path), help="Image instead of make kernels' own."
+)
+@click.option("--delayed", type=click.Path(path_type=Path), help="Likewise.")
+@click.option("--profile", is_flag=True, help="Profile them, too, with a workload of more threads.")
+def pair(
+    boots: int, into: Path | None, early: Path | None, delayed: Path | None, profile: bool
+) -> None:
+    """Run the mail's two kernels as guests, and set them side by side.
+
+    Boots each of the pair that `make kernels` built, in turns, runs a reading and a writing
+    workload and the specimens, and executes 05-compare on what it found. What is there
+    already is not run again.
+    """
+    from anonvma import cause, counts, ending, notebooks, report, runs
+    from anonvma.pair import collect_pair, kernels
+
+    images = {"early": early, "delayed": delayed}
+    chosen = {name: path for name, path in images.items() if path}
+    if len(chosen) < len(images):
+        chosen = {**kernels(), **chosen}
+    place = into or places.runs()
+    with ending.scratch() as scratch:
+        tell = functools.partial(click.echo, err=True)
+        collect_pair(chosen, place, boots=boots, profile=profile, say=tell)
+        patterns = {name: str(place.resolve() / f"{name}-{{workload}}-*") for name in images}
+        reading, writing = (
+            [patterns[name].format(workload=workload) for name in images]
+            for workload in ("small-allocs-mt", "anon-w-seq-mt")
+        )
+        told = {"base": reading[0], "head": reading[1], "control": writing, "scaled": None}
+        notebooks.execute("05-compare", scratch / "05-compare.ipynb", told)
+        shutil.copyfile(scratch / "05-compare.ipynb", place / "05-compare.ipynb")
+        if profile:
+            ends = {"base": "early", "head": "delayed"}
+            profiled = {p: str(place.resolve() / f"{name}-profile-*") for p, name in ends.items()}
+            notebooks.execute("04-profile", scratch / "04-profile.ipynb", profiled)
+            shutil.copyfile(scratch / "04-profile.ipynb", place / "04-profile.ipynb")
+    for workload in ("small-allocs-mt", "anon-w-seq-mt"):
+        found = {
+            name: runs.find_all(pattern.format(workload=workload))
+            for name, pattern in patterns.items()
+        }
+        table = counts.side_by_side(found)[[*images, "ratio"]].reset_index()
+        said = cause.explain(found).sentences
+        click.echo(report.text([report.Section(workload, said, table)], "").lstrip())
+    click.echo(f"{'notebook':10} {short(place / '05-compare.ipynb')}")
+
+
+# ---- conditions side by side ----
+
+
+@main.command(name="compare")
+@click.argument("patterns", nargs=-1, required=True, metavar="BASE HEAD [MORE...]")
+@click.option(
+    "--condition",
+    "aspects",
+    multiple=True,
+    help="What may differ besides the kernel: machine, workload, parameters; may be repeated.",
+)
+@click.option("--headline", "metric", help="The metric it is about; by default the throughput.")
+@click.option("--all", "every", is_flag=True, help="Every row, not only what changed.")
+@click.option("--lkp", "as_lkp", is_flag=True, help="The kernel test robot's table, and only that.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
+@click.option("--tsv", "as_tsv", is_flag=True, help="Every row, tab-separated.")
+@click.option("--exit-code", is_flag=True, help="Tell by the exit code whether the headline moved.")
+@click.pass_context
+def compare_command(
+    context: click.Context,
+    patterns: tuple[str, ...],
+    aspects: tuple[str, ...],
+    metric: str | None,
+    every: bool,
+    as_lkp: bool,
+    as_json: bool,
+    as_tsv: bool,
+    exit_code: bool,
+) -> None:
+    """What changed between conditions, how sure that is, and which VMAs caused it.
+
+    Each of BASE, HEAD, ... names the runs of one condition: NAME=PATTERN, or a pattern alone, which
+    may be a path; * stands for anything. The first is what the others are compared with. One
+    argument alone is the directory of an experiment. A run is the unit, so a condition needs two
+    at least for an interval, and three to find much.
+
+    Runs that differ in machine, workload or parameters are refused, unless that difference is said
+    to be the condition.
+
+    \b
+    Examples:
+      anonvma compare 'early-small-allocs-mt-*' 'delayed-small-allocs-mt-*'
+      anonvma compare --lkp data/runs/nightly
+      anonvma compare --condition parameters 'two=t2-*' 'four=t4-*' --all
+
+    \b
+    Exit codes: 0 done; 1 failed, 2 usage. With --exit-code also
+      10 the headline changed
+      11 it cannot be told: too few runs, or an interval wider than 3 %
+    """  # noqa: D301  # click wants the character
+    from anonvma import compare, conditions, lkp
+
+    if sum((as_lkp, as_json, as_tsv)) > 1:
+        raise click.UsageError("--lkp, --json and --tsv exclude each other.")
+    found = conditions.find(patterns)
+    conditions.check(found, aspects)
+    rows = compare.table(found)
+    first = compare.headline_of(rows, metric)
+    kept = rows if every else compare.shown(rows, metric)
+    if as_lkp:
+        click.echo(lkp.of_runs(found, kept["metric"]), nl=False)
+    elif as_tsv:
+        click.echo(rows.to_csv(sep="\t", index=False), nl=False)
+    elif as_json:
+        click.echo(json.dumps(_compare_json(found, rows, first, metric), indent=2))
+    else:
+        _show_comparison(found, kept, metric)
+    if exit_code:
+        verdicts = set(first["verdict"])
+        moved, unsure = verdicts & {"higher", "lower"}, verdicts - {"alike"}
+        context.exit(10 if moved else 11 if unsure else 0)
+
+
+def _show_comparison(found: dict[str, list[Run]], kept: pd.DataFrame, metric: str | None) -> None:
+    from anonvma import compare, report
+
+    parts = compare.sections(found, metric)
+    place = next(i for i, part in enumerate(parts) if part.title == "What changed")
+    heading = f"anonvma: {', '.join(found)} side by side"
+    click.echo(report.text(parts[:place], heading))
+    words = dataclasses.replace(parts[place], table=None)
+    click.echo(report.text([words], "").lstrip())
+    click.echo(compare.text(kept))
+    click.echo(report.text(parts[place + 1 :], "").lstrip(), nl=False)
+
+
+def _compare_json(
+    found: dict[str, list[Run]], rows: pd.DataFrame, first: pd.DataFrame, metric: str | None
+) -> dict[str, Any]:
+    from anonvma import cause, conditions, drift, experiment, reference
+
+    _, *heads = found
+    causes = {head: cause.explain(found, head, metric) for head in heads}
+    return {
+        "conditions": {name: [run.id for run in each] for name, each in found.items()},
+        "interleaved": experiment.interleaving(found)[0],
+        "headline": _records(first),
+        "rows": _records(rows),
+        "causes": {
+            head: {
+                "verdict": why.verdict,
+                "bare_share": why.bare_share,
+                "unexplained_share": why.unexplained_share,
+                "sentences": why.sentences,
+                "rows": _records(why.table),
+            }
+            for head, why in causes.items()
+        },
+        "differences": _records(conditions.differences(found)),
+        "environment": _records(drift.differences(found)),
+        "mail": {head: _records(reference.beside(rows, head)) for head in heads},
+    }
+
+
+def _records(table: pd.DataFrame) -> Any:
+    return json.loads(table.to_json(orient="records"))
+
+
+@main.command(name="experiment")
+@click.argument("into", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--condition",
+    "texts",
+    multiple=True,
+    metavar="NAME=TARGET[;KEY=VALUE...]",
+    help="One of what is compared, the first one the base; at least two.",
+)
+@click.option("--workload", default="small-allocs-mt", show_default=True, help="As of report.")
+@click.option("--threads", default=2, show_default=True, help="Tasks of a case.")
+@click.option("--bytes", "size", default="200m", show_default=True, help="Bytes of a case.")
+@click.option("--unit", help="Bytes of one mapping of a case.")
+@click.option(
+    "--order", type=click.Choice(["abba", "random"]), default="abba", show_default=True,
+    help="Of the conditions in each block.",
+)  # fmt: skip
+@click.option("--seed", default=1, show_default=True, help="Of the random order.")
+@click.option("--warmups", default=1, show_default=True, help="Runs of each that do not count.")
+@click.option("--least", default=3, show_default=True, help="Blocks in any case.")
+@click.option("--most", default=10, show_default=True, help="Blocks at most.")
+@click.option(
+    "--precision", default=2.0, show_default=True,
+    help="Stop when the headline's ratio is known to so many per cent; 0: never.",
+)  # fmt: skip
+@click.option("--budget", type=float, help="Seconds after which no block is begun.")
+@click.option("--repeats", default=2, show_default=True, help="Of the workload in one run.")
+@click.option("--headline", help="The metric whose ratio decides.")
+@click.option("--no-trace", is_flag=True, help="Faster; but then no cause can be told.")
+def experiment_command(
+    into: Path,
+    texts: tuple[str, ...],
+    workload: str,
+    threads: int,
+    size: str,
+    unit: str | None,
+    precision: float,
+    budget: float | None,
+    no_trace: bool,
+    **plan: Any,
+) -> None:
+    """Run conditions in turns until the difference is known well enough, into INTO.
+
+    A run is the unit, of a guest a boot. Each block has every condition once, in the order ABBA or
+    a random one; warm-ups come first and do not count. Started again with the same options it goes
+    on where it was interrupted. Then: anonvma compare INTO.
+
+    What a condition has of its own stands behind its target: workload, threads, bytes, unit, or
+    busy, a number of processes that burn a CPU each beside it.
+
+    \b
+    Examples:
+      anonvma experiment data/runs/pair \\
+        --condition early=guest:build/kernels/early/bzImage \\
+        --condition delayed=guest:build/kernels/delayed/bzImage --bytes 16m
+      anonvma experiment data/runs/tasks \\
+        --condition 'one=local;threads=1' --condition 'two=local;threads=2'
+      anonvma experiment data/runs/aa --condition a=local --condition b=local
+
+    Needs root, or sudo without a password, on every target. Exit codes: as anonvma.
+    """  # noqa: D301  # click wants the character
+    from anonvma import experiment
+
+    shared = {"workload": workload, "threads": threads, "bytes": size, "unit": unit}
+    known = [experiment.parse_condition(text, shared) for text in texts]
+    if len(known) < 2:
+        raise click.UsageError("at least two --condition are needed.")
+    wanted = experiment.Plan(
+        conditions=known, precision=precision / 100 or None, budget_s=budget, **plan
+    )
+    experiment.run(wanted, into, trace=not no_trace, say=lambda text: click.echo(text, err=True))
+    click.echo(f"{'runs':10} {short(into.resolve())}")
+
+
+@main.command(name="scaling")
+@click.argument("patterns", nargs=-1, required=True, metavar="NAME=PATTERN...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
+    """Throughput and waits for mmap_lock against the number of tasks, and the serial share.
+
+    Each NAME=PATTERN names the runs of one kernel, with different numbers of threads.
+
+    \b
+    Example:
+      anonvma scaling 'scaling-early-*' 'scaling-delayed-*'
+    """  # noqa: D301  # click wants the character
+    from anonvma import conditions, report, scaling
+
+    found = conditions.find(patterns)
+    table, fits = scaling.by_threads(found), scaling.fit(scaling.points(found))
+    said = scaling.said(fits) + scaling.caveats(found)
+    if as_json:
+        told = {"by_threads": _records(table), "fit": _records(fits), "sentences": said}
+        click.echo(json.dumps(told, indent=2))
+        return
+    parts = [
+        report.Section("The serial share", said, fits.drop(columns=["n", "tasks"])),
+        report.Section("By number of tasks", ["Throughput in MiB/s; waits in ms."], table),
+    ]
+    click.echo(report.text(parts, "anonvma: scaling"), nl=False)

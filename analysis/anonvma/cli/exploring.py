@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The explorer, in JupyterLab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from anonvma.cli.group import main
+
+if TYPE_CHECKING:
+    pass
+
+
+# ---- exploring ----
+
+
+@main.command()
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("--port", default=8888, show_default=True, help="Or the next one that is free.")
+@click.option("--user", help="Whom root becomes; by default the user behind sudo, or a new one.")
+@click.option(
+    "--notebook",
+    default="notebooks/explore.ipynb",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="What it opens, in the checkout.",
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def lab(
+    no_browser: bool, port: int, user: str | None, notebook: Path, options: tuple[str, ...]
+) -> None:
+    r"""Open JupyterLab on the explorer; OPTIONS are JupyterLab's own, after "--".
+
+    It listens on the loopback address only, and its kernels are never root's: root becomes an
+    ordinary user first, and leaves that user a copy of the probe that may look into other
+    processes, as long as JupyterLab runs.
+
+    \b
+    Examples:
+        anonvma lab
+        sudo anonvma lab --no-browser
+        ssh -L 8888:127.0.0.1:8888 MACHINE    # its JupyterLab, in the browser here
+    """
+    from anonvma import lab as jupyter
+
+    status = jupyter.run(
+        notebook, browser=not no_browser, port=port, user=user, words=list(options)
+    )
+    if status:
+        raise click.exceptions.Exit(status)

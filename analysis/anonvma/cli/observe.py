@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What there is now, on a target: what it allows, its VMAs, its faults and takings of mmap_lock."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anonvma import places, target
+from anonvma.cli.group import json_of, main
+from anonvma.errors import AnonvmaError, ProbeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from anonvma.census_file import Census
+
+
+# ---- what this machine can do ----
+
+
+@main.command()
+@click.option("--target", "where", default="local", show_default=True, help="Where to look.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def doctor(where: str, as_json: bool) -> None:
+    """What the target's kernel allows, with the reason and the remedy where it does not.
+
+    And its regime, which lock page faults take there, found by taking some.
+    """
+    from anonvma import regime
+
+    with target.parse(where) as there:
+        argv = [there.push(places.program("vmaprobe")), "features"]
+        privileged = _can_be_privileged(there)
+        done = there.run([*argv, *(["--json"] if as_json else [])], privileged=privileged)
+        _pass_on(done)
+        found = regime.NO_PRIVILEGE
+        if privileged:
+            found = regime.observe(there)
+    if as_json:
+        told = {**json.loads(done.stdout), "regime": found._asdict(), "notes": there.notes}
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(done.stdout.decode(), nl=False)
+    click.echo(f"{'regime':22} {found.name or 'unknown'}: {found.evidence}")
+    for note in there.notes:
+        click.echo(note)
+
+
+def _can_be_privileged(there: target.Target) -> bool:
+    """Whether the target gives us privilege; doctor reports either way."""
+    try:
+        there.require_privilege()
+    except AnonvmaError as error:
+        click.echo(f"anonvma: {error} What follows is what you can do without.", err=True)
+        return False
+    return True
+
+
+def _pass_on(done: subprocess.CompletedProcess[bytes]) -> None:
+    if done.returncode:
+        sentence = done.stderr.decode(errors="backslashreplace").strip().removeprefix("vmaprobe: ")
+        raise ProbeError(
+            sentence or f"vmaprobe ended with exit status {done.returncode}.",
+            done.returncode if 0 < done.returncode < 128 else 1,
+        )
+
+
+# ---- a census now ----
+
+
+@main.command()
+@click.option(
+    "--pid",
+    "pids",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Only this process; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@click.option("--most", default=15, show_default=True, help="Processes listed.")
+@click.option("--target", "where", default="local", show_default=True, help="Where to look.")
+def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
+    """Bare VMAs of all processes, or of some, right now.
+
+    Needs root, or sudo without a password, on the target.
+    """
+    from anonvma import census as tables_of
+    from anonvma import report
+
+    found = _take_census(where, pids)
+    tables = {
+        "by_class": tables_of.by_class(found.vmas).reset_index(),
+        "by_origin": tables_of.by_origin(found.vmas).reset_index(),
+        "by_process": tables_of.by_process(found.vmas, most).reset_index(),
+    }
+    if as_json:
+        click.echo(json.dumps(_census_json(found, tables), indent=2))
+        return
+    heads = ("Bare VMAs by class", "Anonymous VMAs by origin", "Address spaces with most bare VMAs")
+    parts = [
+        report.Section(head, [], table) for head, table in zip(heads, tables.values(), strict=True)
+    ]
+    lost = tables_of.losses(found.losses)
+    lost = lost[lost["count"] > 0]
+    said = [f"{row.count} {row.lost}" for row in lost.itertuples(index=False)]
+    parts.append(report.Section("Lost while reading", said or ["Nothing."]))
+    heading = (
+        f"{len(found.vmas):,} VMAs of {len(found.mms):,} address spaces, "
+        f"Linux {found.header['release']}"
+    )
+    click.echo(report.text(parts, heading), nl=False)
+
+
+def _take_census(where: str, pids: tuple[int, ...]) -> Census:
+    """Take a census of a target now, of all processes or of some."""
+    from anonvma import census_file
+
+    with target.parse(where) as there, tempfile.TemporaryDirectory() as directory:
+        there.require_privilege()
+        output = there.place("census")
+        named = [word for pid in pids for word in ("--pid", str(pid))]
+        probe = there.push(places.program("vmaprobe"))
+        _pass_on(there.run([probe, "census", *named, "--output", output], privileged=True))
+        local = Path(directory) / "census"
+        there.pull(output, local)
+        return census_file.read(local)
+
+
+def _census_json(found: Census, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    return {
+        "release": found.header["release"],
+        "vmas": len(found.vmas),
+        "mms": len(found.mms),
+        "pages_how": found.header["pages_how"],
+        "losses": found.losses,
+        **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
+    }
+
+
+# ---- faults and locks now ----
+
+
+def _traced(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that the tracers share."""
+    for add in (
+        click.argument("command", nargs=-1, type=click.UNPROCESSED),
+        click.option(
+            "--target", "where", default="local", show_default=True, help="Where to look."
+        ),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables."),
+        click.option(
+            "--seconds", default=10.0, show_default=True, help="With --pid: how long to look."
+        ),
+        click.option(
+            "--pid",
+            "pids",
+            type=click.IntRange(1),
+            multiple=True,
+            help="This process instead of a command; may be repeated.",
+        ),
+    ):
+        function = add(function)
+    return function
+
+
+@main.command(name="faults")
+@_traced
+@click.option(
+    "--source",
+    type=click.Choice(["auto", "fentry", "tracepoint"]),
+    default="auto",
+    show_default=True,
+    help="How to trace; auto is fentry where it works.",
+)
+def faults_command(
+    pids: tuple[int, ...],
+    seconds: float,
+    as_json: bool,
+    where: str,
+    command: tuple[str, ...],
+    source: str,
+) -> None:
+    """Page faults of COMMAND, or of processes that run: what they found and left.
+
+    And which lock each was taken under, and what a kernel with the other check would have made of
+    them. Write "--" before a COMMAND with options of its own. Its output goes to standard error.
+    """
+    from anonvma import faults, faults_file, report
+
+    words = ["faults", "--source", source]
+    found = faults_file.read_faults(_trace(where, words, pids, seconds, command))
+    mine = _processes_of(command, found.processes)
+    traced = found.faults[found.faults["process"].isin(mine)].assign(repeat=1)
+    tables = {
+        "transitions": faults.transitions(traced),
+        "by_origin": faults.by_origin(traced),
+        "lock_paths": faults.lock_paths(traced),
+        "counterfactual": faults.counterfactual(traced),
+    }
+    if as_json:
+        click.echo(json_of({**found.header, "losses": found.losses}, tables))
+        return
+    heads = (
+        "By what they found and left",
+        "On anonymous VMAs, by origin",
+        "User mode, by lock",
+        "Found bare: an early check sends them to mmap_lock, a delayed one spares some",
+    )
+    why = found.header["why_not_fentry"]
+    said = [f"Source: {found.header['source']}{f' (fentry: {why})' if why else ''}."]
+    said += _losses_said(found.losses)
+    _show(f"{int(traced['count'].sum()):,} page faults", said, heads, tables, report)
+
+
+@main.command(name="locks")
+@_traced
+def locks_command(
+    pids: tuple[int, ...], seconds: float, as_json: bool, where: str, command: tuple[str, ...]
+) -> None:
+    """Who took mmap_lock while COMMAND ran, or processes were watched, and how long each waited.
+
+    Write "--" before a COMMAND with options of its own. Its output goes to standard error.
+    """
+    from anonvma import faults_file, locks, report
+
+    found = faults_file.read_locks(_trace(where, ["locks"], pids, seconds, command))
+    mine = _processes_of(command, found.processes) | {0}
+    table = locks.callers(found.locks[found.locks["process"].isin(mine)].assign(repeat=1))
+    if as_json:
+        click.echo(json_of({**found.header, "losses": found.losses}, {"callers": table}))
+        return
+    said = ["Times are from asking to having it, in ns unless they say otherwise."]
+    said += _losses_said(found.losses)
+    heading = f"mmap_lock was taken {int(table['taken'].sum()):,} times"
+    _show(heading, said, ("By who took it",), {"callers": table}, report)
+
+
+def _trace(
+    where: str, words: list[str], pids: tuple[int, ...], seconds: float, command: tuple[str, ...]
+) -> bytes:
+    """Run a tracer on a target and return what it wrote."""
+    if bool(pids) == bool(command):
+        raise click.UsageError("name processes by --pid, or a COMMAND, and not both.")
+    with target.parse(where) as there:
+        there.require_privilege()
+        probe, output = there.push(places.program("vmaprobe")), there.place("traced")
+        words = [probe, *words, "--output", output]
+        if pids:
+            words += [word for pid in pids for word in ("--pid", str(pid))]
+            words += ["--seconds", f"{seconds:g}"]
+        else:
+            words += ["--", *there.as_caller(), *command]
+        done = there.run(words, privileged=True)
+        click.echo(done.stdout, err=True, nl=False)
+        if not there.exists(output):
+            _pass_on(done)
+        if command and done.returncode:
+            click.echo(done.stderr, err=True, nl=False)
+            click.echo(f"anonvma: {command[0]} ended with exit status {done.returncode}.", err=True)
+        with tempfile.TemporaryDirectory() as directory:
+            local = Path(directory) / "traced"
+            there.pull(output, local)
+            return local.read_bytes()
+
+
+def _processes_of(command: tuple[str, ...], processes: pd.DataFrame) -> set[int]:
+    """Return the numbers of the command's processes, or of all that were named."""
+    from anonvma.tracing import workload_processes
+
+    return workload_processes(processes, Path(command[0]).name if command else "")
+
+
+def _losses_said(counts: dict[str, int]) -> list[str]:
+    from anonvma import faults_file
+
+    lost = [f"{count} {faults_file.LOSSES[name]}" for name, count in counts.items() if count]
+    return [f"Lost: {'; '.join(lost) or 'nothing'}."]
+
+
+def _show(
+    heading: str,
+    said: list[str],
+    heads: Sequence[str],
+    tables: dict[str, pd.DataFrame],
+    report: ModuleType,
+) -> None:
+    parts = [
+        report.Section(head, [], table) for head, table in zip(heads, tables.values(), strict=True)
+    ]
+    parts.append(report.Section("How it was traced", said))
+    click.echo(report.text(parts, heading), nl=False)

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What may be posted, and whether a list would take it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anonvma.cli.group import main, short
+from anonvma.errors import MailError
+
+if TYPE_CHECKING:
+    from anonvma import publish
+
+
+# ---- publishing ----
+
+
+_PUBLISH_EXAMPLES = """\b
+Examples:
+  anonvma publish latest --to linux-mm@kvack.org
+  anonvma publish 'early-small-allocs-mt-*..delayed-small-allocs-mt-*'
+  anonvma publish latest --reply-to saved.eml --quote lines.txt --send
+  anonvma publish latest --reply-to 20240426.1234@example.org    (asks b4 for it)
+"""
+
+
+@main.command(name="publish", epilog=_PUBLISH_EXAMPLES)
+@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@click.option("--specimens", "made", help="A run of the specimens, shown with RUN.")
+@click.option("--to", multiple=True, help="Whom the mail goes to; may be repeated.")
+@click.option("--cc", multiple=True, help="Likewise, for information.")
+@click.option("--from", "sender", help="Who sends it; by default who git says you are.")
+@click.option("--subject", "heading", help="Instead of the report's title.")
+@click.option("--reply-to", help="The message that is answered: its id, or a file that it is in.")
+@click.option(
+    "--quote",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The lines of it that are quoted above the answer, or a file with all of it.",
+)
+@click.option(
+    "--allow",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What need not be withheld, one value a line.",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Where it goes: a directory.")
+@click.option("--send", "sending", is_flag=True, help="Show the mail, ask, and send it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def publish_command(
+    names: tuple[str, ...],
+    made: str | None,
+    to: tuple[str, ...],
+    cc: tuple[str, ...],
+    sender: str | None,
+    heading: str | None,
+    reply_to: str | None,
+    quote: Path | None,
+    allow: Path | None,
+    output: Path | None,
+    sending: bool,
+    as_json: bool,
+) -> None:
+    """Render RUN as text, as a ready mail (.eml and mbox) and as one HTML page.
+
+    RUN is a run's directory, its name, or "latest"; or a comparison, BASE..HEAD, each side a name
+    with a wildcard for its runs. More than one RUN, or the directory of a study, which stands for
+    all of its runs, make an index page and one mail that sums up.
+
+    What names this machine, its users or what they run is withheld, and what was is listed here,
+    on standard error, so that you can allow it, line by line, in the file of --allow.
+
+    Nothing is sent without --send, and with it only by your own "git send-email", after the mail
+    was shown and you said yes. Exit codes: 0 done; 1 failed, or not sent; 2 usage.
+    """
+    from anonvma import ending, mail, publish, report
+
+    if quote and not reply_to:
+        raise click.UsageError("--quote needs --reply-to: what is it that you quote?")
+    envelope = publish.Envelope(
+        sender=mail.one_address(sender) if sender else mail.identity(),
+        to=tuple(map(mail.one_address, to)),
+        cc=tuple(map(mail.one_address, cc)),
+        subject=heading,
+        reply=mail.answered(reply_to, quote) if reply_to else None,
+    )
+    if envelope.reply and envelope.reply.note:
+        click.echo(f"anonvma: {envelope.reply.note}", err=True)
+    place = output or publish.default_output(list(names))
+    with ending.scratch() as scratch:
+        done = publish.write(names, scratch, envelope, output=place, made=made, allow=allow)
+    for name, value in done.withheld.items():
+        click.echo(f"anonvma: withheld {name}: {report.printable(value)}", err=True)
+    for complaint in done.complaints:
+        click.echo(f"anonvma: {complaint.level}: {complaint.sentence}", err=True)
+    if not as_json:
+        click.echo(f"{'answer':10} {', '.join(one.verdict for one in done.rendered)}")
+        for kind, file in done.files.items():
+            click.echo(f"{kind:10} {short(file)}")
+    sent = sending and _send(done)
+    if as_json:
+        click.echo(json.dumps({**_published_json(done), "sent": sent}, indent=2))
+
+
+def _send(done: publish.Published) -> bool:
+    """Show the mail, ask, and hand it to git; what a list would refuse is not sent."""
+    from anonvma import mail
+
+    if refused := [one.sentence for one in done.complaints if one.level == "error"]:
+        raise MailError(f"not sent, since a list would refuse it: {refused[0]}")
+    if not sys.stdin.isatty():
+        raise MailError("not sent: --send asks first, and standard input is no terminal.")
+    message = mail.parse(done.files["eml"].read_bytes())
+    click.echo_via_pager(message.as_string())
+    click.echo(f"From: {message['From']}\nTo: {message['To']}\nCc: {message['Cc'] or ''}", err=True)
+    if not click.confirm(f"Send {done.files['eml'].name} to these by git send-email?", err=True):
+        click.echo("anonvma: not sent.", err=True)
+        return False
+    mail.send(done.files["eml"])
+    click.echo("anonvma: sent.", err=True)
+    return True
+
+
+def _published_json(done: publish.Published) -> dict[str, Any]:
+    from anonvma.publish import withheld_from
+
+    return {
+        "files": {kind: str(file) for kind, file in done.files.items()},
+        "reports": [{"title": one.title, "answer": one.verdict} for one in done.rendered],
+        "withheld": withheld_from(done.rendered),
+        "complaints": [dataclasses.asdict(one) for one in done.complaints],
+    }
+
+
+@main.command(
+    name="lint",
+    epilog="\b\nExample:\n  anonvma lint report.eml && git send-email report.eml",
+)
+@click.argument("mail_file", metavar="MAIL", type=click.Path(exists=True, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.pass_context
+def lint_command(context: click.Context, mail_file: str, as_json: bool, strict: bool) -> None:
+    """What a kernel list would complain about in MAIL, a message or an mbox.
+
+    Errors are what a list refuses or readers cannot use: HTML, attachments, format=flowed, control
+    characters, headers that are missing or smuggled in, text that cannot be decoded, threading
+    that is broken, more than 95 kB. Warnings are what somebody would remark upon: prose wider than
+    75 columns, tables wider than 80, more than 40 kB, long quotations, an answer above them.
+
+    Exit codes: 0 nothing but warnings; 1 errors; 2 usage.
+    """
+    from anonvma import lint, mail
+
+    found = []
+    for message in mail.split(Path(mail_file).read_bytes()):
+        found += lint.check(message)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+    else:
+        for one in found:
+            where = f"{mail_file}:{one.line}" if one.line else mail_file
+            click.echo(f"{where}: {one.level}: {one.sentence} [{one.rule}]")
+    if any(one.level == "error" or strict for one in found):
+        context.exit(1)
