@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: its answers, its sentences, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anonvma import report, runs
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(build: Path, tmp_path: Path) -> Cli:
+    environment = {**os.environ, "ANONVMA_RUNS": str(tmp_path / "runs")}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "anonvma", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120
+        )
+
+    return run
+
+
+def test_help_teaches(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.returncode == 0
+    for command in (
+        *("batch", "census", "demo", "doctor", "faults", "locks", "query", "record", "report"),
+        *("runs", "trend"),
+    ):
+        assert command in done.stdout
+        assert cli(command, "--help").stdout.startswith("Usage: ")
+
+
+def test_unknown_command_is_exit_code_2(cli: Cli) -> None:
+    assert cli("sensus").returncode == 2
+    assert cli("census", "--pid", "-1").returncode == 2
+
+
+def test_census_of_one_process(cli: Cli, odd_process: Callable[..., list[int]]) -> None:
+    (pid,) = odd_process("many", "1000")
+    done = cli("census", "--pid", str(pid), "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    assert found["vmas"] == len([line for line in lines if "[vsyscall]" not in line])
+    classes = {row["class"]: row["vmas"] for row in found["by_class"]}
+    assert classes["untouched"] >= 1000
+    (process,) = found["by_process"]
+    assert (process["tgid"], process["comm"]) == (pid, "odd_process")
+    text = cli("census", "--pid", str(pid)).stdout
+    assert "Bare VMAs by class" in text and "odd_process" in text
+
+
+LOAD = ["--case", "small-allocs-mt", "-t", "2", "--unit", "40k", "4m"]  # 1,024 pages a task
+
+
+def test_faults_of_a_command(cli: Cli, build: Path) -> None:
+    done = cli("faults", "--json", "--", str(build / "vmload"), *LOAD)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["source"] in ("fentry", "tracepoint")
+    assert set(found["losses"].values()) == {0}
+    changes = {(row["before"], row["after"]): row["faults"] for row in found["transitions"]}
+    assert changes["bare", "bare"] == 2048
+    counted = {row["origin"]: row for row in found["counterfactual"]}
+    assert counted["private /dev/zero"] == {
+        "origin": "private /dev/zero",
+        "found bare": 2048,
+        "make anon_vma": 0,
+        "spared": 2048,
+    }
+    assert "KB/s" in done.stderr  # what the command prints
+    text = cli("faults", "--", str(build / "vmload"), *LOAD).stdout
+    assert "By what they found and left" in text and "Lost: nothing." in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_locks_of_a_command(cli: Cli, build: Path) -> None:
+    done = cli("locks", "--json", "--", str(build / "vmload"), *LOAD)
+    assert done.returncode == 0, done.stderr
+    callers = {(row["asked_by"], row["mode"]): row for row in json.loads(done.stdout)["callers"]}
+    assert 206 <= callers["mmap", "write"]["taken"] < 260
+    assert "By who took it" in cli("locks", "--", str(build / "vmload"), *LOAD).stdout
+
+
+def test_faults_of_a_process(cli: Cli, odd_process: Callable[..., list[int]]) -> None:
+    (pid,) = odd_process("many", "10")
+    done = cli("faults", "--pid", str(pid), "--seconds", "0.2")
+    assert done.returncode == 0 and "0 page faults" in done.stdout
+
+
+def test_faults_of_a_command_that_fails(cli: Cli) -> None:
+    done = cli("faults", "--json", "--", "sh", "-c", "echo said; exit 7")
+    assert done.returncode == 0 and json.loads(done.stdout)["transitions"]
+    assert "said" in done.stderr
+    assert done.stderr.endswith("anonvma: sh ended with exit status 7.\n")
+
+
+@pytest.mark.parametrize("words", [[], ["--pid", "1", "--", "true"], ["--nonsense"]])
+def test_faults_and_locks_of_nothing(cli: Cli, words: list[str]) -> None:
+    for command in ("faults", "locks"):
+        assert cli(command, *words).returncode == 2
+
+
+def test_faults_of_what_is_not_there(cli: Cli) -> None:
+    done = cli("faults", "--", "/no/such/program")
+    assert done.returncode in (0, 127) and "cannot run /no/such/program" in done.stderr
+    done = cli("faults", "--pid", "4000000")
+    assert done.returncode == 5 and "no process 4000000" in done.stderr
+
+
+def test_census_of_no_process_passes_the_probes_exit_code_on(cli: Cli) -> None:
+    done = cli("census", "--pid", "2")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith("anonvma: process 2 has no memory")
+    assert done.stderr.count("\n") == 1
+
+
+def test_doctor(cli: Cli) -> None:
+    assert "pagemap_scan" in cli("doctor").stdout
+    assert json.loads(cli("doctor", "--json").stdout)["kernel"] == os.uname().release
+    done = cli("doctor", "--target", "moon")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+
+
+def test_report_and_record(cli: Cli, tmp_path: Path) -> None:
+    done = cli("report", "--bytes", "8m", "--repeats", "2")
+    assert done.returncode == 0, done.stderr
+    assert "Yes. After small-allocs-mt" in done.stdout
+    places = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[-4:])
+    text = (tmp_path / places["text"]).read_text()
+    assert "200 pages" in text or "2,048 pages of the 2,048" in text
+    assert (tmp_path / places["HTML"]).read_text().startswith("<!DOCTYPE html>")
+    run = runs.Run.open(tmp_path / places["run"])
+    assert report.text(report.sections(run)[:1], report.title(run)) in done.stdout
+    profiled = "samples" in run.manifest.tables  # where there is a perf
+    assert len(list((tmp_path / places["text"]).parent.glob("*.ipynb"))) == 5 + profiled
+
+
+def test_report_of_an_impossible_workload_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
+    done = cli("report", "--workload", "small-alocs-mt")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("anonvma: ")
+    assert "did you mean 'small-allocs-mt'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_demo_says_that_it_is_one(cli: Cli, tmp_path: Path) -> None:
+    done = cli("demo")
+    assert done.returncode == 0, done.stderr
+    answer = done.stdout.index("Yes. After")
+    assert 0 < done.stdout.index("rendered from recorded data") < answer
+    text = (tmp_path / "demo" / "report.txt").read_text()
+    assert "rendered from recorded data" in text[:400]
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.index("rendered from recorded data") < page.index("Yes. After")
+
+
+def test_record_refuses_what_is_there(cli: Cli) -> None:
+    done = cli("record", "small-allocs-mt", "specimens")
+    assert done.returncode == 1
+    assert "there is a run" in done.stderr
+    assert cli("record", "small-allocs-mt", "../x").returncode == 1
+    assert cli("record", "no-such-run", "x").returncode == 1

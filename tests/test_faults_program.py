@@ -1,0 +1,440 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""vmaprobe faults: against counts known beforehand, and against the kernel's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import guests
+import numpy as np
+import pytest
+from tracing import demand, on_demand, require, tracing
+
+from anonvma.guest import Guest
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+UNIT = 40 << 10
+
+# faults.h
+NOTHING, BARE, FILLED, MAPPED, COPIED = 0, 3, 7, 1, 5
+HAS_OPS, HAS_FILE, STACK = 1 << 0, 1 << 2, 1 << 4
+OWN_STACK, NAMED, DEV_ZERO = 1 << 8, 1 << 9, 1 << 10
+EVENT = np.dtype(
+    [("start_ns", "u8"), ("address", "u8"), ("vm_start", "u8"), ("duration_ns", "u4")]
+    + [(name, "u4") for name in ("process", "tid", "kind")]
+    + [(name, "u1") for name in ("mode", "access", "before", "after", "path", "result")]
+    + [("reserved", "u2")]
+)
+HEADER = np.dtype([("magic", "S8"), ("words", "u4", 6)])
+WORDS = {
+    "mode": ["", "user", "kernel", "gup"],
+    "access": ["", "read", "write", "exec"],
+    "path": ["unknown", "vma", "mmap", "retry"],
+    "result": ["unknown", "minor", "major", "error"],
+}
+GROUP = ["process", "kind", "mode", "access", "before", "after", "path", "result"]
+
+
+class Faults:
+    """What one run told."""
+
+    def __init__(self, told: bytes, events: bytes = b"", printed: str = "") -> None:
+        self.told: dict[str, Any] = json.loads(told.decode("utf-8", "surrogateescape"))
+        self.groups = self.told["groups"]
+        self.kinds = {kind["id"]: kind for kind in self.told["kinds"]}
+        self.processes = {each["id"]: each for each in self.told["processes"]}
+        self.header = np.frombuffer(events[: HEADER.itemsize], HEADER)
+        self.events = np.frombuffer(events[HEADER.itemsize :], EVENT)
+        self.printed = printed
+        lost = [key for key in self.told if key.endswith("_lost")]
+        assert len(lost) == 5 and not any(self.told[key] for key in lost)
+
+    def kind(self, number: int) -> tuple[Any, ...]:
+        kind = self.kinds.get(number, {"bits": None, "prot": None, "file": None})
+        return kind["bits"], kind["prot"], kind["file"]
+
+    def count(self, bits: int = 0, **wanted: object) -> Counter[tuple[int, int]]:
+        """Faults by what they found and left, in kinds with these bits."""
+        found: Counter[tuple[int, int]] = Counter()
+        for group in self.groups:
+            if bits and not (self.kind(group["kind"])[0] or 0) & bits:
+                continue
+            if all(group[key] == value for key, value in wanted.items()):
+                found[group["before"], group["after"]] += group["count"]
+        return found
+
+    @property
+    def ended(self) -> int:
+        """Those that the kernel counts, too, but for those that only it has seen."""
+        return sum(group["count"] for group in self.groups if group["result"] != "error")
+
+    @property
+    def untold(self) -> int:
+        """Of what the command used, what is not accounted for."""
+        used = self.told["minor_faults"] + self.told["major_faults"]
+        return int(used - self.told["faults_before"] - self.ended - self.told["unseen_gup"])
+
+    def steps(self) -> dict[str, Counter[tuple[Any, ...]]]:
+        """The faults of each of odd_faults' steps, found by time and place."""
+        found: dict[str, Counter[tuple[Any, ...]]] = {}
+        for line in self.printed.splitlines():
+            label, *numbers = line.split()
+            begin, end, area, pages = map(int, numbers)
+            of = self.events
+            of = of[(begin <= of["start_ns"]) & (of["start_ns"] <= end)]
+            of = of[(area <= of["address"]) & (of["address"] < area + pages * PAGE)]
+            counts = found.setdefault(label, Counter())
+            for one in of:
+                words = [WORDS[name][one[name]] for name in ("mode", "access")]
+                error = ["error"] if one["result"] == 3 else []
+                change = (int(one["before"]), int(one["after"]))
+                counts[(*words, *change, *self.kind(int(one["kind"])), *error)] += 1
+        return found
+
+
+Trace = Callable[..., Faults]
+
+
+@pytest.fixture
+def trace(build: Path, tmp_path: Path) -> Trace:
+    """Trace a command to its end."""
+
+    def run(*command: str | bytes | Path, options: tuple[str, ...] = (), status: int = 0) -> Faults:
+        result, events = tmp_path / "result", tmp_path / "events"
+        words = [build / "vmaprobe", "faults", "--output", result, "--events", events, *options]
+        done = subprocess.run([*words, "--", *command], capture_output=True, timeout=60)
+        require(done)
+        assert done.returncode == status, done.stderr
+        assert {each.name for each in tmp_path.iterdir()} >= {"result", "events"}
+        return Faults(result.read_bytes(), events.read_bytes(), done.stdout.decode())
+
+    return run
+
+
+# ---- what is known beforehand ----
+
+
+def test_reading_leaves_every_vma_bare(trace: Trace, build: Path) -> None:
+    found = trace(build / "vmload", "--case", "small-allocs-mt", "-t", "2", "--unit", "40k", "8m")
+    assert found.count(DEV_ZERO) == {(BARE, BARE): 2 * (8 << 20) // PAGE}
+    reads = found.count(DEV_ZERO, mode="user", access="read", result="minor")
+    assert reads == found.count(DEV_ZERO)
+
+
+def test_the_first_write_of_each_mapping_gives_it_an_anon_vma(trace: Trace, build: Path) -> None:
+    found = trace(build / "vmload", "--case", "anon-w-seq-mt", "-t", "2", "--unit", "40k", "8m")
+    pages, units = 2 * (8 << 20) // PAGE, 2 * -(-(8 << 20) // UNIT)
+    # The last unit is cut short, as are the pages of it.
+    written = found.count(DEV_ZERO, access="write")
+    assert written == {(BARE, FILLED): units, (FILLED, FILLED): pages - units}
+    assert written == found.count(DEV_ZERO)
+
+
+@pytest.mark.parametrize("options", [(), ("--stacks",)], ids=["plain", "stacks"])
+def test_events_are_what_groups_count(trace: Trace, build: Path, options: tuple[str, ...]) -> None:
+    words = [str(build / "vmload"), "-t", "2", "--readonly", "--unit", "40k", "4m"]
+    found = trace("sh", "-c", " ".join(words) + "; ls / /no-such", options=options, status=2)
+    assert found.header["magic"] == b"VMAFALT"
+    source = {"fentry": 1, "tracepoint": 2}[found.told["source"]]
+    words_of_header = [1, 0x01020304, HEADER.itemsize, EVENT.itemsize, PAGE, source]
+    assert found.header["words"][0].tolist() == words_of_header
+    names, counts = np.unique(found.events[GROUP], return_counts=True)
+    by_event: Counter[tuple[Any, ...]] = Counter()
+    for values, count in zip(names.tolist(), counts.tolist(), strict=True):
+        of = dict(zip(GROUP, values, strict=True))
+        by_event[tuple(WORDS[key][of[key]] if key in WORDS else of[key] for key in GROUP)] += count
+    by_group: Counter[tuple[Any, ...]] = Counter()
+    for group in found.groups:
+        by_group[tuple(group[key] for key in GROUP)] += group["count"]
+    assert by_event == by_group
+    begun, ended = found.told["begun_ns"], found.told["ended_ns"]
+    assert ((found.events["start_ns"] > begun) & (found.events["start_ns"] < ended)).all()
+    assert (found.events["address"] < 1 << 63).all() and (found.events["vm_start"] < 1 << 63).all()
+    for group in found.groups:
+        assert (str(group["kernel_stack"]) in found.told["stacks"]) == bool(options)
+    frames = {frame for stack in found.told["stacks"].values() for frame in stack}
+    assert frames.isdisjoint({"unknown"}) and ("asm_exc_page_fault" in frames) == bool(options)
+
+
+def test_stacks_of_user_mode(trace: Trace, build: Path) -> None:
+    command = [build / "vmload", "-t", "2", "--readonly", "--unit", "40k", "16m"]
+    found = trace(*command, options=("--stacks",))
+    stacks, innermost = found.told["user_stacks"], Counter[str]()
+    for group in found.groups:
+        if group["kind"] and found.kind(group["kind"])[0] & DEV_ZERO:
+            innermost[stacks[f"{group['process']}:{group['user_stack']}"][0]] += group["count"]
+    assert innermost == {"do_access": 8192}
+    # Following frame pointers to where nothing is faults too; that is not the workload's.
+    assert found.untold == 0
+    assert all(group["result"] != "error" for group in found.groups)
+    addresses = [frame for stack in stacks.values() for frame in stack if frame.startswith("0x")]
+    assert addresses == []
+
+
+def test_totals_are_those_of_getrusage_and_of_perf(trace: Trace, build: Path) -> None:
+    command = [build / "vmload", "-t", "2", "--readonly", "--unit", "40k", "16m"]
+    found = trace(*command)
+    assert found.untold == 0
+    perf = shutil.which("perf")
+    if perf is None:
+        pytest.skip("perf is not installed (package linux-perf)")
+    words = [perf, "stat", "-x,", "-e", "page-faults", "--", *command]
+    done = subprocess.run(words, capture_output=True, text=True)
+    counted = [line for line in done.stderr.splitlines() if "page-faults" in line]
+    if not counted or not counted[0].split(",")[0].isdigit():
+        pytest.skip(f"perf cannot count page faults here: {done.stderr.strip()}")
+    # perf counts from exec on, and not what get_user_pages() faults in.
+    named = [number for number, each in found.processes.items() if each["how"] == "named"]
+    before = sum(group["count"] for group in found.groups if group["process"] in named)
+    assert abs(int(counted[0].split(",")[0]) - (found.ended - before)) <= 30
+
+
+# ---- following ----
+
+FOLLOWED = {
+    "touch": (["touch", "100"], [100]),
+    "children": (["children", "100", "10"], range(10, 110)),
+    "vfork-and-exec": (["vfork", "100"], [100]),
+    "exec-by-a-thread": (["thread-execs", "100"], [100]),
+    "leader-exits": (["leader-exits", "100"], [100]),
+    "daemon": (["daemon", "100"], [100]),
+    "thread-exit": (["threads-exit", "100"], [100]),
+}
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_whoever_is_started_is_followed(trace: Trace, odd_faults: Path, case: str) -> None:
+    words, pages = FOLLOWED[case]
+    found = trace(odd_faults, *words)
+    by_process: Counter[int] = Counter()
+    for group in found.groups:
+        if found.kind(group["kind"])[0] & DEV_ZERO if group["kind"] else False:
+            by_process[group["process"]] += group["count"]
+    assert sorted(by_process.values()) == list(pages)
+    for process in by_process:
+        assert found.processes[process]["comm"] == "odd_faults"
+        assert found.processes[process]["parent"] in found.processes
+    if case == "daemon":  # nobody waited for it, so getrusage() leaves it out
+        assert found.untold <= 0
+    else:
+        assert found.untold == 0
+    if case == "exec-by-a-thread":
+        (process,) = by_process
+        tids = found.events["tid"][found.events["process"] == process]
+        assert set(tids) == {found.processes[process]["tgid"]}
+
+
+def test_hundreds_of_commands_that_are_executed(trace: Trace) -> None:
+    script = "i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i + 1)); done; exit 6"
+    found = trace("sh", "-c", script, status=6)
+    of = Counter((each["how"], each["comm"]) for each in found.processes.values())
+    assert of["execed", "true"] == 300 == of["forked", "sh"]
+    assert found.untold == 0
+    assert found.told["unseen_gup"] >= 300  # execve() writes the arguments by get_user_pages()
+
+
+@pytest.mark.parametrize("name", [b"new\nline", b"\x1b[31m", b'"quote\\', b"\xff\xc3(", b"</b>&"])
+def test_names_of_processes_that_are_odd(trace: Trace, odd_faults: Path, name: bytes) -> None:
+    found = trace(odd_faults, "named", name, "10")
+    comms = {each["comm"].encode("utf-8", "surrogateescape") for each in found.processes.values()}
+    assert name in comms
+    assert sum(found.count(DEV_ZERO).values()) == 10
+
+
+# ---- one place, many kinds ----
+
+ANONYMOUS = (0, 3, None)
+ZERO = (DEV_ZERO | HAS_FILE, 3, "zero")
+READ_ZERO = (DEV_ZERO | HAS_FILE, 1, "zero")
+STEPS: dict[str, dict[tuple[Any, ...], int]] = {
+    "split-before": {("user", "read", BARE, BARE, *ZERO): 24},
+    "split-first": {
+        ("user", "write", BARE, FILLED, *ZERO): 1,
+        ("user", "write", FILLED, FILLED, *ZERO): 7,
+    },
+    "split-middle": {("user", "read", BARE, BARE, *READ_ZERO): 8},
+    "split-last": {
+        ("user", "write", BARE, FILLED, *ZERO): 1,
+        ("user", "write", FILLED, FILLED, *ZERO): 7,
+    },
+    "split-last-again": {("user", "read", FILLED, FILLED, *ZERO): 8},
+    "moved": {("user", "read", BARE, BARE, *READ_ZERO): 8},
+    "moved-again": {("user", "read", BARE, BARE, *READ_ZERO): 8},
+    "stack": {("user", "write", FILLED, FILLED, STACK, 3, None): 64},
+    "unnamed": {("user", "read", BARE, BARE, *ANONYMOUS): 8},
+    "named": {("user", "read", BARE, BARE, NAMED, 3, None): 8},
+    "written-from": {("kernel", "read", BARE, BARE, *READ_ZERO): 8},
+    "userfault": {
+        ("user", "read", BARE, FILLED, *ANONYMOUS): 1,
+        ("user", "read", FILLED, FILLED, *ANONYMOUS): 7,
+    },
+}
+ROUNDS = 100
+
+
+def replaced(names: list[str]) -> dict[str, dict[tuple[Any, ...], int]]:
+    """What is expected of the one place that is mapped again and again."""
+    shared = (HAS_OPS | HAS_FILE, 11, "dev/zero")
+    expected: dict[str, dict[tuple[Any, ...], int]] = {
+        "anonymous": {("user", "read", BARE, BARE, *ANONYMOUS): 8},
+        "zero": {("user", "read", BARE, BARE, *ZERO): 8},
+        "anonymous-written": {
+            ("user", "write", BARE, FILLED, *ANONYMOUS): 1,
+            ("user", "write", FILLED, FILLED, *ANONYMOUS): 7,
+        },
+        "shared": {("user", "read", MAPPED, MAPPED, *shared): 8},
+    }
+    for i, name in enumerate(names):
+        kind = (HAS_OPS | HAS_FILE, 3, name)
+        expected[f"file-{i}"] = {
+            ("user", "write", MAPPED, COPIED, *kind): 1,
+            ("user", "write", COPIED, COPIED, *kind): 7,
+        }
+    return {
+        label: {key: count * ROUNDS for key, count in counts.items()}
+        for label, counts in expected.items()
+    }
+
+
+def check_steps(found: Faults, names: list[str]) -> None:
+    steps = found.steps()
+    for label, expected in {**STEPS, **replaced(names)}.items():
+        if label not in ("named", "userfault") or label in steps:
+            assert steps.pop(label) == expected, label
+    # The stack of a thread is told by its stack pointer; what lies beside it may have merged.
+    (thread,) = steps.pop("thread-stack").items()
+    assert thread[0][:2] == ("user", "write") and thread[0][4] == OWN_STACK and thread[1] == 64
+    fentry = found.told["source"] == "fentry"
+    # Refused before handle_mm_fault(), so fentry has not seen its VMA.
+    refused = (NOTHING, NOTHING, None, None, None) if fentry else (BARE, BARE, 0, 0, None)
+    assert steps.pop("forbidden") == {
+        ("user", "read", *refused, "error"): 1,
+        ("user", "read", BARE, BARE, 0, 1, None): 1,
+    }
+    # No exception: the pages were there when they were read.
+    in_advance = {("gup", "read", BARE, BARE, *READ_ZERO): 64} if fentry else {}
+    assert steps.pop("populated") == in_advance and steps.pop("locked") == in_advance
+    assert fentry or found.told["unseen_gup"] >= 2 * 64
+    assert steps == {}
+    assert found.untold == 0
+
+
+def test_each_fault_is_of_its_own_mapping(trace: Trace, odd_faults: Path) -> None:
+    names = ["one", "two"]
+    check_steps(
+        trace(odd_faults, "steps", str(ROUNDS), *(odd_faults.parent / name for name in names)),
+        names,
+    )
+
+
+# ---- processes that run ----
+
+
+def result_of(probe: subprocess.Popen[bytes]) -> Faults:
+    told, said = probe.communicate(timeout=20)
+    assert (probe.returncode, said) == (0, b"")
+    return Faults(told)
+
+
+@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "exit", "nobody waits"])
+def test_processes_that_run(build: Path, odd_faults: Path, ending: str) -> None:
+    with (
+        on_demand(odd_faults, 3, 200) as one,
+        on_demand(odd_faults, 0, 50) as two,
+        on_demand(odd_faults, 0, 7) as not_,
+    ):
+        demand(one)
+        pids = [word for each in (one, two) for word in ("--pid", str(each.pid))]
+        with tracing(build, "faults", *pids) as probe:
+            for process in (one, two, one, not_):
+                demand(process)
+            if ending.startswith("SIG"):
+                probe.send_signal(getattr(signal, ending))
+            for process in (one, two) if not ending.startswith("SIG") else ():
+                process.kill()
+                if ending == "exit":
+                    process.wait()
+            found = result_of(probe)
+    # Two demands of the one, each by three threads and by itself; the last fault, too.
+    assert found.count(DEV_ZERO) == {(BARE, BARE): 2 * 4 * 200 + 50}
+    named = {each["tgid"] for each in found.processes.values()}
+    assert named == {one.pid, two.pid}
+    assert {each["how"] for each in found.processes.values()} == {"named"}
+    assert "minor_faults" not in found.told
+
+
+def test_tracing_begins_among_threads_that_fault(build: Path, odd_faults: Path) -> None:
+    with on_demand(odd_faults, 4, 2000) as process:
+        assert process.stdin
+        process.stdin.write("xxxxx")
+        process.stdin.flush()
+        words = ["faults", "--seconds", "0.3", "--pid", str(process.pid)]
+        done = subprocess.run([build / "vmaprobe", *words], capture_output=True, timeout=30)
+        require(done)
+        assert (done.returncode, done.stderr) == (0, b"")
+        found = Faults(done.stdout)
+        assert process.poll() is None
+    assert set(found.count(DEV_ZERO)) == {(BARE, BARE)}
+    assert len(found.processes) == 1
+
+
+# ---- other kernels ----
+
+
+@pytest.fixture(scope="module")
+def new() -> Iterator[Guest]:
+    """Debian's 6.12."""
+    with Guest(guests.stock("6.12"), accel="tcg") as booted:
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def old() -> Iterator[Guest]:
+    """Debian's 6.1, which has no per-VMA locks."""
+    with Guest(guests.stock("6.1"), accel="tcg") as booted:
+        yield booted
+
+
+def trace_in(target: Guest, probe: Path, source: str, *command: str) -> Faults:
+    result, events = target.place("result"), target.place("events")
+    words = [target.push(probe), "faults"]
+    words += ["--source", source, "--output", result, "--events", events, "--", *command]
+    done = target.run(words)
+    assert done.returncode == 0, done.stderr
+    found = Faults(target.read(result), target.read(events), done.stdout.decode())
+    assert found.told["source"] == source
+    return found
+
+
+@pytest.mark.parametrize("which", ["new", "old"])
+def test_both_sources_agree(
+    which: str, request: pytest.FixtureRequest, build: Path, odd_faults: Path
+) -> None:
+    target = request.getfixturevalue(which)
+    counts = []
+    for source in ("fentry", "tracepoint"):
+        words = ["vmload", "--case", "small-allocs-mt", "-t", "2", "--unit", "40k", "8m"]
+        found = trace_in(target, build / "vmaprobe", source, *words)
+        assert found.count(DEV_ZERO) == {(BARE, BARE): 4096}
+        path = {"new": "vma", "old": "mmap"}[which]
+        assert found.count(DEV_ZERO, path=path)[BARE, BARE] == 4096
+        assert found.untold == 0
+        counts.append(found.count(DEV_ZERO, mode="user", access="read", result="minor"))
+        timed = [group for group in found.groups if group["time_ns"]]
+        for group in timed:
+            assert sum(group["log2_ns"]) == group["count"]
+        ended = [group for group in found.groups if group["result"] != "error"]
+        assert timed == ended if source == "fentry" else not timed
+        names = [target.push(odd_faults.parent / name) for name in ("one", "two")]
+        program = target.push(odd_faults)
+        steps = trace_in(target, build / "vmaprobe", source, program, "steps", str(ROUNDS), *names)
+        check_steps(steps, [Path(name).name for name in names])
+    assert counts[0] == counts[1]

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Anyone's files: what becomes a run, what is refused, and that nothing is run because of one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+import recordings
+from click.testing import CliRunner
+
+from anonvma import cli, importing, perf_profile, runs
+from anonvma.errors import ProfileError
+from anonvma.importing import import_files
+
+HOW = ["-g", "--sample-cpu", "-F", "997", "-e", "cpu-clock"]
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("imported")
+    program = recordings.known_program(directory)
+    return recordings.record(directory / "perf.data", *HOW, "--", program, recordings.QUOTA)
+
+
+def text_of(recording: Path, *words: str) -> bytes:
+    words = ("perf", "script", "--force", *words, "-i", str(recording))
+    return subprocess.run(words, capture_output=True, check=True, env=recordings.ENVIRONMENT).stdout
+
+
+def test_a_recording_becomes_a_run(recording: Path, tmp_path: Path) -> None:
+    run = runs.Run.open(import_files([recording], tmp_path).path)
+    assert {"samples", "stacks", "frames"} == set(run.manifest.tables)
+    assert run.manifest.target["architecture"] == platform.machine()
+    assert run.manifest.target["kernel_release"] == os.uname().release
+    (profile,) = perf_profile.of_run(run).values()
+    theirs = recordings.report(recording, "--no-children", "-s", "sym")
+    ours = perf_profile.self_(profile)
+    for name in ("three", "one", "recurse", "outermost", "deep::Holder<long>::work"):
+        assert ours[name] == pytest.approx(theirs[name][0], abs=0.1)
+    assert recordings.ODD_NAME in set(run.table("samples")["comm"])
+    # Neither the host's name nor a path is in it.
+    manifest = (run.path / "manifest.json").read_text()
+    assert f'"{os.uname().nodename}"' not in manifest and str(recording.parent) not in manifest
+
+
+@pytest.mark.parametrize("words", [(), ("--ns", "-F", "+pid"), ("-F", "+period,+srcline,-dso")])
+def test_text_of_perf_script_becomes_a_run(
+    words: tuple[str, ...], recording: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "perf.txt"
+    text.write_bytes(text_of(recording, *words))
+    (profile,) = perf_profile.of_run(import_files([text], tmp_path)).values()
+    theirs = recordings.report(recording, "--no-children", "-s", "sym")
+    ours = perf_profile.self_(profile)
+    assert ours["three"] == pytest.approx(theirs["three"][0], abs=0.1)
+    assert ours["deep::Holder<long>::work"] == pytest.approx(
+        theirs["deep::Holder<long>::work"][0], abs=0.1
+    )
+    named = {"three", "one", recordings.ODD_NAME.strip()}
+    assert named <= set(profile.samples["comm"])
+
+
+def test_one_of_each_kind_makes_one_run(recording: Path, tmp_path: Path) -> None:
+    counts = tmp_path / "stat.json"
+    words = ["perf", "stat", "-j", "-o", counts, "-e", "page-faults,cycles", "--", "true"]
+    subprocess.run(words, check=True)
+    run = import_files([recording, counts], tmp_path)
+    assert {"samples", "perf_stat"} <= set(run.manifest.tables)
+    with pytest.raises(ProfileError, match="second of its kind"):
+        import_files([counts, counts], tmp_path)
+
+
+def test_what_is_lacking_is_said(tmp_path: Path) -> None:
+    busy = ["/usr/bin/python3", "-c", "for i in range(3000000): pass"]
+    flat = recordings.record(tmp_path / "flat.data", "-F", "999", "-e", "cpu-clock", "--", *busy)
+    run = import_files([flat], tmp_path)
+    assert "callers of the functions sampled" in {each.what for each in run.manifest.unobserved}
+
+
+def refused(path: Path, into: Path, limit: int = importing.LIMIT) -> str:
+    with pytest.raises(ProfileError) as caught:
+        import_files([path], into, limit)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and "Traceback" not in sentence
+    assert not list(into.glob("*imported*")), "a refused file leaves no run"
+    return sentence
+
+
+def test_files_that_are_refused(recording: Path, tmp_path: Path) -> None:
+    path, into = tmp_path / "given", tmp_path / "runs"
+    good = recording.read_bytes()
+    for content, why in (
+        (b"", "is empty"),
+        (good[: len(good) // 2], "is cut short"),
+        (b"\x7fELF" + bytes(1000), "is neither"),
+        (b"just some text\n" * 100, "is neither"),
+    ):
+        path.write_bytes(content)
+        assert why in refused(path, into)
+    assert "does not exist" in refused(tmp_path / "nothing", into)
+    os.mkfifo(tmp_path / "fifo")  # opening it would wait for ever
+    assert "is not a regular file" in refused(tmp_path / "fifo", into)
+    path.write_bytes(good)
+    assert "MiB" in refused(path, into, limit=1000)
+    os.truncate(path, 1 << 40)
+    assert "MiB" in refused(path, into)
+
+
+def test_a_foreign_architecture_is_named(recording: Path, tmp_path: Path) -> None:
+    content = recording.read_bytes()
+    mine = platform.machine().encode()
+    length = content.index(mine + b"\0") - 4
+    (size,) = struct.unpack_from("<I", content, length)
+    foreign = b"s390x".ljust(size, b"\0")
+    path = tmp_path / "perf.data"
+    path.write_bytes(content[: length + 4] + foreign + content[length + 4 + size :])
+    said = refused(path, tmp_path / "runs")
+    assert f"was recorded on s390x, and this machine is {platform.machine()}" in said
+
+
+def test_damaged_recordings_give_a_sentence_or_a_run(recording: Path, tmp_path: Path) -> None:
+    """perf itself meets damage that a look at the sizes does not show."""
+    good = bytearray(recording.read_bytes())
+    (begin,) = struct.unpack_from("<Q", good, 40)
+    path = tmp_path / "perf.data"
+    for step in range(12):
+        broken = bytearray(good)
+        place = begin + 8 + step * (len(good) - begin) // 13
+        broken[place : place + 24] = b"\xff" * 24
+        path.write_bytes(broken)
+        try:
+            import_files([path], tmp_path / "runs")
+        except ProfileError as error:
+            assert "\n" not in str(error)
+
+
+def test_nothing_is_run_or_fetched_for_a_recording(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever perf could start or ask is offered to it, and none of it is taken up."""
+    bait, mark = tmp_path / "bait", tmp_path / "mark"
+    bait.mkdir()
+    for name in ("addr2line", "llvm-addr2line", "objdump", "c++filt", "debuginfod-find", "sh"):
+        program = bait / name
+        program.write_text(f"#!/bin/sh\necho {name} >>{mark}\n")
+        program.chmod(0o755)
+    config = tmp_path / "config"
+    config.write_text(f"[buildid]\n\tdir = {tmp_path}/cache\n[core]\n\tproc-map-timeout = 1\n")
+    monkeypatch.setenv("PATH", f"{bait}:{os.environ['PATH']}")
+    monkeypatch.setenv("DEBUGINFOD_URLS", "file:///nonexistent/")
+    monkeypatch.setenv("PERF_CONFIG", str(config))
+    run = import_files([recording], tmp_path / "runs")
+    assert run.manifest.tables["samples"].rows > 100
+    assert not mark.exists() and not (tmp_path / "cache").exists()
+
+
+def test_names_that_are_commands_stay_names(tmp_path: Path) -> None:
+    program = tmp_path / "$(touch owned);`touch owned` <b>&"
+    busy = "int main(void) { for (volatile long i = 0; i < 60000000; i++) ; return 0; }"
+    subprocess.run(["cc", "-x", "c", "-", "-O1", "-o", program], input=busy.encode(), check=True)
+    recorded = recordings.record(tmp_path / "perf.data", *HOW, "--", program)
+    run = import_files([recorded], tmp_path / "runs")
+    assert "$(touch owned);" in set(run.table("samples")["comm"])
+    assert not list(Path.cwd().glob("owned")) and not list(tmp_path.glob("owned"))
+
+
+def test_a_file_of_a_name_like_an_option(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "--script=x y"
+    path.write_bytes(recording.read_bytes())
+    path.chmod(stat.S_IRUSR)
+    assert import_files([path], tmp_path / "runs").manifest.tables["samples"].rows > 100
+
+
+def test_the_command(recording: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli.main, ["import", str(recording), "--into", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    made = max(tmp_path.glob("*-imported"))
+    assert done.output.strip().endswith(made.name)
+    shown = CliRunner().invoke(cli.main, ["profile", str(made)])
+    assert shown.exit_code == 0 and "three" in shown.output
+    (tmp_path / "no").write_text("no")
+    done = CliRunner().invoke(cli.main, ["import", str(tmp_path / "no")])
+    assert done.exit_code == 1 and done.output.startswith("anonvma: ")
+    assert CliRunner().invoke(cli.main, ["import"]).exit_code == 2

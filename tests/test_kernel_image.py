@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""anonvma.kernel_image and anonvma.initramfs: what a guest is booted from."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import shutil
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from anonvma.errors import TargetError
+from anonvma.initramfs import pack
+from anonvma.kernel_image import Image, Module, find_modules, module_directory, open_image
+
+
+def fake_kernel(release: bytes) -> bytes:
+    """A header as Documentation/arch/x86/boot.rst has it, and nothing behind it."""
+    content = bytearray(0x1000)
+    content[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", content, 0x206, 0x20F)
+    struct.pack_into("<H", content, 0x20E, 0x600)
+    struct.pack_into("<H", content, 0x236, 1)
+    struct.pack_into("<Q", content, 0x258, 16 << 20)
+    struct.pack_into("<I", content, 0x260, 5 << 20)
+    content[0x800 : 0x800 + len(release)] = release
+    return bytes(content)
+
+
+def image(path: Path, release: str = "6.12.0-test") -> Image:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(fake_kernel(f"{release} (me@here) #1 SMP".encode() + b"\0"))
+    return open_image(path)
+
+
+def test_what_a_header_says(tmp_path: Path) -> None:
+    found = image(tmp_path / "bzImage")
+    assert (found.release, found.needs_bytes) == ("6.12.0-test", 21 << 20)
+    truncated = tmp_path / "truncated"
+    truncated.write_bytes(fake_kernel(b"")[:0x250])
+    with pytest.raises(TargetError, match="is not a kernel image that can be booted"):
+        open_image(truncated)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "modules"),
+    [
+        ("boot/vmlinuz-6.12.0-test", "lib/modules/6.12.0-test"),
+        ("boot/vmlinuz-6.12.0-test", "usr/lib/modules/6.12.0-test"),
+        ("usr/lib/modules/6.12.0-test/vmlinuz", "usr/lib/modules/6.12.0-test"),
+        ("vmlinuz", "lib/modules/6.12.0-test"),
+    ],
+)
+def test_modules_beside_an_image(tmp_path: Path, kernel: str, modules: str) -> None:
+    (tmp_path / modules).mkdir(parents=True)
+    found = image(tmp_path / kernel)
+    assert module_directory(found) == tmp_path / modules
+    link = tmp_path / "elsewhere" / "kernel"
+    link.parent.mkdir()
+    link.symlink_to(found.path)
+    assert module_directory(open_image(link)) == tmp_path / modules
+
+
+def test_no_modules_beside_an_image(tmp_path: Path) -> None:
+    (tmp_path / "lib/modules/6.1.0-other").mkdir(parents=True)
+    assert module_directory(image(tmp_path / "boot/vmlinuz")) is None
+
+
+def module(directory: Path, name: str, needs: str, form: str = "") -> None:
+    content = b"\x7fELF\0license=GPL\0depends=" + needs.encode() + b"\0retpoline=Y\0"
+    directory.mkdir(parents=True, exist_ok=True)
+    if form == ".gz":
+        content = gzip.compress(content)
+    elif form == ".xz":
+        content = lzma.compress(content)
+    elif form == ".zst":
+        if shutil.which("zstd") is None:
+            pytest.skip("zstd is not installed")
+        content = subprocess.run(["zstd"], input=content, capture_output=True, check=True).stdout
+    (directory / f"{name}.ko{form}").write_bytes(content)
+
+
+@pytest.mark.parametrize("form", ["", ".gz", ".xz", ".zst"])
+def test_modules_come_after_what_they_need(tmp_path: Path, form: str) -> None:
+    module(tmp_path / "a", "virtio-pci", "virtio,virtio-ring,built_in", form)
+    module(tmp_path / "b", "virtio", "virtio_ring", form)
+    module(tmp_path / "b", "virtio_ring", "", form)
+    module(tmp_path / "c", "unwanted", "", form)
+    found = find_modules(tmp_path, ["virtio_pci", "missing", "virtio"])
+    assert [each.name for each in found] == ["virtio_ring", "virtio", "virtio_pci"]
+    assert all(each.content.startswith(b"\x7fELF") for each in found)
+
+
+def test_modules_that_need_one_another_end(tmp_path: Path) -> None:
+    module(tmp_path, "a", "b")
+    module(tmp_path, "b", "a")
+    assert {each.name for each in find_modules(tmp_path, ["a"])} == {"a", "b"}
+
+
+@pytest.mark.parametrize("form", [".gz", ".xz", ".zst"])
+def test_a_damaged_module(tmp_path: Path, form: str) -> None:
+    (tmp_path / f"a.ko{form}").write_bytes(b"nonsense")
+    with pytest.raises(TargetError, match=r"cannot read the module .*a\.ko"):
+        find_modules(tmp_path, ["a"])
+
+
+def test_an_initramfs_is_what_cpio_reads() -> None:
+    if shutil.which("cpio") is None:
+        pytest.skip("cpio is not installed; the boots of tests/test_guest.py show the same")
+    packed = pack(b"the init", {"probe": b"abcde"}, [Module("one", b"1"), Module("two", b"22")])
+    listed = subprocess.run(
+        ["cpio", "--list", "--verbose", "--quiet"], input=packed, capture_output=True, check=True
+    ).stdout.decode()
+    lines = {line.split()[-1]: line for line in listed.splitlines()}
+    assert lines["init"].startswith("-rwxr-xr-x") and lines["dev/null"].startswith("crw")
+    assert {"anonvma/probe", "modules/one.ko", "modules/order", "proc"} <= set(lines)
+
+
+def test_an_initramfs_by_its_format() -> None:
+    packed = pack(b"the init", {"probe": b"abcde"}, [Module("one", b"1")])
+    found, at = {}, 0
+    while True:
+        head = packed[at : at + 110]
+        assert head[:6] == b"070701"
+        fields = [int(head[6 + 8 * n : 14 + 8 * n], 16) for n in range(13)]
+        name = packed[at + 110 : at + 110 + fields[11] - 1].decode()
+        data = (at + 110 + fields[11] + 3) & ~3
+        if name == "TRAILER!!!":
+            break
+        found[name] = (fields[1], fields[9:11], packed[data : data + fields[6]])
+        at = (data + fields[6] + 3) & ~3
+    assert found["init"] == (stat.S_IFREG | 0o755, [0, 0], b"the init")
+    assert found["modules/order"][2] == b"one.ko\n"
+    assert found["anonvma/probe"][2] == b"abcde"
+    mode, device, _ = found["dev/null"]
+    assert stat.S_ISCHR(mode) and os.makedev(*device) == os.stat("/dev/null").st_rdev

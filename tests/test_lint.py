@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Lint: each thing that a list complains about is found, and nothing in a message that is right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anonvma import lint
+
+HEAD = (
+    "From: A Developer <a@example.org>\n"
+    "To: linux-mm@kvack.example\n"
+    "Subject: a subject\n"
+    "Date: Fri, 26 Apr 2024 15:01:05 +0100\n"
+    "Message-ID: <1@example.org>\n"
+    'Content-Type: text/plain; charset="utf-8"\n'
+    "Content-Transfer-Encoding: 8bit\n"
+    "MIME-Version: 1.0\n"
+)
+BODY = "\nYes.\n\nname      n  mean\nfirst     5  1.00\n\n-- \nA\n"
+GOOD = HEAD + BODY
+
+
+def rules(message: str | bytes) -> set[tuple[str, str]]:
+    data = message.encode() if isinstance(message, str) else message
+    return {(one.level, one.rule) for one in lint.check(data)}
+
+
+def test_nothing_to_complain_about() -> None:
+    assert lint.check(GOOD.encode()) == []
+    reply = GOOD.replace(
+        "Subject: a", "In-Reply-To: <0@b.org>\nReferences: <0@b.org>\nSubject: Re: a"
+    )
+    assert lint.check(reply.encode()) == []
+    quoted = reply.replace(
+        "\nYes.", "\nOn a day, B wrote:\n> Is it?\n>\n> " + "x" * 90 + "\n\nYes."
+    )
+    assert lint.check(quoted.encode()) == []
+
+
+def test_git_s_own_messages_pass(tmp_path: Path) -> None:
+    """A witness of what kernel lists do take: a patch as git formats it."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "f").write_text("\tone\n")
+    subprocess.run([*git, "add", "f"], check=True)
+    subprocess.run([*git, "commit", "-qm", "subsystem: a change\n\nWhy."], check=True)
+    words = ["format-patch", "--root", "--stdout", "--thread", "--to=l@example.org"]
+    made = subprocess.run([*git, *words], capture_output=True, check=True).stdout
+    (message,) = [part for part in made.split(b"\nFrom ") if part]
+    assert lint.check(message.partition(b"\n")[2]) == []
+
+
+PART = (
+    'Content-Type: multipart/mixed; boundary="B"\nMIME-Version: 1.0\n\n'
+    "--B\nContent-Type: text/plain\n\nYes.\n--B\n{}\n--B--\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("level", "rule", "message"),
+    [
+        (
+            "error",
+            "html",
+            HEAD.partition("Content")[0] + PART.format("Content-Type: text/html\n\n<p>"),
+        ),
+        (
+            "error",
+            "attachment",
+            HEAD.partition("Content")[0]
+            + PART.format("Content-Type: image/png\nContent-Disposition: attachment\n\nx"),
+        ),
+        (
+            "warning",
+            "multipart",
+            HEAD.partition("Content")[0] + PART.format("Content-Type: text/plain\n\nx"),
+        ),
+        ("error", "format-flowed", GOOD.replace('"utf-8"', '"utf-8"; format=flowed')),
+        ("warning", "base64", HEAD.replace("8bit", "base64") + "\nWWVzLgo=\n"),
+        ("warning", "prose-width", GOOD.replace("Yes.", "word " * 16)),
+        ("warning", "table-width", GOOD.replace("first     5", "first" + " " * 80 + "5")),
+        ("error", "line-length", GOOD.replace("Yes.", "x" * 999)),
+        ("error", "control-character", GOOD.replace("Yes.", "Yes\x1b[31m.")),
+        ("error", "control-character", GOOD.replace("Yes.", "Yes\u202e.")),
+        ("error", "control-character", GOOD.replace("Yes.", "Yes\u200b.")),
+        ("warning", "size", GOOD.replace("Yes.", "Yes.\n" * 9000)),
+        ("error", "size", GOOD.replace("Yes.", "Yes.\n" * 20000)),
+        ("error", "missing-header", GOOD.replace("Date: Fri, 26 Apr 2024 15:01:05 +0100\n", "")),
+        ("error", "missing-header", GOOD.replace("Message-ID: <1@example.org>\n", "")),
+        ("error", "missing-header", GOOD.replace("From: A Developer <a@example.org>\n", "")),
+        ("error", "missing-header", GOOD.replace("Subject: a subject\n", "Subject:\n")),
+        ("error", "missing-header", GOOD.replace("To: linux-mm@kvack.example\n", "")),
+        ("error", "header-injection", GOOD.replace("a subject", "a subject\nno header at all")),
+        ("error", "header-injection", GOOD.replace("a subject", "a subject\nSubject: another")),
+        ("error", "header-injection", GOOD.replace("a subject", "a\x00subject")),
+        ("error", "header-injection", GOOD.replace("a subject", "=?utf-8?q?a=0ABcc:_x=40y?=")),
+        ("error", "header-undecodable", GOOD.replace("a subject", "=?no-such?q?a=FF?=")),
+        ("error", "header-undecodable", GOOD.replace("a subject", "gr\u00fcn")),
+        ("warning", "bcc", GOOD.replace("Subject", "Bcc: b@example.org\nSubject")),
+        ("error", "address", GOOD.replace("linux-mm@kvack.example", "linux-mm")),
+        ("error", "date", GOOD.replace("Fri, 26 Apr 2024 15:01:05 +0100", "yesterday")),
+        ("error", "threading", GOOD.replace("a subject", "Re: a subject")),
+        ("error", "threading", GOOD.replace("Subject", "In-Reply-To: <1@example.org>\nSubject")),
+        ("error", "threading", GOOD.replace("Subject", "In-Reply-To: nonsense\nSubject")),
+        (
+            "warning",
+            "threading",
+            GOOD.replace("Subject: ", "In-Reply-To: <0@b.org>\nSubject: Re: "),
+        ),
+        (
+            "warning",
+            "threading",
+            GOOD.replace("Subject", "In-Reply-To: <0@b.org>\nReferences: <0@b.org>\nSubject"),
+        ),
+        ("error", "no-text", HEAD.replace("text/plain", "application/json") + "\n{}\n"),
+        ("error", "undecodable", GOOD.replace('"utf-8"', '"no-such-charset"')),
+        ("warning", "from-line", GOOD.replace("Yes.", "From here on.")),
+        ("warning", "long-quote", GOOD.replace("Yes.", "> said\n" * 70 + "Yes.")),
+        (
+            "warning",
+            "top-posting",
+            GOOD.replace("Yes.", "Yes.").replace("\n-- \nA\n", "\n> Is it?\n"),
+        ),
+    ],
+)
+def test_what_is_complained_about(level: str, rule: str, message: str) -> None:
+    assert (level, rule) in rules(message)
+
+
+def test_text_that_is_not_what_it_says() -> None:
+    assert ("error", "undecodable") in rules(GOOD.encode().replace(b"Yes.", b"gr\xfcn."))
+    latin = GOOD.replace('"utf-8"', '"iso-8859-1"').encode().replace(b"Yes.", b"gr\xfcn.")
+    assert rules(latin) == {("warning", "charset")}
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"\xff\xfe\x00", b"From: \n" * 9, b"a" * 99999])
+def test_what_is_no_message_is_complained_about_not_choked_on(data: bytes) -> None:
+    assert any(one.level == "error" for one in lint.check(data))
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "anonvma", "lint", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    good, wide, bad = tmp_path / "good", tmp_path / "wide", tmp_path / "bad.mbox"
+    good.write_text(GOOD)
+    wide.write_text(GOOD.replace("Yes.", "word " * 16))
+    between = "From a@example.org Mon Sep 17 00:00:00 2001\n"
+    bad.write_text(f"{between}{GOOD}\n{between}{GOOD.replace('To: linux-mm', 'X: linux-mm')}")
+    assert (run(str(good)).returncode, run(str(good)).stdout) == (0, "")
+    assert run(str(wide)).returncode == 0 and run(str(wide), "--strict").returncode == 1
+    done = run(str(bad), "--json")
+    assert done.returncode == 1
+    assert {"level", "rule", "line", "sentence"} == set(json.loads(done.stdout)[0])
+    said = run(str(wide)).stdout
+    assert said.startswith(f"{wide}:10: warning: ") and said.endswith("[prose-width]\n")
+    assert run("/no/such/file").returncode == 2

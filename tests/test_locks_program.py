@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""vmaprobe locks: who takes mmap_lock, and how long each waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracing import demand, on_demand, require, tracing
+
+
+def locks(build: Path, *command: str | Path) -> dict[str, Any]:
+    words = [build / "vmaprobe", "locks", "--", *command]
+    done = subprocess.run(words, capture_output=True, timeout=60)
+    require(done)
+    assert done.returncode == 0, done.stderr
+    return check_locks(done.stdout)
+
+
+def check_locks(told: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(told)
+    assert not any(found[key] for key in ("lost", "tasks_lost", "processes_lost"))
+    for group in found["groups"]:
+        if group["waited_for"]:
+            assert sum(group["log2_ns"]) == group["count"]
+            assert group["longest_ns"] <= group["wait_ns"]
+        else:
+            assert group["log2_ns"] == [] and group["wait_ns"] == 0
+        assert 0 <= group["contended"] <= group["count"]
+        assert group["kernel_stack"] < 0 or str(group["kernel_stack"]) in found["stacks"]
+        # What any process may take the lock of is not ours.
+        assert group["process"] or group["foreign"]
+    own = [group for group in found["groups"] if group["success"] and group["process"]]
+    for mode in ("read", "write"):
+        total = sum(group["count"] for group in own if group["mode"] == mode)
+        assert found[f"mmap_lock_{mode}"] == total
+    return found
+
+
+def asked(found: dict[str, Any], **wanted: object) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for group in found["groups"]:
+        if all(group[key] == value for key, value in wanted.items()):
+            counts[group["asked_by"]] += group["count"]
+    return counts
+
+
+def test_who_asks_for_mmap_lock(build: Path, odd_faults: Path) -> None:
+    idle, busy = locks(build, odd_faults, "calls", "0"), locks(build, odd_faults, "calls", "1000")
+    more = asked(busy, mode="write", foreign=False) - asked(idle, mode="write", foreign=False)
+    calls = {"mmap": 1000, "munmap": 1000, "mprotect": 1000, "madvise": 1000, "brk": 2000}
+    assert more == calls
+    assert asked(idle)["exec"] > 0 and asked(idle)["exit"] > 0
+    assert "unknown" not in asked(busy)
+    forks = locks(build, odd_faults, "children", "20", "1")
+    assert asked(forks, mode="write")["fork"] >= 20
+
+
+def test_waiting_for_mmap_lock(build: Path, odd_faults: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is but one processor to contend on")
+    found = locks(build, odd_faults, "contention", "4", "3000")
+    if not found["contention_known"]:
+        pytest.skip("this kernel has no tracepoint contention_begin: it needs Linux 5.19 or later")
+    waited = [group for group in found["groups"] if group["contended"]]
+    assert waited and all(group["waited_for"] and group["wait_ns"] > 0 for group in waited)
+    assert {"mmap", "munmap"} & {group["asked_by"] for group in waited}
+
+
+def test_a_reader_of_proc_is_foreign(build: Path, odd_faults: Path) -> None:
+    with (
+        on_demand(odd_faults, 0, 10) as process,
+        tracing(build, "locks", "--pid", str(process.pid)) as probe,
+    ):
+        demand(process)  # from its first lock on, its mm is known
+        for _ in range(5):
+            Path(f"/proc/{process.pid}/smaps").read_bytes()
+        probe.send_signal(signal.SIGINT)
+        told, said = probe.communicate(timeout=20)
+    assert (probe.returncode, said) == (0, b"")
+    readers = asked(check_locks(told), foreign=True, process=0, mode="read")
+    assert readers["reader of /proc"] >= 5
+
+
+def test_other_processes_are_not_counted(build: Path) -> None:
+    """Which are given the memory of an mm that a traced process had until its exec."""
+    loop = "for i in $(seq {}); do (/bin/true; x=1); done"
+    with subprocess.Popen(["bash", "-c", loop.format(5000)]) as other:
+        try:
+            found = locks(build, "bash", "-c", loop.format(150))
+        finally:
+            other.kill()
+    assert asked(found, process=0) == {}
+    tgids = {each["tgid"] for each in found["processes"]}
+    assert len(tgids) <= 1 + 2 * 150 + 1  # bash, $(seq), and each time one or two

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How to repeat it: someone who has only the mail comes to the same verdict."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anonvma import repeat, report, runs
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def typed_in(body: str) -> str:
+    """What a mail says to type: the indented lines below "How to repeat it"."""
+    told = body.partition("How to repeat it\n----------------\n")[2].partition("\n-- \n")[0]
+    return "\n".join(line[4:] for line in told.splitlines() if line.startswith("    ")) + "\n"
+
+
+def counted(text: str, figure: str) -> str:
+    match = re.search(rf"^{figure} +\d+ +(\S+) ", text, re.M)
+    assert match, text
+    return match[1]
+
+
+def test_only_the_mail_is_needed(tmp_path: Path, build: Path) -> None:
+    """Follow it to the letter, in a clean clone, with a workload of another size than usual."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout, so there is nothing to clone")
+    ours = {**os.environ, "ANONVMA_RUNS": str(tmp_path / "runs")}
+    made = [sys.executable, "-m", "anonvma", "report", "--bytes", "12m", "--repeats", "2"]
+    subprocess.run([*made, "--unit", "80k"], env=ours, check=True, capture_output=True)
+    (latest,) = (tmp_path / "runs").glob("*-small-allocs-mt")
+    sent = [sys.executable, "-m", "anonvma", "publish", str(latest), "--to", "l@example.org"]
+    out = tmp_path / "out"
+    subprocess.run([*sent, "--output", str(out)], env=ours, check=True, capture_output=True)
+    mail = email.message_from_bytes((out / "report.eml").read_bytes(), policy=email.policy.default)
+    body = mail.get_content()  # type: ignore[attr-defined]
+
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("ANONVMA_")}
+    theirs.pop("VIRTUAL_ENV", None)
+    typed = typed_in(body)
+    assert typed.startswith("git checkout ") and "make report" in typed
+    done = subprocess.run(
+        ["sh", "-euc", typed],
+        cwd=clone,
+        env=theirs,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    shutil.rmtree(clone / ".venv", ignore_errors=True)  # pytest keeps the rest for a while
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"^answer +yes$", done.stdout, re.M), done.stdout[-1000:]
+    (again,) = (clone / "data" / "published").glob("*/report.eml")
+    other = email.message_from_bytes(again.read_bytes(), policy=email.policy.default)
+    text = other.get_content()  # type: ignore[attr-defined]
+    assert body.startswith("Yes. ") and text.startswith("Yes. ")
+    # 12 MiB in mappings of 80 KiB, in two tasks.
+    for figure, expected in (
+        ("of these, read and never written", "154.00"),
+        ("zero pages in those", "3,072"),
+    ):
+        assert counted(body, figure) == counted(text, figure) == expected
+
+
+def test_commands_are_whole_for_a_shell() -> None:
+    """No quote is broken where a line is, and papermill knows every parameter."""
+    import papermill
+
+    for name in ("small-allocs-mt", "early-small-allocs-mt-1", "specimens"):
+        commands = repeat.commands([runs.find(name)], analysed=True)
+        lines = list(report.command_lines(commands))
+        assert max(map(len, lines)) <= 80
+        joined = "\n".join(lines).replace("\\\n", " ")
+        assert [shlex.split(line) for line in joined.splitlines()] == list(
+            map(shlex.split, commands)
+        )
+        for words in map(shlex.split, commands):
+            if words[0].endswith("papermill"):
+                known = papermill.inspect_notebook(str(ROOT / words[1]))
+                given = [words[i + 1] for i, word in enumerate(words) if word == "-p"]
+                assert given and set(given) <= set(known)
+
+
+def test_the_pair_is_repeated_by_its_own_command() -> None:
+    opened = runs.find_all("early-small-allocs-mt-*") + runs.find_all("delayed-small-allocs-mt-*")
+    assert repeat.commands(opened) == [
+        "make venv build",
+        "make kernels",
+        ".venv/bin/anonvma pair --boots 3",
+    ]
+
+
+@pytest.mark.parametrize("workload", ["stress-ng --vm 2 -t 5", "sh -c 'echo \"$HOME\" `id`'"])
+def test_any_workload_survives_make_and_the_shell(workload: str, tmp_path: Path) -> None:
+    """`make report ARGS=` takes the words apart twice; a Makefile like ours is the witness."""
+    run = runs.find("small-allocs-mt")
+    manifest = run.manifest.model_copy(update={"parameters": {"workload": workload}})
+    changed = runs.Run(run.path, manifest)
+    command = next(c for c in repeat.commands([changed]) if c.startswith("make report"))
+    (tmp_path / "Makefile").write_text("report:\n\t@printf '%s\\n' $(ARGS)\n")
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["--workload", workload, "--repeats", "5"]
+
+
+def test_versions_name_their_commit() -> None:
+    head = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    commit = repeat.commit_of(runs.version())
+    assert commit is None or head.startswith(commit)
+    assert repeat.commit_of("0.1.0") is None
+    assert repeat.commit_of("0.1.0+g0123456789ab.dirty") == "0123456789ab"

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report: what it says of a run, and how it is set."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anonvma import report, runs
+from anonvma.runs import Run
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return runs.find("small-allocs-mt")
+
+
+@pytest.fixture(scope="module")
+def made() -> Run:
+    return runs.find("specimens")
+
+
+def test_answer_of_the_recorded_run(run: Run) -> None:
+    """800 MiB in units of 40 KiB are 20,480 VMAs of ten pages each."""
+    first, why, cost, traced, other = report.answer(run)
+    assert first.startswith("Yes. After small-allocs-mt on Linux ")
+    assert "20,480 of 20,495 VMAs" in first
+    assert "the same in each of 5 repeats" in first
+    assert "all of them private /dev/zero" in first
+    assert "204,800 pages of the 204,800 they span" in first
+    assert "do_anonymous_page()" in why and "mmap_zero()" in why
+    assert "lock_vma_under_rcu()" in cost
+    assert "204,800 (99.97%) found a bare VMA and left it bare" in traced
+    assert "All of those were taken under their VMA's own lock." in traced
+    assert "204,800 of them make no anon_vma" in other
+
+
+def changed(run: Run, census: pd.DataFrame) -> Any:
+    """The run, as if its census had been another."""
+
+    def table(name: str) -> pd.DataFrame:
+        return census if name == "census" else run.table(name)
+
+    return SimpleNamespace(manifest=run.manifest, table=table, id=run.id)
+
+
+def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
+    census = run.table("census")
+    written = census["class"] == "zero-page"
+    census = census.assign(
+        anon_vma=census["anon_vma"] | written,
+        bare=census["bare"] & ~written,
+        **{"class": census["class"].where(~written)},
+    )
+    said, *_ = report.answer(changed(run, census))
+    assert said.startswith("Not here. After small-allocs-mt")
+    assert "2 are bare: 2 guard." in said
+
+
+def test_repeats_that_disagree_are_shown(run: Run) -> None:
+    census = run.table("census")
+    fewer = census[(census["repeat"] != 2) | (census.groupby("repeat").cumcount() % 2 == 0)]
+    first, *_ = report.answer(changed(run, fewer))
+    assert "and 20,480 in 5 repeats" in first
+
+
+def test_figures_are_those_of_the_tables(run: Run) -> None:
+    figures = report.figures(run).set_index("figure")
+    faults = run.table("perf_stat").query("event == 'page-faults'")["value"].astype(float)
+    assert figures.loc["page faults", "n"] == 5
+    assert figures.loc["page faults", "mean"] == pytest.approx(np.mean(faults))
+    assert figures.loc["page faults", "sd"] == pytest.approx(np.std(faults, ddof=1))
+    # Student's t for four degrees of freedom, from a table.
+    margin = 2.776 * np.std(faults, ddof=1) / 5**0.5
+    assert figures.loc["page faults", "high"] - np.mean(faults) == pytest.approx(margin, rel=1e-3)
+    speed = run.table("throughput").groupby("repeat")["kb_per_s"].sum().mean() / 1024
+    assert figures.loc["throughput", "mean"] == pytest.approx(speed)
+
+
+def test_one_repeat_has_no_interval() -> None:
+    row = report._estimate("x", "", pd.Series([3.0]))
+    assert (row["n"], row["mean"]) == (1, 3.0)
+    assert np.isnan(row["low"]) and np.isnan(row["sd"])  # type: ignore[arg-type]
+    assert report.cell(row["low"]) == "-"
+
+
+def test_text_is_fit_for_a_terminal(run: Run, made: Run) -> None:
+    parts = report.sections(run, made, "A note.")
+    text = report.text(parts, report.title(run))
+    assert text.endswith("\n") and not text.endswith("\n\n")
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.splitlines()[5] == "A note."
+    assert "160 mappings of 78 kinds" in text
+    assert "/dev/zero" in text
+
+
+def test_what_could_not_be_observed_is_said(run: Run) -> None:
+    (part,) = [p for p in report.sections(run) if p.title == "What could not be observed"]
+    assert len(part.paragraphs) == len(run.manifest.unobserved)
+    for lack, said in zip(run.manifest.unobserved, part.paragraphs, strict=True):
+        assert lack.what in said and lack.reason in said and lack.remedy in said
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1234567, "1,234,567"),
+        (np.uint64(1 << 63), "9,223,372,036,854,775,808"),
+        (1234.5, "1,234"),
+        (0.125, "0.12"),
+        (-2.0, "-2.00"),
+        (float("nan"), "-"),
+        (None, "-"),
+        (pd.NA, "-"),
+        (True, "True"),
+        ("a", "a"),
+    ],
+)
+def test_cell(value: object, shown: str) -> None:
+    assert report.cell(value) == shown
+
+
+def test_hostile_words_are_shown_harmlessly() -> None:
+    name = "\x1b[31m<script>\u202e\nX"
+    part = report.Section("T", [name], pd.DataFrame({"comm": [name]}))
+    text = report.text([part], name)
+    assert "\x1b" not in text and "\u202e" not in text
+    assert "\\x1b[31m" in text
+    shown = report.styled(pd.DataFrame({"comm": [name]})).data
+    assert "<script>" not in shown and "&lt;script&gt;" in shown

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""All runs in SQL: against pandas on the same files; and nothing else can be reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from anonvma import places, runs, store
+from anonvma.errors import StoreError
+from anonvma.store import Store
+
+RECORDED = places.recorded()
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Store:
+    return Store([RECORDED])
+
+
+def test_every_run_is_there_and_nothing_else(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED / "specimens", tmp_path / "a" / "cells" / "specimens")
+    for name in ("superseded/x", "failed/x", "work/x", "x.partial", "x.failed"):
+        shutil.copytree(RECORDED / "specimens", tmp_path / "a" / name)
+    (tmp_path / "link").symlink_to(RECORDED)
+    with Store([tmp_path]) as opened:
+        assert opened.runs()["run"].tolist() == ["a/cells/specimens"]
+    with pytest.raises(StoreError, match="no directory of runs"):
+        Store([tmp_path / "none"])
+
+
+def test_views_say_what_pandas_says(recorded: Store) -> None:
+    opened = [runs.Run.open(path.parent) for path in RECORDED.glob("*/manifest.json")]
+    table = recorded.runs().set_index("run")
+    assert set(table.index) == {run.id for run in opened}
+    for name in runs.schemas():
+        having = [run for run in opened if name in run.manifest.tables]
+        rows = recorded.query(f"select run, count(*) as n from {name} group by run")
+        assert dict(zip(rows["run"], rows["n"], strict=True)) == {
+            run.id: run.manifest.tables[name].rows for run in having
+        }
+    for run in opened:
+        if "throughput" not in run.manifest.tables:
+            continue
+        speed = run.table("throughput").groupby("repeat")["kb_per_s"].sum().mean()
+        census = run.table("census")
+        zero = (census["class"] == "zero-page").sum() / census["repeat"].nunique()
+        found = recorded.query("select * from headlines").query("run == @run.id")
+        values = found.set_index("metric")["value"]
+        assert values["vm-scalability.throughput"] == pytest.approx(speed)
+        assert values.get("anonvma.bare.zero-page", 0) == zero
+        faults = run.table("repeats")["minor_faults"].mean()
+        assert values["vm-scalability.time.minor_page_faults"] == pytest.approx(faults)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_csv('/etc/passwd')",
+        "select * from read_text('/etc/passwd')",
+        "select * from '/etc/passwd'",
+        "select * from read_parquet('**')",
+        "select * from glob('/*')",
+        "select * from sys",
+        "copy runs to '/tmp/anonvma-written'",
+        "copy (select 1) to '/tmp/anonvma-written'",
+        "export database '/tmp/anonvma-written'",
+        "attach '/tmp/anonvma-written'",
+        "install httpfs",
+        "load httpfs",
+        "create table x as select 1",
+        "drop view headlines",
+        "set memory_limit = '1TB'",
+        "reset enable_external_access",
+        "pragma enable_external_access",
+        "call pragma_version()",
+        "select 1; copy runs to '/tmp/anonvma-written'",
+        "",
+        ";",
+        "selec 1",
+        "select nothing from runs",
+        "select * from runz",
+    ],
+)
+def test_what_is_no_question_to_the_runs_is_refused(recorded: Store, sql: str) -> None:
+    with pytest.raises(StoreError) as raised:
+        recorded.query(sql)
+    assert "\n" not in str(raised.value) and str(raised.value).endswith(".")
+    assert not Path("/tmp/anonvma-written").exists()
+
+
+def test_hostile_names_are_names(tmp_path: Path) -> None:
+    names = ["a'; drop view headlines; --", "*", "[ab]?{x}", 'quo"te', "new\nline", "café %s"]
+    for name in names:
+        shutil.copytree(RECORDED / "specimens", tmp_path / name)
+    shutil.copytree(RECORDED / "specimens", tmp_path / os.fsdecode(b"\xff\xfe"))
+    with Store([tmp_path]) as opened:
+        found = opened.query("select run, count(*) as n from census group by run")
+        assert set(found["run"]) == set(names)
+        assert len(opened.damaged) == 1 and r"\xff\xfe is not UTF-8" in opened.damaged[0]
+        assert found["n"].nunique() == 1
+    done = subprocess.run(
+        [sys.executable, "-m", "anonvma", "runs", "--in", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == len(names) + 1
+
+
+def test_damaged_runs_are_left_out_and_named(tmp_path: Path) -> None:
+    for name in ("good", "cut", "changed"):
+        shutil.copytree(RECORDED / "specimens", tmp_path / name)
+    (tmp_path / "cut" / "manifest.json").write_text("{")
+    (tmp_path / "changed" / "census.parquet").write_bytes(b"PAR1")
+    with Store([tmp_path]) as opened:
+        assert len(opened.damaged) == 1 and "cut" in opened.damaged[0]
+        assert set(opened.runs()["run"]) == {"good", "changed"}
+        with pytest.raises(StoreError) as raised:
+            opened.query("select count(distinct start) from census")
+        assert "\n" not in str(raised.value) and "changed" in str(raised.value)
+    with Store([tmp_path], check=True) as opened:
+        assert len(opened.damaged) == 2
+        # It is out of the tables, too.
+        assert opened.query("select count(distinct run) as n from census")["n"][0] == 1
+
+
+def test_more_than_memory(recorded: Store) -> None:
+    """Sorting 24 million rows of 16 bytes in 128 MB, with half a gigabyte beside it."""
+    sql = """
+        select count(*) as n, sum(h % 7) as s from (
+            select hash(address, i) as h, i
+            from (select address from fault_events limit 100000), range(240) as r(i)
+            order by h limit 20000000)
+    """
+    with Store([RECORDED], memory="128MB") as small:
+        assert small.query(sql)["n"][0] == 20_000_000
+        with pytest.raises(StoreError, match="needs more memory than it may have"):
+            small.query("select len(list(a.address)) from fault_events a, range(4000)")
+    with pytest.raises(StoreError, match="no amount of memory"):
+        Store([RECORDED], memory="lots")
+
+
+def test_every_view_is_described() -> None:
+    described = store.views().groupby("view")["column"].apply(set)
+    with Store([RECORDED]) as opened:
+        for name, columns in described.items():
+            assert set(opened.query(f"select * from {name} limit 0").columns) == columns
+    assert set(described.index) == {"runs", "headlines", *runs.schemas()}
+
+
+def test_command_line(tmp_path: Path) -> None:
+    def anonvma(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "anonvma", *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    done = anonvma(
+        "query", "--in", RECORDED, "--json", "select regime, count(*) n from runs group by 1"
+    )
+    assert {row["regime"]: row["n"] for row in json.loads(done.stdout)}["early"] >= 7
+    assert anonvma("query", "--in", RECORDED, "drop table runs").returncode == 1
+    listed = json.loads(anonvma("runs", "--in", RECORDED, "--check", "--json").stdout)
+    assert pd.DataFrame(listed)["run"].is_unique
+    assert "headlines" in anonvma("query").stdout
