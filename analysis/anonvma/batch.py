@@ -26,6 +26,7 @@ import dataclasses
 import datetime
 import fcntl
 import json
+import math
 import os
 import shutil
 import signal
@@ -38,7 +39,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from anonvma.cell import CELL, LIFELINE, PLAN, complete
+from anonvma.cell import CELL, LIFELINE, PLAN, STOP, complete, is_locked
 from anonvma.errors import StudyError
 from anonvma.runs import Run
 from anonvma.study import THIS_MACHINE, Cell, Study
@@ -228,6 +229,7 @@ class _Work:
         """Write the plan, and mark what is done: Snakemake is told so, it does not find out."""
         for name in ("work", "cells"):
             (self.directory / name).mkdir(exist_ok=True)
+        (self.directory / "work" / STOP).unlink(missing_ok=True)
         shutil.copyfile(self.study.file, self.directory / "study.yaml")
         self._rename_cells()
         states = status(self.study, self.directory)
@@ -330,24 +332,35 @@ class _Work:
         return [*words, "--scheduler", "greedy", "--quiet", "all"]
 
     def _stop(self, process: subprocess.Popen[bytes], held: int) -> None:
-        """Let nothing new begin; end what runs too if we were interrupted."""
-        # Of the first Snakemake finishes what runs; of the second it cancels a cluster's jobs.
-        asked = signal.SIGINT if self.profile and self.interrupted else signal.SIGTERM
-        process.send_signal(asked)
+        """Let nothing new begin; end what runs too if we were interrupted.
+
+        Snakemake is not asked: its handler of SIGTERM takes a lock that what it interrupts may
+        hold (9.14, scheduling/job_scheduler.py, exit_gracefully), and then it waits for ever.
+        """
+        (self.directory / "work" / STOP).touch()
         if self.interrupted:
             self.tell("stopping", reason="interrupted")
-        deadline = time.monotonic() + _PATIENCE
+            if self.profile:
+                process.send_signal(signal.SIGINT)  # it cancels a cluster's jobs
+        deadline = math.inf
         while process.poll() is None:
             if self.interrupted and held >= 0:
                 os.close(held)
                 held = -1
                 deadline = time.monotonic() + _PATIENCE
-            if self.interrupted and time.monotonic() > deadline:
+            # Nothing that Snakemake knows is needed again; a cluster's jobs it has yet to await.
+            if not self.profile and not self._running():
+                os.killpg(process.pid, signal.SIGKILL)  # with cells that begin, only to see STOP
+            elif time.monotonic() > deadline:
                 process.kill()
             self._listen()
             time.sleep(_POLL)
         if held >= 0:
             os.close(held)
+
+    def _running(self) -> list[str]:
+        """Return the cells that somebody works on; whoever begins later sees `STOP`."""
+        return [name for name in self.left if is_locked(self.directory / "work" / f"{name}.lock")]
 
     def _judge(self, status: int) -> None:
         """Find out what Snakemake or a cell did not say."""

@@ -33,12 +33,14 @@ from anonvma import ending, runs
 from anonvma.errors import AnonvmaError, CellError, RunError, TargetLost, TargetTimeout
 from anonvma.runs import Run
 
-__all__ = ["CELL", "FORMAT", "LIFELINE", "PLAN", "complete", "main"]
+__all__ = ["CELL", "FORMAT", "LIFELINE", "PLAN", "STOP", "complete", "is_locked", "main"]
 
 FORMAT = 1
 PLAN = "cells.json"
 CELL = "cell.json"
 LIFELINE = "lifeline"
+STOP = "stop"
+"""A file in ``work``: while it is there, no cell begins."""
 _FAILURE = "failure.json"
 
 
@@ -240,6 +242,21 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(path: Path) -> bool:
+    """Tell whether somebody holds the lock of a file, which need not exist."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _machine_lock() -> Path:
     """Return the file whose lock gives this machine to one of this user's cells at a time."""
     return Path(tempfile.gettempdir(), f"anonvma-measuring-{os.getuid()}")
@@ -293,7 +310,10 @@ def main(words: list[str]) -> int:
         signal.signal(ended, attempt.interrupt)
     if plan["lifeline"]:
         _watch_lifeline()
-    with _locked(Path("work", f"{name}.lock")):
+    stop = Path("work", STOP)
+    with _locked(Path("work", f"{name}.lock")):  # first: whoever waits for us looks at the lock
+        if stop.exists():
+            return 1
         attempt.event("queued")
         if complete(Path("cells", name), attempt.cell["id"], attempt.cell["key"]):
             attempt.event("kept")
@@ -301,6 +321,8 @@ def main(words: list[str]) -> int:
             return 1
         elif attempt.cell["exclusive"]:
             with _locked(_machine_lock()):
+                if stop.exists():
+                    return 1
                 attempt.run()
         else:
             attempt.run()
