@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from anonvma import perf_data, perf_script
+from anonvma import perf_data, perf_record, perf_script
 from anonvma.inlines import Inlines
 from anonvma.perf_script import Profile
 from anonvma.target import Local
@@ -51,11 +52,23 @@ def record(output: Path, *words: str | Path) -> Path:
     return output
 
 
+def script(recording: Path, fields: Sequence[str]) -> list[str]:
+    """The command that prints a recording."""
+    return ["perf", "script", "--force", "--no-inline", "-i", str(recording), *fields]
+
+
 def read(recording: Path, *, inlines: bool = False) -> Profile:
     """A recording as samples, the way `collect` and `import` read it."""
+    with Local() as here:
+        how = Inlines(here) if inlines else None
+        scratch = recording.with_name("script")
+        return perf_record.read(here, recording, script, scratch, privileged=False, inlines=how)[1]
+
+
+def read_whole(recording: Path, *, inlines: bool = False) -> Profile:
+    """The same from the text about every sample."""
     about = perf_data.read(recording)
-    words = ["perf", "script", "--force", "--no-inline", "-i", recording]
-    words += perf_script.fields(about.has_cpu, about.has_period)
+    words = script(recording, perf_script.fields(about.has_cpu, about.has_period))
     text = subprocess.run(words, capture_output=True, check=True, env=ENVIRONMENT).stdout
     parser = perf_script.Parser(cpu=about.has_cpu, period=about.has_period)
     parser.feed(text)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import platform
 import random
+import re
 import struct
 import subprocess
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import recordings
 
-from anonvma import perf_data
+from anonvma import perf_abridged, perf_data
 from anonvma.errors import ProfileError
 from anonvma.perf_data import Names
 
@@ -61,6 +62,36 @@ def test_names_at_their_time() -> None:
     codes, known = names(np.array([7, 7, 7, 8, 9, 0]), np.array([1, 100, 101, 1, 1, 1]))
     found = [known[code] if code >= 0 else None for code in codes]
     assert found == [b"old", b"old", b"new\n", b"other", None, b"swapper"]
+
+
+def test_times_that_no_clock_shows(good: bytes, write: Written) -> None:
+    """perf gives records that it made up the time -1; anything else as late is damage."""
+    path = write(good)
+    file = perf_data.File(path)
+    assert file.attrs[0].time_place
+    *_, (offset, size) = file.records_of(perf_data.Record.COMM)
+    place = offset + size - file.attrs[0].time_place
+    for time, said in ((2**64 - 1, 0), (7, 7)):
+        changed = bytearray(good)
+        struct.pack_into("<Q", changed, place, time)
+        assert said in {since for _, since, _ in perf_data.read(write(changed)).names.events}
+    struct.pack_into("<Q", changed, place, 1 << 63)
+    assert "a time that no clock shows" in refused(write(bytes(changed)))
+
+
+def test_names_have_their_times_whatever_the_events_are(tmp_path: Path) -> None:
+    """Where a record has its time depends on the event it came with."""
+    events = ["-e", "sched:sched_process_exec", "-e", "page-faults"]
+    path = recordings.record(tmp_path / "perf.data", "-c", "1", *events, "--", "true")
+    assert len({attr.time_place for attr in perf_data.File(path).attrs}) == 2
+    since = [time for _, time, name in perf_data.read(path).names.events if name == b"true"]
+    words = ["perf", "script", "--force", "--ns", "--show-task-events", "-F", "time,comm"]
+    done = subprocess.run(
+        [*words, "-i", path], capture_output=True, check=True, env=recordings.ENVIRONMENT
+    )
+    (line,) = [line for line in done.stdout.splitlines() if b"COMM exec: true" in line]
+    seconds, nanoseconds = re.search(rb"(\d+)\.(\d{9})", line).groups()  # type: ignore[union-attr]
+    assert since == [int(seconds) * 10**9 + int(nanoseconds)]
 
 
 def refused(path: Path, limit: int | None = None) -> str:
@@ -136,6 +167,7 @@ def test_what_is_damaged_anywhere_is_read_or_refused(good: bytes, write: Written
         path.write_bytes(broken)
         try:
             perf_data.read(path)
+            perf_abridged.abridge(perf_data.File(path), path.with_name("part.data"))
         except ProfileError as error:
             assert "\n" not in str(error)
 

@@ -535,15 +535,19 @@ class _Collection:
         what = "where the time goes (perf record)"
         if not self._run_profiled(repeat, "record", tool.record(output, event, settings), what):
             return
-        script = tool.script(output, *perf_script.fields())
-        errors = self._raw(repeat, "script-stderr")
+        file = self._raw(repeat, "perf.data")
         try:
-            parser = perf_record.printed(self.target, script, errors, privileged=True)
-            file = self._raw(repeat, "perf.data")
             self.target.pull(output, file)
             perf_data.blank_host_name(file)
-            recording, inlines = perf_data.read(file), Inlines(self.target)
-            found = perf_record.finish(parser, recording, None if inlines.reason else inlines)
+            inlines = Inlines(self.target)
+            recording, found = perf_record.read(
+                self.target,
+                file,
+                lambda path, fields: tool.script(self.target.push(path), *fields),
+                self._raw(repeat, "script"),
+                privileged=True,
+                inlines=None if inlines.reason else inlines,
+            )
         except ProfileError as error:
             self._lacks(what, str(error).rstrip("."), "raw/*/perf.data, if it is there")
             return

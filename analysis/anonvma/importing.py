@@ -138,14 +138,8 @@ class _Import:
     # ---- the kinds ----
 
     def _recording(self, path: Path) -> Profile:
-        recording = perf_data.read(path, self._limit)
-        if recording.arch is not None and recording.arch != platform.machine():
-            raise ProfileError(
-                f"{path} was recorded on {recording.arch}, and this machine is "
-                f"{platform.machine()}: run 'perf script' on a machine of that kind, and import "
-                "its text."
-            )
-        found = self._script(path, recording)
+        self._check_architecture(path, perf_data.read(path, self._limit))
+        recording, found = self._script(path)
         self.facts |= {
             "kernel_release": recording.release,
             "architecture": recording.arch,
@@ -158,7 +152,15 @@ class _Import:
             self._without_stacks()
         return found
 
-    def _script(self, path: Path, recording: Recording) -> Profile:
+    def _check_architecture(self, path: Path, recording: Recording) -> None:
+        if recording.arch is not None and recording.arch != platform.machine():
+            raise ProfileError(
+                f"{path} was recorded on {recording.arch}, and this machine is "
+                f"{platform.machine()}: run 'perf script' on a machine of that kind, and import "
+                "its text."
+            )
+
+    def _script(self, path: Path) -> tuple[Recording, Profile]:
         """Have perf print a recording, which it is to read and nothing else."""
         with Local() as here:
             tool = perf.find(here)
@@ -169,32 +171,19 @@ class _Import:
                 )
             self.facts["perf_version"] = tool.version
             alone = ["env", "-i", "PERF_CONFIG=/dev/null", "LANGUAGE=C", f"HOME={_NOWHERE}"]
-            words = [
-                *_limits(here),
-                *alone,
-                f"PATH={_NOWHERE}",
-                tool.path,
-                *("--buildid-dir", _NOWHERE),
-                *("script", "--force", "--no-inline", "-i", str(path.absolute())),
-                *perf_script.fields(recording.has_cpu, recording.has_period),
-            ]
-            parser = Parser(cpu=recording.has_cpu, period=recording.has_period)
-            errors = self._writer.path / "said"
+            words = [*_limits(here), *alone, f"PATH={_NOWHERE}", tool.path]
+            words += ["--buildid-dir", _NOWHERE, "script", "--force", "--no-inline", "-i"]
             try:
-                perf_record.printed(
-                    here, words, errors, privileged=False, parser=parser, limit=self._limit
+                return perf_record.read(
+                    here,
+                    path,
+                    lambda recording, fields: [*words, str(recording.absolute()), *fields],
+                    self._writer.path / "script",
+                    privileged=False,
+                    limit=self._limit,
                 )
-                found = perf_record.finish(parser, recording)
             except (ProfileError, TargetError) as error:
                 raise ProfileError(f"{path} cannot be read: {error}") from None
-            finally:
-                errors.unlink(missing_ok=True)
-        if not recording.has_period:
-            periods = dict(zip(recording.events, recording.periods, strict=False))
-            found.samples["period"] = (
-                found.samples["event"].map(periods).astype("Int64").fillna(1).astype("int64")
-            )
-        return found
 
     def _text(self, path: Path) -> Profile:
         try:

@@ -1,59 +1,102 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From a recording to its samples: ``perf script`` on the machine that has it, read as it prints.
+"""From a recording to its samples: ``perf script`` on the machine that made it, read as it prints.
 
 Symbols are resolved where the recording was made, for that is where the kernel's symbols and the
-programs are; what comes back needs neither any more.
+programs are; what comes back needs neither any more. perf is given as little of the recording as
+will do, see `anonvma.perf_abridged`.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from anonvma import perf_script
+from anonvma import perf_abridged, perf_data, perf_script
 from anonvma.errors import ProfileError
 from anonvma.perf_data import Recording
-from anonvma.perf_script import Parser, Profile
+from anonvma.perf_script import Inline, Parser, Profile
 from anonvma.target import Target
 
-__all__ = ["finish", "printed"]
+__all__ = ["Script", "read"]
 
 _PIECE = 1 << 20
 
 
-def printed(
+Script = Callable[[Path, Sequence[str]], list[str]]
+"""Given a recording and more words, returns the command that prints it."""
+
+
+def read(
     target: Target,
-    words: list[str],
-    errors: Path,
+    path: Path,
+    script: Script,
+    scratch: Path,
     *,
     privileged: bool,
-    parser: Parser | None = None,
+    inlines: Inline | None = None,
     limit: int | None = None,
-) -> Parser:
-    """Run ``perf script`` on a target and take in what it prints, while it prints.
+) -> tuple[Recording, Profile]:
+    """Return what a recording is, and its samples.
 
     Parameters
     ----------
     target : Target
-    words : list of str
-        The command; see `anonvma.perf.Perf.script`.
-    errors : path
-        Where its standard error is kept.
+        Where perf is run.
+    path : path
+        The recording, on this machine.
+    script : callable
+        Given a recording on this machine and more words, returns the command that has
+        ``perf script`` print it on the target; see `anonvma.perf.Perf.script`.
+    scratch : path
+        Where to write what is wanted for the moment only; its name gets endings.
     privileged : bool
-        Whether to run it privileged.
-    parser : Parser, optional
-        What takes it in.
+        Whether to run perf privileged.
+    inlines : callable, optional
+        See `anonvma.perf_script.Parser.finish`.
     limit : int, optional
-        Bytes of text that are taken at most.
+        Bytes that the recording, and the text about it, may have.
 
     Raises
     ------
     ProfileError
-        It failed, or printed something else or too much.
+        The recording is none, or damaged; perf failed, or printed something else or too much.
     """
-    parser = parser or Parser()
+    file = perf_data.File(path, limit)
+    recording = file.recording()
+
+    def printed(what: Path) -> Parser:
+        fields = perf_script.fields(recording.has_cpu, recording.has_period)
+        parser = Parser(cpu=recording.has_cpu, period=recording.has_period)
+        errors = scratch.with_name(f"{scratch.name}.stderr")
+        try:
+            _print(target, script(what, fields), errors, parser, privileged, limit)
+        finally:
+            errors.unlink(missing_ok=True)
+        return parser
+
+    part = scratch.with_name(f"{scratch.name}.data")
+    try:
+        abridged = perf_abridged.abridge(file, part)
+        if abridged:
+            found = abridged.whole(printed(part).printed(), recording.names, inlines)
+            if found:
+                return recording, found
+    finally:
+        part.unlink(missing_ok=True)
+    return recording, _whole(printed(path), recording, inlines)
+
+
+def _print(
+    target: Target,
+    words: list[str],
+    errors: Path,
+    parser: Parser,
+    privileged: bool,
+    limit: int | None,
+) -> None:
+    """Run ``perf script`` and take in what it prints, while it prints."""
     with (
         errors.open("wb") as said,
         target.start(words, privileged=privileged, stdout=subprocess.PIPE, stderr=said) as process,
@@ -71,7 +114,6 @@ def printed(
         lines = errors.read_bytes().decode(errors="backslashreplace").strip().splitlines()
         last = f": {lines[-1][:200]}" if lines else ""
         raise ProfileError(f"perf script {how}{last.rstrip('.')}.")
-    return parser
 
 
 def _piece(stream: IO[bytes]) -> bytes:
@@ -80,23 +122,24 @@ def _piece(stream: IO[bytes]) -> bytes:
     return read1(_PIECE)
 
 
-def finish(
-    parser: Parser,
-    recording: Recording,
-    inlines: Callable[[list[tuple[bytes, bytes, int]]], list[list[bytes]]] | None = None,
-) -> Profile:
-    """Return the samples of a recording whose text was taken in, with the names it holds itself.
+def _whole(parser: Parser, recording: Recording, inlines: Inline | None) -> Profile:
+    """Return the samples of a recording that was printed as a whole.
 
     Raises
     ------
     ProfileError
-        When the text has more samples than the recording, or hardly any: a symbol or a path in it
-        then passed for text of perf's own.
+        When the text has more samples than the recording, or fewer: a symbol or a path in it then
+        passed for text of perf's own.
     """
     profile = parser.finish(comms=recording.names, inlines=inlines)
     if recording.samples >= 0 and len(profile.samples) != recording.samples:
         raise ProfileError(
             f"perf script printed {len(profile.samples):,} samples of the {recording.samples:,} "
             "recorded: a symbol or a path in this recording passes for text of perf's own."
+        )
+    if not recording.has_period:
+        periods = dict(zip(recording.events, recording.periods, strict=False))
+        profile.samples["period"] = (
+            profile.samples["event"].map(periods).astype("Int64").fillna(1).astype("int64")
         )
     return profile

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,20 @@ import pyarrow as pa
 from anonvma.errors import ProfileError
 from anonvma.runs import field
 
-__all__ = ["FRAMES", "SAMPLES", "STACKS", "Parser", "Profile", "fields", "read"]
+__all__ = [
+    "FRAMES",
+    "SAMPLES",
+    "STACKS",
+    "Columns",
+    "Comms",
+    "Frames",
+    "Inline",
+    "Parser",
+    "Printed",
+    "Profile",
+    "fields",
+    "read",
+]
 
 
 def fields(cpu: bool = True, period: bool = True) -> tuple[str, ...]:
@@ -135,6 +148,10 @@ class Profile:
             ids,
             frames.sort_values("frame").reset_index(drop=True),
         )
+
+
+Comms = Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[npt.NDArray[Any], list[bytes]]]
+Inline = Callable[[list[tuple[bytes, bytes, int]]], list[list[bytes]]]
 
 
 class Parser:
@@ -340,12 +357,35 @@ class Parser:
 
     # ---- columns out ----
 
-    def finish(
-        self,
-        comms: Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[Any, list[bytes]]]
-        | None = None,
-        inlines: Callable[[list[tuple[bytes, bytes, int]]], list[list[bytes]]] | None = None,
-    ) -> Profile:
+    def printed(self) -> Printed:
+        """Return the samples as they stand in the text, once all of it was fed.
+
+        Raises
+        ------
+        ProfileError
+            When there was text but no sample in it.
+        """
+        self._advance()
+        rest, self._rest = self._rest.rstrip(b"\n"), b""
+        if rest:
+            self._take(rest)
+        if not self._numbers:
+            raise ProfileError("there is no sample in the text of perf script.")
+        pid, tid, cpu, time, period = np.hstack(self._numbers)
+        # Text that turned out to be irregular has left stacks that no sample has.
+        used, stack = np.unique(np.concatenate(self._ids), return_inverse=True)
+        every = list(self._stacks)
+        comms = np.concatenate(self._comms) if self._theirs else np.full(len(tid), -1, np.int32)
+        return Printed(
+            Columns(time, cpu, pid, tid, period, np.concatenate(self._events), stack),
+            [name.rstrip(b":") for name in self._event_names],
+            comms,
+            list(self._comm_names),
+            [every[number] for number in used.tolist()],
+            list(self.lines),
+        )
+
+    def finish(self, comms: Comms | None = None, inlines: Inline | None = None) -> Profile:
         """Return the samples, once all text was fed.
 
         Parameters
@@ -362,61 +402,110 @@ class Parser:
         ProfileError
             When there was text but no sample in it.
         """
-        self._advance()
-        rest, self._rest = self._rest.rstrip(b"\n"), b""
-        if rest:
-            self._take(rest)
-        if not self._numbers:
-            raise ProfileError("there is no sample in the text of perf script.")
-        pid, tid, cpu, time, period = np.hstack(self._numbers)
-        order = np.argsort(time, kind="stable")
-        # Text that turned out to be irregular has left stacks that no sample has.
-        used, stack = np.unique(np.concatenate(self._ids), return_inverse=True)
+        found = self.printed()
+        codes, names = found.comms, found.comm_names
         if comms:
-            codes, names = comms(tid, time)
-        elif self._theirs:
-            codes, names = np.concatenate(self._comms), list(self._comm_names)
-        else:
-            codes, names = np.full(len(tid), -1, np.int32), []
-        columns = {
-            "time_ns": (time - time.min())[order],
-            "cpu": pd.array(cpu[order].astype(np.int32), dtype="Int32"),
-            "pid": pid[order].astype(np.int32),
-            "tid": tid[order].astype(np.int32),
-            "comm": _categories(codes[order], names),
-            "event": _categories(
-                np.concatenate(self._events)[order],
-                [name.rstrip(b":") for name in self._event_names],
-            ),
-            "period": period[order],
-            "stack": stack[order].astype(np.uint32),
-        }
-        samples = pd.DataFrame(columns, columns=SAMPLES.names, copy=False)
-        samples.loc[samples["cpu"] < 0, "cpu"] = pd.NA
-        return Profile(samples, *self._frames(used, inlines))
+            codes, names = comms(found.columns.tid, found.columns.time)
+        flat = np.fromiter(chain(*found.stacks), np.int64)
+        lines, frames = np.unique(flat, return_inverse=True)
+        named = Frames.named([found.lines[line] for line in lines.tolist()], inlines)
+        lengths = np.fromiter(map(len, found.stacks), np.int64, len(found.stacks))
+        return Profile(
+            found.columns.table(found.event_names, codes, names), *named.stacks(frames, lengths)
+        )
 
-    def _frames(
-        self,
-        used: npt.NDArray[np.uint32],
-        inlines: Callable[[list[tuple[bytes, bytes, int]]], list[list[bytes]]] | None,
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], pd.DataFrame]:
-        """Name the frames of the stacks used: lines that differ in the address alone are one."""
-        every = list(self._stacks)
-        stacks = [every[number] for number in used.tolist()]
-        texts = list(self.lines)
-        places = {line: place for place, line in enumerate(dict.fromkeys(chain(*stacks)))}
-        parts = [_frame(texts[line]) for line in places]
+
+class Columns(NamedTuple):
+    """Samples in whatever order, an array of int64 for each: see `SAMPLES`.
+
+    Attributes
+    ----------
+    time, cpu, pid, tid, period, stack : array
+        The time since the machine was booted; -1 for a processor that is not known.
+    event : array
+        Codes.
+    """
+
+    time: npt.NDArray[np.int64]
+    cpu: npt.NDArray[np.int64]
+    pid: npt.NDArray[np.int64]
+    tid: npt.NDArray[np.int64]
+    period: npt.NDArray[np.int64]
+    event: npt.NDArray[Any]
+    stack: npt.NDArray[np.int64]
+
+    def table(
+        self, events: list[bytes], comms: npt.NDArray[Any], names: list[bytes]
+    ) -> pd.DataFrame:
+        """Return the table ``samples``, given what the codes of events and of names stand for."""
+        order = np.argsort(self.time, kind="stable")
+        cpu = self.cpu[order].astype(np.int32)
+        columns = {
+            "time_ns": (self.time - self.time.min())[order],
+            "cpu": pd.arrays.IntegerArray(cpu, cpu < 0),
+            "pid": self.pid[order].astype(np.int32),
+            "tid": self.tid[order].astype(np.int32),
+            "comm": _categories(comms[order], names),
+            "event": _categories(self.event[order], events),
+            "period": self.period[order],
+            "stack": self.stack[order].astype(np.uint32),
+        }
+        return pd.DataFrame(columns, columns=SAMPLES.names, copy=False)
+
+
+class Printed(NamedTuple):
+    """What text of ``perf script`` says, before anything is made of it.
+
+    Attributes
+    ----------
+    columns : Columns
+        Samples in the order of the text.
+    event_names : list of bytes
+        What the codes of events stand for.
+    comms, comm_names : array, list of bytes
+        Codes of the names of threads, -1 where the text has none, and what they stand for.
+    stacks : list of tuple of int
+        Numbers of lines, the innermost first.
+    lines : list of bytes
+        The lines about frames.
+    """
+
+    columns: Columns
+    event_names: list[bytes]
+    comms: npt.NDArray[np.int32]
+    comm_names: list[bytes]
+    stacks: list[tuple[int, ...]]
+    lines: list[bytes]
+
+
+class Frames(NamedTuple):
+    """What lines about frames say: each is a frame, or several where functions were inlined.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Columns as in `FRAMES`.
+    first, ids : array of int64, array of uint32
+        Line `i` is the frames ``ids[first[i]:first[i + 1]]``, the innermost first.
+    """
+
+    table: pd.DataFrame
+    first: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.uint32]
+
+    @classmethod
+    def named(cls, lines: list[bytes], inlines: Inline | None) -> Frames:
+        """Name the frames: lines that differ in the address alone are one."""
+        parts = [_frame(line) for line in lines]
         within = inlines(parts) if inlines else [[] for _ in parts]
         known: dict[tuple[bytes, bytes, bool, bool], int] = {}
-        of_line = []
+        ids, first = [], [0]
         for (symbol, file, address), inner in zip(parts, within, strict=True):
             kernel = _is_kernel(address, file)
             keys = [(name, file, kernel, True) for name in inner]
             keys.append((symbol, b"" if file == b"inlined" else file, kernel, file == b"inlined"))
-            of_line.append([known.setdefault(key, len(known)) for key in keys])
-        lists = [[each for line in lines for each in of_line[places[line]]] for lines in stacks]
-        offsets = np.concatenate(([0], np.cumsum([len(each) for each in lists]))).astype(np.int64)
-        ids = np.fromiter((each for one in lists for each in one), np.uint32, int(offsets[-1]))
+            ids += [known.setdefault(key, len(known)) for key in keys]
+            first.append(len(ids))
         frames = pd.DataFrame(
             {
                 "frame": np.arange(len(known), dtype=np.uint32),
@@ -427,7 +516,25 @@ class Parser:
             },
             columns=FRAMES.names,
         )
-        return offsets, ids, frames
+        return cls(frames, np.array(first, np.int64), np.array(ids, np.uint32))
+
+    def stacks(
+        self, lines: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], pd.DataFrame]:
+        """Return offsets, frames and table of a `Profile`.
+
+        Parameters
+        ----------
+        lines : array
+            The lines of all stacks, one stack after the other.
+        lengths : array
+            How many each stack has.
+        """
+        each = np.diff(self.first)[lines]
+        ends = np.concatenate(([0], np.cumsum(each)))
+        within = np.arange(ends[-1]) - np.repeat(ends[:-1], each)
+        offsets = ends[np.concatenate(([0], np.cumsum(lengths)))]
+        return offsets, self.ids[np.repeat(self.first[lines], each) + within], self.table
 
 
 def read(
