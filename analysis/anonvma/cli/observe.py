@@ -264,7 +264,10 @@ def _trace(
             _pass_on(done)
         if command and done.returncode:
             click.echo(done.stderr, err=True, nl=False)
-            click.echo(f"anonvma: {command[0]} ended with exit status {done.returncode}.", err=True)
+            ended = f"{command[0]} ended with exit status {done.returncode}"
+            if done.returncode in (126, 127):  # as a shell says it
+                raise ProbeError(f"{ended}, as what cannot be run does.", done.returncode)
+            click.echo(f"anonvma: {ended}.", err=True)
         with tempfile.TemporaryDirectory() as directory:
             local = Path(directory) / "traced"
             there.pull(output, local)
