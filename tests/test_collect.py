@@ -542,12 +542,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 # ---- cut short ----
 
 CUT = """
-import os, sys, threading
+import os, signal, sys, threading
 from anonvma.collect import collect
 from anonvma.target import Local
 from anonvma.workload import Workload
 
 out, workload, step, delay, number = sys.argv[1:]
+if signal.getsignal(int(number)) is signal.SIG_IGN:  # nohup started the tests
+    usual = {signal.SIGINT: signal.default_int_handler}
+    signal.signal(int(number), usual.get(int(number), signal.SIG_DFL))
 
 def progress(done, total, text):
     if done == int(step):

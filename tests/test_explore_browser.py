@@ -350,6 +350,40 @@ def live(page: Page) -> None:
     time.sleep(2)  # four censuses' time; nothing may come
     assert page.view().text == before
     page.picture("11-stopped")
+    trace(page)
+
+
+# Maps a MiB, reads it and gives it back, until it is killed.
+FAULTING = """
+import mmap, time
+while True:
+    with mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        for page in range(0, 1 << 20, mmap.PAGESIZE):
+            area[page]
+        time.sleep(0.02)
+"""
+
+
+def trace(page: Page) -> None:
+    """The faults of a process of the live machine, from the browser."""
+    with subprocess.Popen([sys.executable, "-c", FAULTING]) as process:
+        try:
+            page.open_tab("Live")
+            page.press("start")
+            page.press("clear")
+            page.choose("process", f"{process.pid} ")
+            page.until_said(r"of one process")
+            page.open_tab("Faults")
+            page.until_shown(r"press 'Trace its faults'")
+            page.write("trace-seconds", "1")
+            page.press("trace")
+            page.until_shown(r"traced page faults")
+            page.picture("12-traced")
+            page.open_tab("Call paths")
+            page.until_shown(r"[Ff]ault")
+        finally:
+            process.kill()
+    page.press("clear")
 
 
 def by_keyboard(page: Page) -> None:
@@ -366,7 +400,7 @@ def by_keyboard(page: Page) -> None:
         page.browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     page.browser.switch_to.active_element.send_keys(Keys.ENTER)
     page.until("another view is open", lambda: page.tab() != "VMAs")
-    page.picture("12-by-keyboard")
+    page.picture("13-by-keyboard")
 
 
 def kernel_of(lab: Lab) -> tuple[int, str]:

@@ -185,37 +185,46 @@ class _Spaces(NamedTuple):
 
 def _spaces(file: File, samples: Samples) -> _Spaces | None:
     """Number what was mapped when; None if the order of records does not tell."""
-    pids, times, kernel = [], [], []
-    begun = file.heads.offset[samples.record[0]]
+    found = _changes(file, int(file.heads.offset[samples.record[0]]))
+    if found is None:
+        return None
+    kernel = np.array([time for pid, time in found if pid == _IN_KERNEL], np.int64)
+    own = np.array([each for each in found if each[0] != _IN_KERNEL], np.int64).reshape(-1, 2)
+    # One number for a process and a time, which counts up with the time.
+    pid, _ = pd.factorize(np.concatenate([samples.pid, own[:, 0]]))
+    time = np.concatenate([samples.time, own[:, 1]])
+    steps = 2 * len(own) + 1
+    moment = pid * steps + _rank(np.sort(own[:, 1]), time)
+    count = len(samples.pid)
+    user = pid[:count] * steps + _rank(np.sort(moment[count:]), moment[:count])
+    return _Spaces(user, _rank(np.sort(kernel), samples.time))
+
+
+_IN_KERNEL = -1
+
+
+def _changes(file: File, begun: int) -> list[tuple[int, int]] | None:
+    """Return pid and time of all that changed what is mapped; None if that cannot be told.
+
+    What has no time perf made up before the first sample, which is at byte `begun`.
+    """
+    found = []
     for offset, size in file.records_of(*_MAPS, *_KERNEL_MAPS):
-        if size < 24:
+        time = file.time_of(offset, size)
+        if size < 24 or (not time and offset > begun):
             return None
         kind, misc, _, pid, other, tid = struct.unpack_from("<IHHiii", file.data, offset)
-        time = file.time_of(offset, size)
-        if not time and offset > begun:
-            return None
-        of_kernel = kind in _KERNEL_MAPS or pid == -1 or misc & _CPUMODE == _KERNEL_MODE
-        if kind in (Record.MMAP, Record.MMAP2) or kind in _KERNEL_MAPS:
-            changes = True
-        elif kind == Record.FORK:
-            changes = pid != other
-        else:
-            changes = bool(misc & _EXEC) if kind == Record.COMM else pid == tid
-        if not time or not changes:
+        if kind in _KERNEL_MAPS:
+            pid = _IN_KERNEL
+        elif kind in (Record.MMAP, Record.MMAP2):
+            pid = _IN_KERNEL if misc & _CPUMODE == _KERNEL_MODE else pid
+        elif kind == Record.FORK and pid == other:
+            continue  # a thread, with its parent's maps
+        elif (kind == Record.EXIT and pid != tid) or (kind == Record.COMM and not misc & _EXEC):
             continue
-        if of_kernel and kind not in (Record.FORK, Record.EXIT, Record.COMM):
-            kernel.append(time)
-        else:
-            pids.append(pid)
-            times.append(time)
-    of_kernel_maps = _rank(np.sort(np.array(kernel, np.int64)), samples.time)
-    pid, _ = pd.factorize(np.concatenate([samples.pid, np.array(pids, np.int64)]))
-    when = np.array(times, np.int64)
-    ranks = _rank(np.sort(when), np.concatenate([samples.time, when]))
-    both = pid * (2 * len(when) + 1) + ranks
-    own, others = both[: len(samples.pid)], both[len(samples.pid) :]
-    user = pid[: len(own)] * (2 * len(when) + 1) + _rank(np.sort(others), own)
-    return _Spaces(user, of_kernel_maps)
+        if time:
+            found.append((pid, time))
+    return found
 
 
 def _rank(among: _Ints, values: _Ints) -> _Ints:
