@@ -282,12 +282,12 @@ def test_what_share_of_the_time_went_to_faults_on_bare_vmas() -> None:
     assert table.loc["bare", "of_faults"] > 90
     assert set(table["basis"]) == {"time"} and set(table["n"]) == {2}
     # Here the tracer has no times.
-    live = perf_profile.by_vma_class(runs.find("profile-small-allocs-mt"))
+    live = perf_profile.by_vma_class(runs.find("small-allocs-mt"))
     assert set(live["basis"]) == {"number"}
 
 
 def test_profiles_survive_the_run_directory() -> None:
-    run = runs.find("profile-small-allocs-mt")
+    run = runs.find("small-allocs-mt")
     for profile in perf_profile.of_run(run).values():
         again = Profile.of_tables(**profile.tables())
         pd.testing.assert_frame_equal(again.samples, profile.samples)

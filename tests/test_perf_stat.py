@@ -117,12 +117,12 @@ def test_rows_that_cannot_be_say_why(imported: Imported) -> None:
     assert rate["lacking"] == "branch-misses" and "never came to count" in rate["reason"]
     assert rate["formula"] == "100 * branch-misses / branches"
     assert "perf-stat.overall.cpi" not in table.index
-    here = perf_stat.absent(runs.find("profile-small-allocs-mt")).set_index("metric")
+    here = perf_stat.absent(runs.find("small-allocs-mt")).set_index("metric")
     assert "does not offer" in here.loc["perf-stat.overall.ipc", "reason"]
 
 
 def test_intervals_of_a_recorded_run() -> None:
-    run = runs.find("profile-small-allocs-mt")
+    run = runs.find("small-allocs-mt")
     table = perf_stat.intervals(run)
     faults = table[table["event"] == "page-faults"].groupby("repeat")["value"].sum()
     totals = run.table("perf_stat").set_index(["event", "repeat"])["value"]["page-faults"]

@@ -61,6 +61,7 @@ footer { margin-top: 2rem; border-top: 1px solid var(--line); color: var(--faint
   pre { white-space: pre-wrap; }
   table { font-size: 7.5pt; }
   th, td { white-space: normal; padding: .1rem .3rem; }
+  .anonvma-flame { display: none; }
 }
 """
 
