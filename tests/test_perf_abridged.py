@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import recordings
 
-from anonvma import perf_abridged, perf_data, perf_samples
+from anonvma import perf_abridged, perf_data, perf_samples, perf_script
 from anonvma.perf_abridged import Abridged
-from anonvma.perf_script import Parser, Profile
+from anonvma.perf_script import Parser, Printed, Profile
 
 LONG = f"{sys.executable} -c 'for i in range(600000): str(i).encode()'"
 BUSY = ["sh", "-c", f"for i in 1 2 3 4 5; do sort /etc/passwd; {LONG}; done"]
@@ -39,15 +39,17 @@ def abridged(recording: Path) -> Abridged | None:
     return perf_abridged.abridge(perf_data.File(recording), recording.with_name("part.data"))
 
 
-def printed(part: Path) -> Parser:
+Change = Callable[[list[bytes]], list[bytes]]
+
+
+def printed(part: Path, change: Change = lambda blocks: blocks) -> Printed:
+    """What perf says of a part, with a change to its samples."""
     about = perf_data.read(part)
-    fields = recordings.perf_script.fields(about.has_cpu, about.has_period)
-    text = subprocess.run(
-        recordings.script(part, fields), capture_output=True, check=True, env=recordings.ENVIRONMENT
-    ).stdout
+    words = recordings.script(part, perf_script.fields(about.has_cpu, about.has_period))
+    text = subprocess.run(words, capture_output=True, check=True, env=recordings.ENVIRONMENT).stdout
     parser = Parser(cpu=about.has_cpu, period=about.has_period)
-    parser.feed(text)
-    return parser
+    parser.feed(b"\n\n".join(change(text.rstrip(b"\n").split(b"\n\n"))))
+    return parser.printed()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_maps_that_change_are_what_tells_them_apart(
     monkeypatch.setattr(perf_abridged, "_spaces", blind)
     part = abridged(changing)
     assert part
-    found = part.whole(printed(changing.with_name("part.data")).printed())
+    found = part.whole(printed(changing.with_name("part.data")))
     assert found is None or not {"first", "second"} <= set(found.frames["symbol"])
 
 
@@ -157,9 +159,6 @@ def test_where_perf_does_more_it_prints_all(how: str, tmp_path: Path) -> None:
     )
     assert abridged(recording) is None and not (tmp_path / "part.data").exists()
     assert rows(recordings.read(recording)) == rows(recordings.read_whole(recording))
-
-
-Change = Callable[[list[bytes]], list[bytes]]
 
 
 @pytest.mark.parametrize(
@@ -176,12 +175,5 @@ def test_what_was_not_asked_for_is_not_taken(change: Change, tmp_path: Path) -> 
     recording = recordings.record(tmp_path / "perf.data", *how, "--", *BUSY)
     part = abridged(recording)
     assert part
-    about = perf_data.read(tmp_path / "part.data")
-    fields = recordings.perf_script.fields(about.has_cpu, about.has_period)
-    words = recordings.script(tmp_path / "part.data", fields)
-    text = subprocess.run(words, capture_output=True, check=True, env=recordings.ENVIRONMENT).stdout
-    for changes in (lambda blocks: blocks, change):
-        parser = Parser(cpu=about.has_cpu, period=about.has_period)
-        parser.feed(b"\n\n".join(changes(text.rstrip(b"\n").split(b"\n\n"))))
-        found = part.whole(parser.printed())
-        assert (found is None) == (changes is change)
+    assert part.whole(printed(tmp_path / "part.data")) is not None
+    assert part.whole(printed(tmp_path / "part.data", change)) is None
