@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -177,3 +178,22 @@ def test_what_was_not_asked_for_is_not_taken(change: Change, tmp_path: Path) -> 
     assert part
     assert part.whole(printed(tmp_path / "part.data")) is not None
     assert part.whole(printed(tmp_path / "part.data", change)) is None
+
+
+def test_a_chain_that_ends_in_what_is_no_mark(tmp_path: Path) -> None:
+    """As a walk along frame pointers does that leaves the stack: perf drops such a chain."""
+    how = ["-g", "-F", "2999", "-e", "cpu-clock"]
+    recording = recordings.record(tmp_path / "perf.data", *how, "--", *BUSY)
+    file = perf_data.File(recording)
+    samples = perf_samples.read(file)
+    assert samples
+    content = bytearray(recording.read_bytes())
+    for number in np.flatnonzero(samples.length > 3)[::7].tolist():
+        last = int(samples.begin[number] + samples.length[number] - 1)
+        struct.pack_into("<q", content, file.records[0] + 8 * last, -1)
+    recording.write_bytes(content)
+    part = abridged(recording)
+    assert part
+    found = part.whole(printed(tmp_path / "part.data"))
+    assert found and (np.diff(found.offsets) == 0).sum() == 1
+    assert rows(recordings.read(recording)) == rows(recordings.read_whole(recording))

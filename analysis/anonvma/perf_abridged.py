@@ -162,8 +162,6 @@ def abridge(file: File, output: Path) -> Abridged | None:
     stack = _stacks(file, samples, spaces)
     first = _firsts(stack)
     lengths, address = _addresses(file, samples, spaces, first)
-    if address is None:
-        return None
     kept = np.zeros(len(stack), bool)
     kept[first[np.repeat(np.arange(len(first)), lengths)[_firsts(address)]]] = True
     kept[np.unique(samples.event, return_index=True)[1]] = True  # perf names the events, too
@@ -253,10 +251,8 @@ def _modes(samples: Samples) -> _Ints:
     return (samples.misc & _CPUMODE) + _BARE * samples.bare
 
 
-def _addresses(
-    file: File, samples: Samples, spaces: _Spaces, first: _Ints
-) -> tuple[_Ints, _Ints | None]:
-    """Return how many addresses each stack has, and their numbers; None if a mode is unknown.
+def _addresses(file: File, samples: Samples, spaces: _Spaces, first: _Ints) -> tuple[_Ints, _Ints]:
+    """Return how many addresses each stack has, and their numbers.
 
     Parameters
     ----------
@@ -268,15 +264,17 @@ def _addresses(
     words = file.words[_ranges(samples.begin[first], length)].view(np.int64)
     stack = np.repeat(np.arange(len(first)), length)
     marks = (words < 0) & (words >= _CONTEXT_MAX)
-    if not np.isin(words[marks], _CONTEXTS).all():
-        return length, None
+    # A frame pointer that was none may have led to what passes for a mark and is none. perf drops
+    # such a chain (tools/perf/util/machine.c, add_callchain_ip).
+    dropped = np.zeros(len(first), bool)
+    dropped[stack[marks][~np.isin(words[marks], _CONTEXTS)]] = True
     # The mode is what the last mark before says, in the same chain, else the sample's own.
     last = np.maximum.accumulate(np.where(marks, np.arange(len(words)), -1))
     marked = last >= (np.cumsum(length) - length)[stack]
     mode = np.where(marked, words[last], _modes(samples)[first][stack])
     user = np.where(mode == _KERNEL, -1, spaces.user[first][stack])
     kernel = np.where(mode == _USER, -1, spaces.kernel[first][stack])
-    chosen = ~marks
+    chosen = ~marks & ~dropped[stack]
     columns = (column[chosen] for column in (words, mode, user, kernel))
     return np.bincount(stack[chosen], minlength=len(first)), _number(*columns)
 
