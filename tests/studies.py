@@ -88,7 +88,7 @@ def run(
         text=True,
         env=environment(study.parent),
         cwd=cwd or study.parent,
-        timeout=1500,  # a machine may be slow: 18 boots took from 170 to 400 s
+        timeout=1500,  # a machine may be slow: 18 boots took from 170 to over 300 s
     )
 
 
