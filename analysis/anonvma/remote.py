@@ -14,16 +14,16 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from anonvma.errors import TargetError
 from anonvma.link import AS_ROOT, AS_USER, Link, RemoteProcess
-from anonvma.target import Stream
+from anonvma.target import Stream, Target
 
 __all__ = ["Remote", "error_of", "printable"]
 
 
-class Remote(ABC):
+class Remote(Target, ABC):
     """A target whose commands and files go over a link; see `anonvma.target.Target`.
 
     A subclass has a `link`, the words that start our own process's tools (`agent`), the directory
@@ -44,41 +44,6 @@ class Remote(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop what still runs and leave nothing there."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        privileged: bool = False,
-        input: bytes | None = None,
-        timeout: float | None = None,
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command to its end, whatever its exit status, and return what it wrote.
-
-        Raises
-        ------
-        TargetError
-            When there is no such program, or no privilege.
-        TargetTimeout
-            When it does not end within `timeout` seconds; it is stopped then.
-        TargetLost
-            When the target goes away.
-        """
-        with self.start(
-            argv,
-            privileged=privileged,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            stdout, stderr = process.communicate(input, timeout)
-            return subprocess.CompletedProcess(list(argv), process.wait(), stdout, stderr)
 
     def start(
         self,

@@ -134,8 +134,26 @@ class Target(Protocol):
         input: bytes | None = None,
         timeout: float | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command to its end, whatever its exit status, and return what it wrote."""
-        ...
+        """Run a command to its end, whatever its exit status, and return what it wrote.
+
+        Raises
+        ------
+        TargetError
+            When there is no such program, or no privilege.
+        TargetTimeout
+            When it does not end within `timeout` seconds; it is stopped then.
+        TargetLost
+            When the target goes away.
+        """
+        with self.start(
+            argv,
+            privileged=privileged,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            stdout, stderr = process.communicate(input, timeout)
+            return subprocess.CompletedProcess(list(argv), process.wait(), stdout, stderr)
 
     def start(
         self,
@@ -197,9 +215,11 @@ class Target(Protocol):
         """Stop what still runs and remove the work directory."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def parse(text: str) -> Target:
@@ -267,7 +287,7 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 _PREFIX = "anonvma"
 
 
-class Local:
+class Local(Target):
     """The machine that we run on.
 
     The programs are copied into a work directory of mode 0700 and run from there, so that no path
@@ -295,42 +315,9 @@ class Local:
             self._cleanup.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Stop what still runs and remove the work directory."""
         self._cleanup.close()
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        privileged: bool = False,
-        input: bytes | None = None,
-        timeout: float | None = None,
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command to its end, whatever its exit status, and return what it wrote.
-
-        Raises
-        ------
-        TargetError
-            When there is no such program, or no privilege.
-        TargetTimeout
-            When it does not end within `timeout` seconds; it is stopped then.
-        """
-        with self.start(
-            argv,
-            privileged=privileged,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            stdout, stderr = process.communicate(input, timeout)
-            return subprocess.CompletedProcess(list(argv), process.wait(), stdout, stderr)
 
     def start(
         self,
