@@ -5,8 +5,8 @@
  * Tasks (processes, or threads in them) each map SIZE bytes, one mmap() per unit, and read or write
  * every 8-byte word. By default the mapping is a private one of /dev/zero: anonymous memory to the
  * kernel (vm_ops is NULL), which does not merge with its neighbours. Options, their meaning and the
- * line each task prints are usemem's. What is new: --case, --hold, --seed, and that every mapping
- * stays until the task exits.
+ * line each task prints are usemem's. What is new: --case, --hold, --seed, --touch, --cpus, and that
+ * every mapping stays until the task exits.
  */
 #define _GNU_SOURCE
 #include <limits.h>
@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -132,6 +133,32 @@ static void __attribute__((noinline)) do_access(unsigned long *p, unsigned long 
 		*word = idx;
 }
 
+/*
+ * Have the kernel access a word on the task's behalf, by a system call that changes nothing:
+ * rt_sigprocmask() copies the new set from user memory before it looks at @how, which is none of
+ * SIG_BLOCK, SIG_UNBLOCK and SIG_SETMASK (sigprocmask() then returns -EINVAL); without a new set it
+ * copies the present one, which is empty, to user memory. A page fault taken in there is one of
+ * kernel mode, which never takes a VMA's lock: do_user_addr_fault() goes to mmap_lock unless
+ * FAULT_FLAG_USER is set (6.4 on).
+ */
+static void __attribute__((noinline)) access_in_kernel(unsigned long *word, bool read)
+{
+	if (read)
+		syscall(SYS_rt_sigprocmask, -1, word, NULL, sizeof(*word));
+	else
+		syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, word, sizeof(*word));
+}
+
+/* The first access to a page: the same two accesses either way, and one fault, in another mode. */
+static void access_page(unsigned long *p, unsigned long idx, bool read)
+{
+	if (opt.touch == TOUCH_KERNEL)
+		access_in_kernel(p + idx, read);
+	do_access(p, idx, read);
+	if (opt.touch == TOUCH_USER)
+		access_in_kernel(p + idx, read);
+}
+
 /* A number in [0, @bound), by the splitmix64 generator; 0 if @bound is 0. */
 static unsigned long random_below(struct task *task, unsigned long bound)
 {
@@ -158,18 +185,23 @@ static unsigned long access_words(struct task *task, unsigned long *p, unsigned 
 				  bool read)
 {
 	unsigned long words = bytes / sizeof(*p), stride = opt.step / sizeof(*p);
-	unsigned long page_words = sysconf(_SC_PAGESIZE) / sizeof(*p);
+	unsigned long page_bytes = sysconf(_SC_PAGESIZE);
 	unsigned long i, accessed = 0, last_page = ULONG_MAX;
+	bool by_page = opt.touch || opt.delay_ns;
 
 	for (i = 0; i < words; i += stride) {
 		unsigned long idx = opt.random ? random_below(task, words - 1) : i;
+		unsigned long page = by_page ? (uintptr_t)(p + idx) / page_bytes : last_page;
 
-		do_access(p, idx, read);
-		accessed += sizeof(*p);
-		if (opt.delay_ns && idx / page_words != last_page) {
-			delay(p, idx, read);
-			last_page = idx / page_words;
+		if (page == last_page) {
+			do_access(p, idx, read);
+		} else {
+			access_page(p, idx, read);
+			if (opt.delay_ns)
+				delay(p, idx, read);
+			last_page = page;
 		}
+		accessed += sizeof(*p);
 		if (!(i & 0xffff) && runtime_over()) {
 			task->out_of_time = true;
 			break;
@@ -458,6 +490,8 @@ int main(int argc, char **argv)
 {
 	fill_standard_streams();
 	parse_options(argc, argv);
+	if (opt.some_cpus && sched_setaffinity(0, sizeof(opt.cpus), &opt.cpus))
+		fail(1, "could not run on these CPUs alone: %s.", strerror(errno));
 	clock_gettime(CLOCK_MONOTONIC, &start_time);
 	if (!opt.use_malloc && !(opt.map_flags & MAP_ANONYMOUS))
 		open_file();

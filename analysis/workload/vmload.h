@@ -3,7 +3,11 @@
 #ifndef ANONVMA_VMLOAD_H
 #define ANONVMA_VMLOAD_H
 
+#include <sched.h>
 #include <stdbool.h>
+
+/* Who accesses a page first, and so in which mode the fault is taken. */
+enum toucher { TOUCH_AS_USEMEM, TOUCH_USER, TOUCH_KERNEL };
 
 struct options {
 	unsigned long bytes;		/* a task's share, as in usemem */
@@ -12,6 +16,9 @@ struct options {
 	unsigned long offset, delay_ns;
 	unsigned long processes, threads;	/* threads == 0: the process is the task */
 	unsigned long repeat, bind, sleep_secs, runtime_secs, seed;
+	enum toucher touch;
+	bool some_cpus;			/* only those in @cpus */
+	cpu_set_t cpus;
 	const char *file;
 	int map_flags, msync_flags;
 	bool readonly, open_rw, random, prealloc, use_malloc, mlock, read_again, sync_rw, hold;

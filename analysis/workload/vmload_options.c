@@ -126,7 +126,10 @@ static const struct test_case *find_case(const char *name)
 
 /* ---- options ---- */
 
-enum { OPT_CASE = 256, OPT_CASES, OPT_HOLD, OPT_SEED, OPT_VERSION, OPT_UNSUPPORTED };
+enum {
+	OPT_CASE = 256, OPT_CASES, OPT_CPUS, OPT_HOLD, OPT_SEED, OPT_TOUCH, OPT_VERSION,
+	OPT_UNSUPPORTED
+};
 
 static const char short_options[] = ":aAB:b:e:f:Fhj:Mn:oOPqr:RSs:t:T:u:UwyZdp:gLDENHWxm:";
 
@@ -159,8 +162,10 @@ static const struct option long_options[] = {
 	{ "help",		0, NULL, 'h' },
 	{ "case",		1, NULL, OPT_CASE },
 	{ "cases",		0, NULL, OPT_CASES },
+	{ "cpus",		1, NULL, OPT_CPUS },
 	{ "hold",		0, NULL, OPT_HOLD },
 	{ "seed",		1, NULL, OPT_SEED },
+	{ "touch",		1, NULL, OPT_TOUCH },
 	{ "version",		0, NULL, OPT_VERSION },
 	/* usemem has these; vmload does not. */
 	{ "detach",		0, NULL, 'd' },
@@ -203,6 +208,14 @@ static void print_help(void)
 	       "vmload's own\n"
 	       "  --case NAME        options of vm-scalability's case-NAME; yours override them\n"
 	       "  --cases            list the cases with their options\n"
+	       "  --touch WHO        who accesses each page first, and so takes its fault: `user`, the\n"
+	       "                     task; `kernel`, a system call of the task's that reads the page or,\n"
+	       "                     where tasks write, writes it. A fault in kernel mode never takes a\n"
+	       "                     VMA's lock but mmap_lock. Either way the system call is made once a\n"
+	       "                     page and changes nothing, so the two differ in the lock path alone;\n"
+	       "                     where tasks write, the first fault on a VMA may need mmap_lock\n"
+	       "                     either way, to prepare its anon_vma.\n"
+	       "  --cpus LIST        run on these CPUs alone, such as 0-3,8\n"
 	       "  --hold             when all is done print `hold: PID...` and keep every mapping until\n"
 	       "                     stdin gives a line or ends\n"
 	       "  --seed N           of the random order (1)\n"
@@ -255,6 +268,42 @@ static unsigned long parse_delay(const char *text)
 	if (!isdigit((unsigned char)text[0]) || *end || errno || value > ULONG_MAX / scale)
 		fail(2, "--delay must be nanoseconds, or a number with u or m, not '%s'.", text);
 	return value * scale;
+}
+
+static enum toucher parse_toucher(const char *text)
+{
+	if (!strcmp(text, "user"))
+		return TOUCH_USER;
+	if (!strcmp(text, "kernel"))
+		return TOUCH_KERNEL;
+	fail(2, "--touch must be user or kernel, not '%s'.", text);
+}
+
+/* "0-3,8" */
+static cpu_set_t parse_cpus(const char *text)
+{
+	cpu_set_t cpus;
+	const char *rest = text;
+	char *end;
+
+	CPU_ZERO(&cpus);
+	do {
+		unsigned long first = strtoul(rest, &end, 10), last = first;
+		bool number = isdigit((unsigned char)*rest);
+
+		if (number && *end == '-') {
+			rest = end + 1;
+			last = strtoul(rest, &end, 10);
+			number = isdigit((unsigned char)*rest);
+		}
+		if (!number || last < first || last >= CPU_SETSIZE || (*end && *end != ','))
+			fail(2, "--cpus must be a list such as 0-3,8 of CPUs below %d, not '%s'.",
+			     CPU_SETSIZE, text);
+		for (; first <= last; first++)
+			CPU_SET(first, &cpus);
+		rest = end + 1;
+	} while (*end);
+	return cpus;
 }
 
 /* The option as the user wrote it, for a message. */
@@ -317,8 +366,13 @@ static void parse_option(int c, int index, char **argv)
 	case 'h': print_help(); exit(0);
 	case OPT_CASE: break;		/* expanded before */
 	case OPT_CASES: print_cases(); exit(0);
+	case OPT_CPUS:
+		opt.cpus = parse_cpus(optarg);
+		opt.some_cpus = true;
+		break;
 	case OPT_HOLD: opt.hold = true; break;
 	case OPT_SEED: opt.seed = parse_number("--seed", optarg); break;
+	case OPT_TOUCH: opt.touch = parse_toucher(optarg); break;
 	case OPT_VERSION: printf("vmload %s\n", VERSION); exit(0);
 	case ':': fail(2, "option %s needs a value.", option_name(c, index, argv));
 	case '?': fail(2, "there is no option '%s'; `vmload --help` lists them.",
@@ -377,6 +431,8 @@ void parse_options(int argc, char **argv)
 		fail(2, "--nproc and --repeat must be at least 1.");
 	if (opt.sync_rw && opt.unit < opt.bytes)
 		fail(2, "--sync-rw needs --unit to equal SIZE.");
+	if (opt.some_cpus && opt.bind)
+		fail(2, "--cpus and --bind both say where tasks run: give one of them.");
 	if (opt.offset % sysconf(_SC_PAGESIZE))
 		fail(2, "--offset must be a multiple of the page size, %ld.",
 		     sysconf(_SC_PAGESIZE));
