@@ -15,6 +15,9 @@ define LINT
 	$(BIN)/mypy
 endef
 
+# Side by side, each module on one worker; tests/conftest.py says more.
+PYTEST := $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
+
 # As they stand they open recorded data, so they print the same every time.
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
 
@@ -46,7 +49,7 @@ test: ## ruff, mypy, pytest, and the notebooks' outputs
 	@$(NEEDS) venv build measure guest mail browser lab hosts
 	@$(MAKE) ready probe workload guest
 	$(LINT)
-	$(BIN)/pytest --nbval tests $(NOTEBOOKS) $(ARGS)
+	$(PYTEST) --nbval tests $(NOTEBOOKS) $(ARGS)
 
 lint: ## ruff and mypy only
 	@$(NEEDS) venv
@@ -85,7 +88,7 @@ test-kernels: ## build that pair, and test it
 	@$(NEEDS) venv build measure kernels guest
 	@$(MAKE) ready probe workload guest
 	@$(MAKE) kernels TREE= BASE= HEAD=
-	$(BIN)/pytest -m kernels tests $(ARGS)
+	$(PYTEST) -m kernels tests $(ARGS)
 
 ##@ Its parts
 

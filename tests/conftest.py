@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Fixtures shared by all tests.
+"""Fixtures shared by all tests, and what the whole run does with them.
 
-A test that cannot run here skips with its exact reason; with ANONVMA_STRICT=1 every
-skip is a failure, so that a machine that should run everything proves it.
+Tests run side by side, each module on one worker. A test that measures, or changes what others see,
+claims the machine by `@pytest.mark.alone` (or `pytestmark`): nothing else runs meanwhile.
+`@pytest.mark.xdist_group("name")` takes one out of its module, to run beside the rest of it.
+
+A test that this machine cannot run skips with its exact reason, and the run ends with how many did,
+by reason. ANONVMA_SKIPS names a file of the reasons (regular expressions) that are accepted; any
+other skip then fails, so that a machine that should run everything proves it.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import fcntl
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,6 +31,7 @@ import pytest
 matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parent.parent
+FAILURES = ROOT / "build" / "failures"
 
 
 def pytest_configure() -> None:
@@ -30,13 +41,100 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+# ---- the machine to oneself ----
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Any:
+    with machine(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextlib.contextmanager
+def machine(*, alone: bool) -> Iterator[None]:
+    """The machine, shared with the other workers or not."""
+    directory = ROOT / "build" / "tests"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "door").open("a") as door, (directory / "machine").open("a") as room:
+        # Whoever waits to be alone stands in the door, or those who share would never all be out.
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+
+
+# ---- what became of it ----
+
+
+def reason(report: pytest.TestReport) -> str:
+    """Why it was skipped, on one line."""
+    why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return " ".join(why.removeprefix("Skipped: ").split())
+
+
+def accepted(why: str) -> bool:
+    """Whether the list of accepted skips, if there is one, has this reason."""
+    name = os.environ.get("ANONVMA_SKIPS")
+    if name is None:
+        return True
+    lines = Path(name).read_text().splitlines()
+    return any(re.fullmatch(line, why) for line in lines if line and not line.startswith("#"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
-    if report.skipped and os.environ.get("ANONVMA_STRICT") == "1":
+    if report.skipped and not hasattr(report, "wasxfail") and not accepted(reason(report)):
         report.outcome = "failed"
-        report.longrepr = f"skipped although ANONVMA_STRICT=1: {report.longrepr}"
+        report.longrepr = (
+            f"skipped, and {os.environ['ANONVMA_SKIPS']} does not accept it: {reason(report)}"
+        )
+    if report.failed:
+        keep(item, report)
     return report
+
+
+def keep(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Keep all that a failed test said, and the small files that it made, such as logs."""
+    name = re.sub(r"[^\w.-]+", "-", item.nodeid.removeprefix("tests/"))[:150].strip("-")
+    directory = FAILURES / name
+    directory.mkdir(parents=True, exist_ok=True)
+    sections = [f"---- {title}\n{content}" for title, content in report.sections]
+    (directory / f"{report.when}.txt").write_text(
+        "\n".join([report.longreprtext, *sections]), errors="replace"
+    )
+    made = getattr(item, "funcargs", {}).get("tmp_path")
+    for path in made.rglob("*") if isinstance(made, Path) else ():
+        with contextlib.suppress(OSError):  # it went meanwhile, or is not to be read
+            if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 20:
+                kept = directory / "files" / path.relative_to(made)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, kept)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(FAILURES, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any) -> Any:
+    yield  # to pytest's own summary; what follows is the last before its closing line
+    skips = collections.Counter(
+        reason(report) for report in terminalreporter.stats.get("skipped", [])
+    )
+    if skips:
+        terminalreporter.section("not tested here, by reason")
+    for why, count in skips.most_common():
+        terminalreporter.line(f"{count:4} {why}")
+    if any(terminalreporter.stats.get(kind) for kind in ("failed", "error")):
+        terminalreporter.section(f"output and logs of what failed: {FAILURES.relative_to(ROOT)}/")
 
 
 @pytest.fixture(scope="session")
