@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
-from anonvma import lint
+from anonvma import lint, mail
+from anonvma.errors import MailError
 
 HEAD = (
     "From: A Developer <a@example.org>\n"
@@ -163,3 +167,87 @@ def test_the_command(tmp_path: Path) -> None:
     said = run(str(wide)).stdout
     assert said.startswith(f"{wide}:10: warning: ") and said.endswith("[prose-width]\n")
     assert run("/no/such/file").returncode == 2
+
+
+# ---- what no list sees every day ----
+
+SIGNED = (
+    HEAD.partition("Content")[0]
+    + 'MIME-Version: 1.0\nContent-Type: multipart/signed; boundary="B"; '
+    + 'protocol="application/{0}"\n\n'
+    + '--B\n{1}\n--B\nContent-Type: application/{0}; name="signature.asc"\n\nAAAA\n--B--\n'
+)
+PLAIN = "Content-Type: text/plain; charset=us-ascii\n\nYes.\n"
+WITH_KEY = (
+    'Content-Type: multipart/mixed; boundary="C"\n\n--C\n'
+    + PLAIN
+    + '\n--C\nContent-Type: application/pgp-keys; name="key.asc"\n'
+    + "Content-Disposition: attachment\n\nAAAA\n--C--\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside", "levels"),
+    [
+        ("pgp-signature", PLAIN, set()),
+        ("pkcs7-signature", PLAIN, set()),
+        ("pgp-signature", WITH_KEY, {"warning"}),
+        ("pgp-signature", PLAIN.replace("plain", "html"), {"error"}),
+    ],
+)
+def test_signed_mail(kind: str, inside: str, levels: set[str]) -> None:
+    """Kernel lists distribute signed mail; what is signed is looked at as anything else."""
+    assert {level for level, _ in rules(SIGNED.format(kind, inside))} == levels
+
+
+def test_a_second_part_is_no_signature_unless_it_says_so() -> None:
+    signed = SIGNED.format("pgp-signature", PLAIN)
+    other = signed.replace("Content-Type: application/pgp-signature", "Content-Type: image/png")
+    assert ("error", "attachment") in rules(other)
+
+
+@pytest.mark.parametrize(
+    ("date", "level"),
+    [
+        ("Thu, 99 Nov 999999999999 10:00:00 +0000", "error"),
+        ("Thu, 20 Nov 2025 10:00:00 +999999", "error"),
+        ("yesterday", "error"),
+        ("Thu, 20 Nov 2525 10:00:00 +0000", "warning"),
+        ("Thu, 1 Jan 1970 10:00:00 +0000", "warning"),
+    ],
+)
+def test_odd_dates(date: str, level: str) -> None:
+    assert rules(GOOD.replace("Fri, 26 Apr 2024 15:01:05 +0100", date)) == {(level, "date")}
+
+
+@pytest.mark.parametrize(
+    "charset", ["u\0tf", "hex", "rot13", "idna", "undefined", "unicode_escape", "x" * 300]
+)
+def test_odd_charsets(charset: str) -> None:
+    found = rules(GOOD.replace('"utf-8"', f'"{charset}"'))
+    assert ("error", "undecodable") in found
+
+
+def test_a_paragraph_that_begins_with_from_does_not_end_a_message() -> None:
+    body = "\nYes.\n\nFrom then on it is so.\nNote: the\ntime is 12:30.\n"
+    box = ("From a Thu Jan  1 00:00:00 1970\n" + HEAD + body + "\n").encode() * 2
+    assert [part.count(b"Note:") for part in mail.split(box)] == [1, 1]
+    assert mail.split(b"From nobody\nno header") == [b"From nobody\nno header"]
+    assert ("error", "header-injection") in rules("From nobody\nno header")
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(
+    st.sampled_from(["Date", "From", "Content-Type", "Subject", "Message-ID", "To", "X-Any"]),
+    st.one_of(
+        st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=60),
+        st.from_regex(r"(=\?[\w-]{0,8}\?[qQbB]\?[\w=]*\?=|[<\[(\"@;:,=.*%']|\w+| ){1,12}"),
+    ),
+)
+def test_no_header_is_a_traceback(name: str, value: str) -> None:
+    """The standard library raises what it likes; a message has complaints, or none."""
+    head = "".join(f"{line}\n" for line in HEAD.splitlines() if not line.startswith(name))
+    data = f"{head}{name}: {value}\n{BODY}".encode()
+    lint.check(data)
+    with contextlib.suppress(MailError):
+        mail._from(mail.parse(data), None).above()

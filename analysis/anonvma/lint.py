@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from collections.abc import Iterator
 from email.errors import HeaderParseError
 from email.header import decode_header
-from email.message import EmailMessage
-from email.utils import getaddresses, parsedate_to_datetime
+from email.message import EmailMessage, MIMEPart
+from email.utils import getaddresses
 
 from anonvma import mail
 
@@ -24,8 +25,23 @@ PROSE = 75
 TABLE = 80
 WARN_BYTES, REFUSE_BYTES = 40_000, 95_000
 QUOTED = 60  # lines in a row
+_AHEAD = 2 * 86400  # seconds; a clock or a time zone may be wrong by a day
+_FIRST_MAIL = 1971
 _ONCE = ("from", "to", "cc", "subject", "date", "message-id", "in-reply-to", "references")
 _NEEDED = ("From", "To", "Subject", "Date", "Message-ID")
+_REMEDIES = {"From": ": give --from 'NAME <ADDRESS>', or git your user.name and user.email"}
+# Signed mail (RFC 1847: OpenPGP, S/MIME) has a part more, and often the key; lists pass it on.
+_SIGNED = "multipart/signed"
+_KEYS = "application/pgp-keys"
+_REMEDIES = {"From": ": give --from 'NAME <ADDRESS>', or git your user.name and user.email"}
+# Signed mail (RFC 1847: OpenPGP, S/MIME) has a part more, and often the key; lists pass it on.
+_SIGNED = "multipart/signed"
+_KEYS = "application/pgp-keys"
+_SIGNATURES = (
+    "application/pgp-signature",
+    "application/pkcs7-signature",
+    "application/x-pkcs7-signature",
+)
 _ID = re.compile(r"<[^\s<>@]+@[^\s<>@]+>")
 # C0 but tab and line feed, DEL, C1; then marks that turn or hide what follows.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
@@ -131,8 +147,8 @@ def _headers(message: EmailMessage, head: list[tuple[int, bytes]]) -> Iterator[C
     if "bcc" in names:
         yield _warning("bcc", "Bcc is in the message, where everyone can read it.", names["bcc"])
     for wanted in _NEEDED:
-        if not _words(message, wanted):
-            yield _error("missing-header", f"{wanted} is missing.")
+        if not mail.raw(message, wanted):
+            yield _error("missing-header", f"{wanted} is missing{_REMEDIES.get(wanted, '')}.")
     yield from _encoded(message)
     yield from _date(message)
 
@@ -159,11 +175,15 @@ def _encoded(message: EmailMessage) -> Iterator[Complaint]:
 
 
 def _date(message: EmailMessage) -> Iterator[Complaint]:
-    if said := _words(message, "Date"):
-        try:
-            parsedate_to_datetime(said)
-        except ValueError:
-            yield _error("date", f"Date is no date: {said!r}.")
+    if not (said := mail.raw(message, "Date")):
+        return
+    written = mail.moment(said)
+    if written is None:
+        yield _error("date", f"Date is no date: {said!r}.")
+    elif written.timestamp() > time.time() + _AHEAD:
+        yield _warning("date", f"Date is in the future: {said!r}; is the clock right?")
+    elif written.year < _FIRST_MAIL:
+        yield _warning("date", f"Date is before there was mail: {said!r}; is the clock right?")
 
 
 def _addresses(message: EmailMessage) -> Iterator[Complaint]:
@@ -200,12 +220,19 @@ def _threading(message: EmailMessage) -> Iterator[Complaint]:
 
 
 def _parts(message: EmailMessage) -> Iterator[Complaint]:
+    signatures = [sign for part in message.walk() for sign in _signatures(part)]
     for part in message.walk():
         kind = part.get_content_type()
+        if kind == _SIGNED or any(part is signature for signature in signatures):
+            continue
         if kind == "text/html":
             yield _error("html", "it has an HTML part; lists drop such mail: send text only.")
         elif part.is_multipart():
             yield _warning("multipart", f"it is {kind}; plain text needs one part only.")
+        elif kind == _KEYS:
+            yield _warning(
+                "attachment", "it has a public key with it, which a list has no use for."
+            )
         elif part.get_filename() or kind != "text/plain" or part.is_attachment():
             yield _error("attachment", f"it has an attachment ({kind}): put the text inline.")
         if str(part.get_param("format", "")).lower() == "flowed":
@@ -213,6 +240,14 @@ def _parts(message: EmailMessage) -> Iterator[Complaint]:
         coding = str(part.get("Content-Transfer-Encoding", "7bit")).strip().lower()
         if coding == "base64" and not part.is_multipart():
             yield _warning("base64", "its text is base64, which many tools do not search or quote.")
+
+
+def _signatures(part: MIMEPart) -> list[MIMEPart]:
+    """Return the signature of a part that is signed: the second of its two, of the kind it says."""
+    if part.get_content_type() != _SIGNED or not part.is_multipart():
+        return []
+    protocol = str(part.get_param("protocol", "")).lower()
+    return [sign for sign in list(part.iter_parts())[1:2] if sign.get_content_type() == protocol]
 
 
 def _decoded(message: EmailMessage, found: list[Complaint]) -> str | None:
@@ -224,11 +259,11 @@ def _decoded(message: EmailMessage, found: list[Complaint]) -> str | None:
     charset = (part.get_content_charset() or "us-ascii").lower()
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
+    if not mail.is_charset(charset):
+        found.append(_error("undecodable", f"its charset {charset!r} is unknown."))
+        return data.decode("utf-8", "replace")
     try:
         text = data.decode(charset)
-    except LookupError:
-        found.append(_error("undecodable", f"its charset {charset!r} is unknown."))
-        return None
     except ValueError:
         found.append(_error("undecodable", f"its text is not {charset}, as it says."))
         return data.decode("utf-8", "replace")

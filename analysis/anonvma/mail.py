@@ -8,6 +8,7 @@ who had the message it answers in To and Cc, and what it answers above the answe
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import datetime
 import email
@@ -24,6 +25,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, formataddr, getaddresses, parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 from anonvma.errors import MailError
 
@@ -44,6 +46,17 @@ class _Policy(email.policy.EmailPolicy):
         folded: str = super().fold(name, value)
         return folded
 
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        """Read a header; one that the standard library trips over is empty.
+
+        What it raises then depends on its release and on the header: IndexError, ValueError,
+        AttributeError, OverflowError (a date of the year 999999999999) and others.
+        """
+        try:
+            return super().header_fetch_parse(name, value)
+        except Exception:  # noqa: BLE001
+            return self.header_factory(name, "")
+
     def fold_binary(self, name: str, value: str) -> bytes:
         return self.fold(name, value).encode("ascii", "surrogateescape")
 
@@ -53,6 +66,10 @@ def _encoded(addresses: str) -> list[str]:
 
 
 POLICY = _Policy(linesep="\n", max_line_length=78, cte_type="8bit", raise_on_defect=False)
+# Python's own notations, which RFC 2978 does not know; some refuse what cannot be decoded.
+_NO_CHARSET = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
+# In an mbox: at its beginning, or after a blank line and with a time, for prose begins so, too.
+_BETWEEN = re.compile(rb"(?:\AFrom [^\n]*\n|(?<=\n)\r?\nFrom [^\n]*\d:\d\d[^\n]*\n)(?=[\w-]+:)")
 _ID = re.compile(r"<[^\s<>@]+@[^\s<>@]+>")
 
 
@@ -171,10 +188,21 @@ def _from(message: EmailMessage, quote: Path | None) -> Answered:
 
 def header(message: EmailMessage, name: str) -> str:
     """Return a header's words; one that cannot be decoded is empty rather than wrong."""
+    return str(message.get(name, "")).strip()
+
+
+def raw(message: EmailMessage, name: str) -> str:
+    """Return a header as it was written, whether or not it can be understood; the first of them."""
+    every = (str(value) for key, value in message.raw_items() if key.lower() == name.lower())
+    return " ".join(next(every, "").split())
+
+
+def moment(date: str) -> datetime.datetime | None:
+    """Return the moment that a Date header names, or None for what is no date."""
     try:
-        return str(message.get(name, "")).strip()
-    except (ValueError, IndexError, AttributeError):  # some defects raise in the standard library
-        return ""
+        return parsedate_to_datetime(date)
+    except (ValueError, TypeError, IndexError, OverflowError):  # as 99 Nov 999999999999
+        return None
 
 
 def addresses(message: EmailMessage, name: str) -> list[str]:
@@ -198,12 +226,8 @@ def _name_of(message: EmailMessage) -> str:
 
 
 def _date_of(message: EmailMessage) -> str:
-    try:
-        return parsedate_to_datetime(header(message, "Date")).strftime(
-            "%a, %b %d, %Y at %I:%M:%S%p %z"
-        )
-    except ValueError:
-        return ""
+    written = moment(raw(message, "Date"))
+    return written.strftime("%a, %b %d, %Y at %I:%M:%S%p %z").strip() if written else ""
 
 
 def _body_of(message: EmailMessage) -> str:
@@ -211,13 +235,19 @@ def _body_of(message: EmailMessage) -> str:
     if part is None:
         return ""
     payload = part.get_payload(decode=True)
-    charset = part.get_content_charset() or "utf-8"
     if not isinstance(payload, bytes):
         return ""
+    charset = part.get_content_charset() or "utf-8"
+    return payload.decode(charset if is_charset(charset) else "utf-8", errors="replace")
+
+
+def is_charset(name: str) -> bool:
+    """Tell whether a mail's text can be coded so: of Python's codecs, some code no text."""
     try:
-        return payload.decode(charset, errors="replace")
-    except LookupError:
-        return payload.decode("utf-8", errors="replace")
+        "".encode(name)
+    except (LookupError, ValueError):  # none of that name, or none such as "hex"; or a NUL in it
+        return False
+    return codecs.lookup(name).name not in _NO_CHARSET
 
 
 def _without_signature(text: str) -> str:
@@ -251,9 +281,9 @@ def read_all(file: Path) -> list[EmailMessage]:
 
 def split(data: bytes) -> list[bytes]:
     """Return the messages of a file as they stand, the lines between those of an mbox left out."""
-    if not data.startswith(b"From "):
-        return [data]
-    parts = re.split(rb"(?:^|\n)From [^\n]*\n(?=[\w-]+:)", data)
+    parts = _BETWEEN.split(data)
+    if len(parts) == 1:
+        return parts
     parts[-1] = re.sub(rb"\n\n$", rb"\n", parts[-1])  # a blank line ends each
     return [re.sub(rb"^>(>*From )", rb"\1", part, flags=re.M) for part in parts[1:]]
 
