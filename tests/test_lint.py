@@ -106,7 +106,7 @@ PART = (
         ("error", "header-injection", GOOD.replace("a subject", "=?utf-8?q?a=0ABcc:_x=40y?=")),
         ("error", "header-undecodable", GOOD.replace("a subject", "=?no-such?q?a=FF?=")),
         ("error", "header-undecodable", GOOD.replace("a subject", "gr\u00fcn")),
-        ("warning", "bcc", GOOD.replace("Subject", "Bcc: b@example.org\nSubject")),
+        ("error", "bcc", GOOD.replace("Subject", "Bcc: b@example.org\nSubject")),
         ("error", "address", GOOD.replace("linux-mm@kvack.example", "linux-mm")),
         ("error", "date", GOOD.replace("Fri, 26 Apr 2024 15:01:05 +0100", "yesterday")),
         ("error", "threading", GOOD.replace("a subject", "Re: a subject")),

@@ -11,13 +11,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import EmailMessage, MIMEPart
-from email.utils import getaddresses
 
-from anonvma import mail
+from anonvma import headers, mail
 
 __all__ = ["Complaint", "check"]
 
@@ -145,37 +144,48 @@ def _headers(message: EmailMessage, head: list[tuple[int, bytes]]) -> Iterator[C
             yield _error("header-injection", f"{known} is there twice.", number)
         names[known] = number
     if "bcc" in names:
-        yield _warning("bcc", "Bcc is in the message, where everyone can read it.", names["bcc"])
+        yield _error("bcc", "Bcc is in the message, where everyone can read it.", names["bcc"])
+    yield from _unmeant(message, names)
     for wanted in _NEEDED:
-        if not mail.raw(message, wanted):
+        if not headers.raw(message, wanted):
             yield _error("missing-header", f"{wanted} is missing{_REMEDIES.get(wanted, '')}.")
     yield from _encoded(message)
     yield from _date(message)
 
 
 def _words(message: EmailMessage, name: str) -> str:
-    return mail.header(message, name)
+    return headers.text(message, name)
 
 
 def _encoded(message: EmailMessage) -> Iterator[Complaint]:
-    """Encoded words (RFC 2047) may hide what could not stand there."""
+    """Encoded words (RFC 2047) may hide what could not stand there, encoded once or more often."""
     for name, value in message.raw_items():
         try:
             parts = decode_header(str(value))
-            decoded = "".join(
+            words = "".join(
                 part if isinstance(part, str) else part.decode(charset or "ascii")
                 for part, charset in parts
             )
         except (HeaderParseError, LookupError, ValueError):
             yield _error("header-undecodable", f"{name} cannot be decoded.")
             continue
-        unfolded = re.sub(r"\r?\n[ \t]", " ", decoded)
+        unfolded = headers.decoded(re.sub(r"\r?\n[ \t]", " ", words))
         if _CONTROL.search(unfolded) or "\n" in unfolded:
             yield _error("header-injection", f"{name} hides a line break or a control character.")
 
 
+def _unmeant(message: EmailMessage, names: Mapping[str, int]) -> Iterator[Complaint]:
+    """A message of ours that is still to be sent has no header but those that anonvma writes."""
+    if not mail.is_ours(message) or "received" in names:
+        return
+    known = {name.lower() for name in headers.WRITTEN} | {"bcc", "x-mailer"}  # git's, as it sends
+    for name in sorted(set(names) - known):
+        said = f"anonvma writes no header {name}: take it out, for something else put it there."
+        yield _error("header-injection", said, names[name])
+
+
 def _date(message: EmailMessage) -> Iterator[Complaint]:
-    if not (said := mail.raw(message, "Date")):
+    if not (said := headers.raw(message, "Date")):
         return
     written = mail.moment(said)
     if written is None:
@@ -188,9 +198,11 @@ def _date(message: EmailMessage) -> Iterator[Complaint]:
 
 def _addresses(message: EmailMessage) -> Iterator[Complaint]:
     for name in ("From", "To", "Cc"):
-        for _, address in getaddresses([_words(message, name)]) if _words(message, name) else []:
-            if not re.fullmatch(r"[^\s@<>,]+@[^\s@<>,]+", address):
-                yield _error("address", f"{name} has {address!r}, which is no address.")
+        for _, address in headers.pairs(message, name):
+            if address.startswith("-"):
+                yield _error("address", f"{name} has {address[:60]!r}, to mail programs an option.")
+            elif not re.fullmatch(r"[^\s@<>,]+@[^\s@<>,]+", address):
+                yield _error("address", f"{name} has {address[:60]!r}, which is no address.")
 
 
 def _threading(message: EmailMessage) -> Iterator[Complaint]:

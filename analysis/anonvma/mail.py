@@ -12,7 +12,6 @@ import codecs
 import dataclasses
 import datetime
 import email
-import email.policy
 import mailbox
 import re
 import secrets
@@ -21,51 +20,17 @@ import subprocess
 import tempfile
 import textwrap
 from collections.abc import Sequence
-from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import format_datetime, formataddr, getaddresses, parsedate_to_datetime
+from email.utils import format_datetime, getaddresses, parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
+from anonvma import headers
 from anonvma.errors import MailError
+from anonvma.headers import POLICY, address, addresses, options, text
 
 __all__ = ["Answered", "answered", "compose", "read_all", "send", "to_mbox"]
 
 
-class _Policy(email.policy.EmailPolicy):
-    """RFC 5322 as lists want it: message ids are never encoded or broken, lines end in LF.
-
-    The standard library encodes a word that is longer than a line, which unthreads a reply.
-    """
-
-    def fold(self, name: str, value: str) -> str:
-        if name.lower() in ("message-id", "in-reply-to", "references"):
-            return f"{name}: " + f"{self.linesep} ".join(str(value).split()) + self.linesep
-        if name.lower() in ("from", "to", "cc"):
-            return f"{name}: " + f",{self.linesep} ".join(_encoded(str(value))) + self.linesep
-        folded: str = super().fold(name, value)
-        return folded
-
-    def header_fetch_parse(self, name: str, value: str) -> Any:
-        """Read a header; one that the standard library trips over is empty.
-
-        What it raises then depends on its release and on the header: IndexError, ValueError,
-        AttributeError, OverflowError (a date of the year 999999999999) and others.
-        """
-        try:
-            return super().header_fetch_parse(name, value)
-        except Exception:  # noqa: BLE001
-            return self.header_factory(name, "")
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        return self.fold(name, value).encode("ascii", "surrogateescape")
-
-
-def _encoded(addresses: str) -> list[str]:
-    return [formataddr(pair, "utf-8") for pair in getaddresses([addresses])]
-
-
-POLICY = _Policy(linesep="\n", max_line_length=78, cte_type="8bit", raise_on_defect=False)
 # Python's own notations, which RFC 2978 does not know; some refuse what cannot be decoded.
 _NO_CHARSET = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 # In an mbox: at its beginning, or after a blank line and with a time, for prose begins so, too.
@@ -144,7 +109,7 @@ def answered(reply_to: str, quote: Path | None = None) -> Answered:
     wanted = _message_id(reply_to)
     if quote is not None:
         for message in read_all(quote):
-            if header(message, "Message-ID") == wanted:
+            if text(message, "Message-ID") == wanted:
                 return _from(message, None)
         return _known_by_id(wanted, quote)
     return _from(_by_b4(wanted), None)
@@ -167,34 +132,32 @@ def _message_id(text: str) -> str:
 
 
 def _from(message: EmailMessage, quote: Path | None) -> Answered:
-    identity = header(message, "Message-ID")
+    identity = text(message, "Message-ID")
     if not _ID.fullmatch(identity):
         raise MailError("the message to answer has no Message-ID, so nothing can refer to it.")
-    earlier = _ID.findall(header(message, "References")) or _ID.findall(
-        header(message, "In-Reply-To")
-    )
+    earlier = _ID.findall(text(message, "References")) or _ID.findall(text(message, "In-Reply-To"))
     authors = addresses(message, "Reply-To") or addresses(message, "From")
+    left_out = [
+        spec for name in ("Reply-To", "From", "To", "Cc") for spec in options(message, name)
+    ]
     return Answered(
         message_id=identity,
         references=tuple(dict.fromkeys(earlier)),
-        subject=" ".join(header(message, "Subject").split()),
+        subject=text(message, "Subject"),
         author=_name_of(message),
         date=_date_of(message),
         to=tuple(authors),
         cc=tuple(addresses(message, "To") + addresses(message, "Cc")),
         quoted=_text_of(quote) if quote else _without_signature(_body_of(message)),
+        note=_left_out(left_out),
     )
 
 
-def header(message: EmailMessage, name: str) -> str:
-    """Return a header's words; one that cannot be decoded is empty rather than wrong."""
-    return str(message.get(name, "")).strip()
-
-
-def raw(message: EmailMessage, name: str) -> str:
-    """Return a header as it was written, whether or not it can be understood; the first of them."""
-    every = (str(value) for key, value in message.raw_items() if key.lower() == name.lower())
-    return " ".join(next(every, "").split())
+def _left_out(specs: Sequence[str]) -> str:
+    if not specs:
+        return ""
+    named = ", ".join(map(repr, dict.fromkeys(specs)))
+    return f"left out of To and Cc, since to the programs that send mail it is an option: {named}."
 
 
 def moment(date: str) -> datetime.datetime | None:
@@ -205,28 +168,13 @@ def moment(date: str) -> datetime.datetime | None:
         return None
 
 
-def addresses(message: EmailMessage, name: str) -> list[str]:
-    """Return the addresses in a header, as they are written in one."""
-    pairs = getaddresses([header(message, name)])
-    return [_address(word, spec) for word, spec in pairs if "@" in spec]
-
-
-def _address(name: str, spec: str) -> str:
-    if any(c in name + spec for c in "\r\n\0"):
-        raise MailError(f"the address {spec!r} has a line break in it.")
-    try:
-        return str(Address(display_name=name, addr_spec=spec))
-    except (ValueError, IndexError, email.errors.MessageError) as error:
-        raise MailError(f"{spec!r} is not a mail address: {error}.") from None
-
-
 def _name_of(message: EmailMessage) -> str:
-    pairs = getaddresses([header(message, "From")])
+    pairs = getaddresses(addresses(message, "From"))
     return pairs[0][0] or pairs[0][1] if pairs else ""
 
 
 def _date_of(message: EmailMessage) -> str:
-    written = moment(raw(message, "Date"))
+    written = moment(headers.raw(message, "Date"))
     return written.strftime("%a, %b %d, %Y at %I:%M:%S%p %z").strip() if written else ""
 
 
@@ -313,14 +261,15 @@ def _by_b4(wanted: str) -> EmailMessage:
             "give it as --reply-to FILE, or give the lines to quote by --quote FILE."
         )
     with tempfile.TemporaryDirectory(prefix="anonvma-b4-") as directory:
-        argv = ["b4", "mbox", "--outdir", directory, "--mbox-name", "thread", wanted.strip("<>")]
+        argv = ["b4", "mbox", "--outdir", directory, "--mbox-name", "thread", "--"]
+        argv.append(wanted.strip("<>"))
         done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         file = next((path for path in Path(directory).iterdir() if path.is_file()), None)
         if done.returncode or file is None:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise MailError(f"b4 mbox {wanted} brought nothing: {said[-1] if said else 'silence'}.")
         for message in read_all(file):
-            if header(message, "Message-ID") == wanted:
+            if text(message, "Message-ID") == wanted:
                 return message
     raise MailError(f"the thread that b4 fetched has no message {wanted}.")
 
@@ -354,7 +303,7 @@ def compose(
     Raises
     ------
     MailError
-        When an address is none, or a line break would add a header.
+        When an address is none, or the message would have another header than these.
     """
     message = EmailMessage(policy=POLICY)
     author = one_address(sender) if sender else None
@@ -374,21 +323,13 @@ def compose(
         lines["In-Reply-To"] = reply.message_id
         earlier = [known for known in reply.references if known != reply.message_id]
         lines["References"] = " ".join([*earlier, reply.message_id])
-    for name, value in lines.items():
-        if value:
-            _set(message, name, value)
-    text = (reply.above() if reply else "") + body
-    message.set_content(text, cte="7bit" if text.isascii() else "8bit")
+    meant = {name: value for name, value in lines.items() if value}
+    headers.set_all(message, meant)
+    above = reply.above() if reply else ""
+    whole = above + body
+    message.set_content(whole, cte="7bit" if whole.isascii() else "8bit")
+    headers.verify(message.as_bytes(), meant)
     return message
-
-
-def _set(message: EmailMessage, name: str, value: str) -> None:
-    if not value.isprintable():
-        raise MailError(f"{name} has a line break or a control character in it: {value!r}.")
-    try:
-        message[name] = value
-    except (ValueError, IndexError) as error:
-        raise MailError(f"{name} cannot be {value!r}: {error}.") from None
 
 
 def _subject(subject: str, reply: Answered | None) -> str:
@@ -409,7 +350,7 @@ def one_address(text: str) -> str:
     pairs = getaddresses([text])
     if "\n" in text or "\r" in text or len(pairs) != 1 or "@" not in pairs[0][1]:
         raise MailError(f"{text!r} is not one mail address.")
-    return _address(*pairs[0])
+    return address(*pairs[0])
 
 
 def _without_doubles(
@@ -437,6 +378,11 @@ def _new_id(author: str | None) -> str:
     return f"<{now:%Y%m%d%H%M%S}.{secrets.token_hex(6)}-anonvma@{domain}>"
 
 
+def is_ours(message: EmailMessage) -> bool:
+    """Tell whether anonvma made a message, by the shape of its id."""
+    return bool(re.search(r"-anonvma@", text(message, "Message-ID")))
+
+
 def to_mbox(message: EmailMessage, file: Path) -> None:
     """Write a message as an mbox of one."""
     file.unlink(missing_ok=True)
@@ -458,8 +404,8 @@ def identity() -> str | None:
     """
     if sender := _configured("sendemail.from"):
         return sender
-    name, address = _configured("user.name"), _configured("user.email")
-    return _address(name, address) if name and address else None
+    name, spec = _configured("user.name"), _configured("user.email")
+    return address(name, spec) if name and spec else None
 
 
 def _configured(key: str) -> str:
@@ -485,9 +431,9 @@ def send(file: Path) -> None:
     # Whoever is to have it is in its To and Cc; nobody is guessed from its text.
     for kind in ("author", "body", "cccmd", "misc-by", "sob", "bodycc"):
         argv.append(f"--suppress-cc={kind}")
-    if sender := header(message, "From"):
+    if sender := text(message, "From"):
         argv.append(f"--from={sender}")
-    argv += [f"--to={address}" for address in addresses(message, "To")]
+    argv += [f"--to={who}" for who in addresses(message, "To")]
     if not (_git_path() / "git-send-email").exists():
         raise MailError("git cannot send mail here: install git-email; nothing was sent.")
     # It may ask for a password, so the terminal is its own.

@@ -19,6 +19,7 @@ import pandas as pd
 
 from anonvma import (
     evidence,
+    headers,
     letter,
     lint,
     mail,
@@ -129,7 +130,7 @@ def render(
     }
     notebook = notebooks.execute("06-report", scratch / f"{_slug(name)}.ipynb", parameters)
     sections = about.sections(analysed=True)
-    title = report.printable(wall.scrub(about.title))
+    title = wall.scrub(headers.one_line(report.printable(about.title)))
     text = wall.scrub(report.text(sections, title))
     html = page.page(notebook, title, wall, about.fragments())
     _refuse_leaks(wall, text, html)
