@@ -136,11 +136,32 @@ def test_correction_is_benjamini_and_hochbergs_worked_out_by_hand() -> None:
 
 
 def test_interval_of_a_mean() -> None:
-    mean, low, high = statistics.mean_interval([1.0, 2.0, 3.0])
+    three = statistics.estimate([1.0, 2.0, 3.0])
     half = stats.t.ppf(0.975, 2) / math.sqrt(3)
-    assert (mean, high) == pytest.approx((2, 2 + half)) and low == 0  # 2 - half is below nothing
-    assert statistics.mean_interval([7.0])[0] == 7 and np.isnan(statistics.mean_interval([7.0])[1])
-    assert np.isnan(statistics.mean_interval([])[0])
+    assert (three.mean, three.high, three.sd) == pytest.approx((2, 2 + half, 1))
+    assert three.low == 0  # 2 - half is below nothing
+    assert statistics.estimate([-1.0, 2.0, 3.0]).low < 0
+    assert statistics.estimate([7.0])[:2] == (1, 7) and np.isnan(statistics.estimate([7.0]).low)
+    assert np.isnan(statistics.estimate([]).mean)
+
+
+def test_two_values_are_too_few_for_an_interval() -> None:
+    two = statistics.estimate([1.2, 0.9, np.nan], ratio=True)
+    assert two.n == 2 and two.mean == pytest.approx((1.2 * 0.9) ** 0.5)
+    assert np.isnan([two.low, two.high]).all()
+    assert "n of 2 is too small" in statistics.too_few([2, 3, 5]) and not statistics.too_few([3])
+
+
+def test_interval_of_ratios_is_of_their_logarithms() -> None:
+    ratios = np.array([0.5, 1.0, 4.0])
+    found = statistics.estimate(ratios, ratio=True)
+    half = stats.t.ppf(0.975, 2) * np.log(ratios).std(ddof=1) / math.sqrt(3)
+    middle = np.log(ratios).mean()
+    wanted = np.exp([middle, middle - half, middle + half])
+    assert (found.mean, found.low, found.high) == pytest.approx(tuple(wanted))
+
+
+def test_half_width() -> None:
     assert statistics.half_width(2.0, 1.8, 2.2) == pytest.approx(0.1)
 
 

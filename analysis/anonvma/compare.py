@@ -23,7 +23,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from anonvma import conditions as setting
-from anonvma import drift, experiment, metrics, statistics
+from anonvma import drift, experiment, metrics, numerals, statistics
 from anonvma.errors import RunError
 from anonvma.report import Section, printable
 from anonvma.runs import Run
@@ -287,7 +287,8 @@ def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
     ratio = f"{row['ratio']:.3g} times that of {base}"
     if row["verdict"] == "n = 1":
         return f"{name} of {head} is {ratio} ({ns}): with one run a side nothing is claimed."
-    within = f"{ratio}, 95 % interval {row['low']:.3g} to {row['high']:.3g} ({ns})"
+    bounds = numerals.interval(row["low"], row["high"], apart=1)
+    within = f"{ratio}, 95 % interval {bounds} ({ns})"
     if row["verdict"] == "alike":
         return f"{name} of {head} is alike: {within}."
     if row["verdict"] == "unclear":
@@ -381,13 +382,22 @@ def _times(ratio: float) -> str:
 def _interval(row: Mapping[Any, Any]) -> str:
     if row["absolute"]:
         low, high = row["difference_low"], row["difference_high"]
-        return f"{low:+.1f} {high:+.1f}" if np.isfinite(low) else "-"
+        return f"{_signed(low)} {_signed(high)}" if np.isfinite(low) else "-"
     low, high = row["low"], row["high"]
     if not np.isfinite(low):
         return "-"
     if high >= 10:
         return f"{_times(low)} {_times(high)}"
-    return f"{100 * (low - 1):+.1f} {100 * (high - 1):+.1f}%"
+    return f"{_signed(100 * (low - 1))} {_signed(100 * (high - 1))}%"
+
+
+def _signed(bound: float) -> str:
+    """Return a bound with one decimal, or as many as it takes not to read as no change."""
+    for decimals in range(1, 4):
+        shown = f"{bound:+.{decimals}f}"
+        if float(shown) or not bound:
+            break
+    return shown
 
 
 def plot_shown(found: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:

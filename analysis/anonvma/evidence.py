@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
+from anonvma import statistics
 from anonvma.runs import Run
 
 __all__ = ["estimate", "table"]
@@ -27,7 +27,7 @@ def table(run: Run) -> pd.DataFrame:
     -------
     DataFrame
         Columns: figure (with its unit), n (repeats), mean, low and high (95 % confidence interval
-        of the mean by Student's t; null for fewer than two repeats), from (the run's table).
+        of the mean by Student's t; null for fewer than three repeats), from (the run's table).
     """
     held = run.manifest.tables
     rows: list[dict[str, object]] = []
@@ -40,10 +40,8 @@ def table(run: Run) -> pd.DataFrame:
 
 def estimate(values: pd.Series[float]) -> dict[str, float]:
     """Return n, mean, and low and high of the mean's 95 % interval."""
-    known = values.dropna().astype("float64")
-    n, mean = len(known), float(known.mean())
-    margin = float(stats.t.ppf(0.975, n - 1) * known.std() / n**0.5) if n > 1 else float("nan")
-    return {"n": n, "mean": mean, "low": mean - margin, "high": mean + margin}
+    each = statistics.estimate(values)
+    return {"n": each.n, "mean": each.mean, "low": each.low, "high": each.high}
 
 
 Measures = Iterator[tuple[str, "pd.Series[float]"]]

@@ -24,9 +24,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
-from scipy import stats
 
-from anonvma import specimens
+from anonvma import specimens, statistics
 from anonvma.census import COLOURS
 from anonvma.faults_file import LOSSES, PATHS, STATES
 from anonvma.runs import Run
@@ -415,7 +414,7 @@ def cost(tracing: pd.DataFrame) -> pd.DataFrame:
         One row a tracer: traced (``events``: faults, and each as an event), n (repeats), untraced
         and with it (mean throughput, MiB/s; null for a workload that prints none), ratio (geometric
         mean; below 1 is slower), low and high (95 % confidence interval by Student's t on the
-        logarithms; null for n = 1). Speed is the workload's throughput, or where it prints
+        logarithms; null for n below 3). Speed is the workload's throughput, or where it prints
         none, 1 / its time. No rows where neither is known.
     """
     rate = tracing["kb_per_s"].astype("float64")
@@ -429,25 +428,13 @@ def cost(tracing: pd.DataFrame) -> pd.DataFrame:
             continue
         pairs = wide[["untraced", name]].dropna()
         if len(pairs):
-            logs = pd.Series(np.log(pairs[name] / pairs["untraced"]))
+            each = statistics.estimate(pairs[name] / pairs["untraced"], ratio=True)
+            times = {"n": each.n, "ratio": each.mean, "low": each.low, "high": each.high}
             mib = rates.loc[pairs.index, ["untraced", name]].mean() / 1024
             means = {"untraced": mib["untraced"], "with it": mib[name]}
-            rows.append({"traced": name, **means, **_interval(logs)})
+            rows.append({"traced": name, **means, **times})
     columns = ["traced", "n", "untraced", "with it", "ratio", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _interval(logs: pd.Series[float]) -> dict[str, float]:
-    n, mean = len(logs), float(logs.mean())
-    margin = float("nan")
-    if n > 1:
-        margin = float(stats.t.ppf(0.975, n - 1) * logs.std() / n**0.5)
-    return {
-        "n": n,
-        "ratio": float(np.exp(mean)),
-        "low": float(np.exp(mean - margin)),
-        "high": float(np.exp(mean + margin)),
-    }
 
 
 # ---- specimens ----

@@ -34,8 +34,8 @@ import pandas as pd
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
-from scipy import stats
 
+from anonvma import statistics
 from anonvma.perf import TIME_EVENTS
 from anonvma.runs import Run, field
 
@@ -253,10 +253,9 @@ def counters(run: Run) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        event, unit, n (repeats that have a count), mean, sd (sample standard deviation), low and
-        high (95 % confidence interval of the mean by Student's t; null for n of 1), of the total;
-        per_s (mean total per second of wall time); running_share (the least of any repeat: below 1
-        the count was extrapolated).
+        event, unit, n (repeats that have a count), mean, sd, low, high of the total (see
+        `anonvma.statistics.estimate`); per_s (mean total per second of wall time); running_share
+        (the least of any repeat: below 1 the count was extrapolated).
 
     Raises
     ------
@@ -268,18 +267,11 @@ def counters(run: Run) -> pd.DataFrame:
     table = table.assign(per_s=table["value"] / table["repeat"].map(seconds))
     rows = []
     for event, part in table.groupby("event", sort=False):
-        values = part["value"].astype("float64")
-        n, mean, sd = len(values), values.mean(), values.std()
-        margin = stats.t.ppf(0.975, n - 1) * sd / n**0.5 if n > 1 else float("nan")
         rows.append(
             {
                 "event": event,
                 "unit": part["unit"].iloc[0],
-                "n": n,
-                "mean": mean,
-                "sd": sd,
-                "low": mean - margin,
-                "high": mean + margin,
+                **statistics.estimate(part["value"].astype("float64"))._asdict(),
                 "per_s": part["per_s"].mean(),
                 "running_share": part["running_share"].min(),
             }

@@ -24,10 +24,9 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Image
 from matplotlib.figure import Figure
-from scipy import stats
 from tqdm.std import tqdm
 
-from anonvma import census, evidence, faults, locks, perf_profile, repeat, specimens
+from anonvma import census, evidence, faults, locks, perf_profile, repeat, specimens, statistics
 from anonvma.runs import Run
 
 __all__ = ["PROFILE", "Section", "answer", "figures", "last_census", "markdown", "sections", "text"]
@@ -199,7 +198,7 @@ def figures(run: Run) -> pd.DataFrame:
     -------
     DataFrame
         Columns: figure, unit, n (repeats), mean, sd (sample standard deviation), low and high
-        (95 % confidence interval of the mean by Student's t; null for fewer than two repeats).
+        (95 % confidence interval of the mean by Student's t; null for fewer than three repeats).
         Throughput is the sum over the tasks of a repeat.
     """
     rows = []
@@ -214,17 +213,7 @@ def figures(run: Run) -> pd.DataFrame:
 
 
 def _estimate(figure: str, unit: str, values: pd.Series[float]) -> dict[str, object]:
-    n, mean, sd = len(values), values.mean(), values.std()
-    margin = stats.t.ppf(0.975, n - 1) * sd / n**0.5 if n > 1 else float("nan")
-    return {
-        "figure": figure,
-        "unit": unit,
-        "n": n,
-        "mean": mean,
-        "sd": sd,
-        "low": mean - margin,
-        "high": mean + margin,
-    }
+    return {"figure": figure, "unit": unit, **statistics.estimate(values)._asdict()}
 
 
 def sections(
@@ -295,7 +284,9 @@ def _evidence(run: Run) -> Section:
         "The unit is the repeat; low and high bound the 95 % confidence interval of the mean. The "
         "last column names the table of the run."
     )
-    return Section("Evidence", [said], numbers, sources=drawn_from(run, *numbers["from"].unique()))
+    few = statistics.too_few(numbers["n"])
+    words = [f"{said} {few}".rstrip()]
+    return Section("Evidence", words, numbers, sources=drawn_from(run, *numbers["from"].unique()))
 
 
 def how_to_repeat(
@@ -345,7 +336,10 @@ def _fault_sections(run: Run) -> list[Section]:
     costs = faults.cost(tracing)
     if len(costs):
         said = "Throughput in MiB/s, and the ratio of the two in pairs with its 95 % interval."
-        words = [faults.attribution_said(tracing), said]
+        words = [
+            faults.attribution_said(tracing),
+            f"{said} {statistics.too_few(costs['n'])}".rstrip(),
+        ]
         timed_in = drawn_from(run, "tracing")
         parts.append(Section("What tracing cost", words, costs, sources=timed_in))
     return parts

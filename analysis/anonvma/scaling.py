@@ -99,28 +99,27 @@ def by_threads(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     -------
     DataFrame
         One row a condition and number of tasks: condition, tasks, n (runs), throughput (MiB/s of
-        all tasks), low, high (95 % interval of the mean, null for n = 1), speedup (over the mean
-        of the fewest tasks of that condition), wait_ms (for mmap_lock, all tasks, while it is
-        traced; null without), wait_low, wait_high.
+        all tasks), low, high (95 % interval of the mean, see `anonvma.statistics.estimate`),
+        speedup (over the mean of the fewest tasks of that condition), wait_ms (for mmap_lock, all
+        tasks, while it is traced; null without), wait_low, wait_high.
     """
     table = points(conditions)
     rows = []
     for (name, tasks), part in table.groupby(["condition", "tasks"], sort=False):
         speed = part.loc[part["metric"] == THROUGHPUT, "value"].to_numpy() / 1024
         wait = part.loc[part["metric"] == WAIT, "value"].to_numpy() / 1e6
-        mean, low, high = statistics.mean_interval(speed)
-        wait_mean, wait_low, wait_high = statistics.mean_interval(wait)
+        each, waited = statistics.estimate(speed), statistics.estimate(wait)
         rows.append(
             {
                 "condition": name,
                 "tasks": tasks,
                 "n": len(speed),
-                "throughput": mean,
-                "low": low,
-                "high": high,
-                "wait_ms": wait_mean,
-                "wait_low": wait_low,
-                "wait_high": wait_high,
+                "throughput": each.mean,
+                "low": each.low,
+                "high": each.high,
+                "wait_ms": waited.mean,
+                "wait_low": waited.low,
+                "wait_high": waited.high,
             }
         )
     found = pd.DataFrame(rows).sort_values(["condition", "tasks"], kind="stable")

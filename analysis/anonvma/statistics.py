@@ -20,17 +20,32 @@ Every row is one metric, and all rows are worked out at once: arrays are runs x 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import special, stats
 
-__all__ = ["LEVEL", "adjust", "around", "between", "half_width", "mean_interval"]
+__all__ = [
+    "FEWEST",
+    "LEVEL",
+    "Estimate",
+    "adjust",
+    "around",
+    "between",
+    "estimate",
+    "half_width",
+    "too_few",
+]
 
 LEVEL = 0.05
 """Error rate: 1 - LEVEL is the confidence of every interval."""
+
+FEWEST = 3
+"""Values of which a mean has an interval at all."""
 
 _TINY = 1e-12  # relative: variances below it are of the arithmetic, not of the runs
 
@@ -211,18 +226,69 @@ def around(
     return difference - margin * spread, difference + margin * spread
 
 
-def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
-    """Return mean, low and high of some runs by Student's t; null bounds for n = 1.
+class Estimate(NamedTuple):
+    """What some runs say of one quantity.
 
-    Of values none of which is negative, no bound is either.
+    Attributes
+    ----------
+    n : int
+        How many there are.
+    mean, sd : float
+        Mean and sample standard deviation; the latter null for n of 1.
+    low, high : float
+        Bounds of the mean's interval; null for n below `FEWEST`.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def estimate(values: npt.ArrayLike, *, ratio: bool = False, level: float = LEVEL) -> Estimate:
+    """Estimate a mean by Student's t, from what is there of some runs' values.
+
+    Parameters
+    ----------
+    values : array_like, float
+        One a run; null where a run has none.
+    ratio : bool
+        Whether they are ratios, all above 0: the mean is then the geometric one, and the interval
+        Student's on the logarithms.
+    level : float
+        1 less the confidence of the interval.
+
+    Notes
+    -----
+    Two values bound their mean by 12.7 standard errors to either side, which tells nothing that
+    could be acted on (a cost of "0.16 to 6.65 times"), so fewer than `FEWEST` have no interval: n
+    is too small. Of values none of which is negative, no bound is negative.
     """
     array = np.asarray(values, float)
     array = array[np.isfinite(array)]
-    n = len(array)
-    nothing = float("nan")
-    if n < 2:
-        return (float(array[0]) if n else nothing), nothing, nothing
-    mean = float(array.mean())
-    margin = float(stats.t.ppf(1 - level / 2, n - 1) * array.std(ddof=1) / n**0.5)
-    low = mean - margin
-    return mean, max(low, 0.0) if array.min() >= 0 else low, mean + margin
+    if ratio:
+        array = array[array > 0]
+    n, nothing = len(array), float("nan")
+    if not n:
+        return Estimate(0, nothing, nothing, nothing, nothing)
+    used = np.log(array) if ratio else array
+    mean, sd = float(used.mean()), float(used.std(ddof=1)) if n > 1 else nothing
+    low = high = nothing
+    if n >= FEWEST:
+        margin = float(stats.t.ppf(1 - level / 2, n - 1)) * sd / n**0.5
+        low, high = mean - margin, mean + margin
+    if ratio:
+        spread = float(array.std(ddof=1)) if n > 1 else nothing
+        return Estimate(n, math.exp(mean), spread, math.exp(low), math.exp(high))
+    if low < 0 <= array.min():
+        low = 0.0
+    return Estimate(n, mean, sd, low, high)
+
+
+def too_few(ns: Iterable[int]) -> str:
+    """Return a sentence on estimates that have no interval, for n is too small; "" if all have."""
+    few = sorted({n for n in ns if n < FEWEST})
+    if not few:
+        return ""
+    return f"n of {' or '.join(map(str, few))} is too small for an interval: it takes {FEWEST}."

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Numbers and intervals as text: the one place where they are rounded.
+
+How to use it:
+
+- `number` for one number in a sentence or in a table of unlike things: ``17``, ``17.3``,
+  ``4,963,414,681``, ``0.0042``, ``-`` for what is not there.
+- `column` for a column of like things, all in one format: counts as counts, and where one of them
+  is a mean, each with the decimals that the column deserves.
+- `interval` for the two bounds of one. ``apart`` is what the verdict beside it speaks of: 1 for a
+  ratio, 0 for a difference. Rounding never moves a bound to it or across it, so that 1.004 to 2.22
+  does not read "1 to 2.22" beside "higher".
+- `percent` for a share: never 100 % of less than all, nor 0 % of more than nothing.
+
+An interval is of `anonvma.statistics.estimate`; where it has none, both bounds are null, and
+`interval` says ``-``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["column", "interval", "number", "percent"]
+
+_NOTHING = "-"
+_DIGITS = 3  # significant ones of what is no count
+_MOST = 15  # of a float
+
+
+def number(value: Any, digits: int = _DIGITS) -> str:
+    """Return a number: whole ones whole, others with `digits` significant ones, `-` for null."""
+    known = _known(value)
+    if known is None:
+        return _NOTHING
+    if known.is_integer():
+        return f"{known:,.0f}" if abs(known) < 1e15 else f"{known:.{digits}g}"
+    if abs(known) < 1e-4:
+        return f"{known:.{digits - 1}e}"
+    return f"{known:,.{_decimals(known, digits)}f}"
+
+
+def column(values: Iterable[Any], digits: int = _DIGITS) -> list[str]:
+    """Return the numbers of a column in one format.
+
+    Whole numbers, if all are; else as many decimals as its median needs for `digits`
+    significant digits, or more where a number that is not 0 would read as 0.
+    """
+    known = [_known(value) for value in values]
+    there = sorted(abs(value) for value in known if value)
+    decimals = 0
+    if there and not all(value.is_integer() for value in there):
+        decimals = max(_decimals(there[len(there) // 2], digits), _decimals(there[0], 1))
+    return [_NOTHING if value is None else f"{value:,.{decimals}f}" for value in known]
+
+
+def interval(
+    low: Any, high: Any, *, apart: float | None = None, digits: int = _DIGITS, between: str = " to "
+) -> str:
+    """Return the bounds of an interval, such as ``1.004 to 2.22``; `-` where it has none.
+
+    Parameters
+    ----------
+    low, high : float or null
+    apart : float, optional
+        What no bound is rounded to or across: 1 of a ratio, 0 of a difference.
+    digits : int
+        Significant digits, if that is enough to keep the bounds apart.
+    between : str
+    """
+    bounds = [_known(low), _known(high)]
+    if bounds[0] is None or bounds[1] is None:
+        return _NOTHING
+    return between.join(_bound(bound, apart, digits) for bound in bounds if bound is not None)
+
+
+def percent(share: Any, decimals: int = 1) -> str:
+    """Return a share, 0 to 1, as ``17.3 %``; `<` and `>` where rounding would say none or all."""
+    known = _known(share)
+    if known is None:
+        return _NOTHING
+    shown, least = f"{100 * known:.{decimals}f}", 10.0**-decimals
+    if known > 0 and float(shown) == 0:
+        return f"<{least:.{decimals}f} %"
+    if known < 1 and float(shown) == 100:
+        return f">{100 - least:.{decimals}f} %"
+    return f"{shown} %"
+
+
+def _bound(value: float, apart: float | None, digits: int) -> str:
+    shown = number(value, digits)
+    while apart is not None and digits < _MOST and _side(shown, apart) != _of(value, apart):
+        digits += 1
+        shown = number(value, digits)
+    return shown
+
+
+def _side(shown: str, apart: float) -> int:
+    return _of(float(shown.replace(",", "")), apart)
+
+
+def _of(value: float, apart: float) -> int:
+    return (value > apart) - (value < apart)
+
+
+def _known(value: Any) -> float | None:
+    """Return a number as a float; None for null of any kind, and for what is infinite."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):  # None, pandas.NA
+        return None
+    return found + 0.0 if math.isfinite(found) else None  # no minus at a 0
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Return how many decimals give a number that many significant digits."""
+    return max(digits - 1 - math.floor(math.log10(abs(value))), 0) if value else 0
