@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Hosts for tests: a real sshd each, in namespaces of its own.
 
-Each has its own mounts (/tmp, /run, users, sudoers), processes, host name and, if wanted, network:
-a veth pair to here. Nothing of this machine is changed but for the network's own end. The host's
-process 1 is the namespace's: killing it is what pulling the plug is.
+Each has its own mounts (/tmp, /run, sshd and sudo, users, sudoers), processes, host name and, if
+wanted, network: a veth pair to here. Nothing of this machine is changed but for the network's own
+end. The host's process 1 is the namespace's: killing it is what pulling the plug is.
 """
 
 from __future__ import annotations
@@ -17,40 +17,33 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tools
+from waiting import PATIENCE, until
 
 USER = "alice"
 UID = 4242
-
-_SSHD = ("/usr/sbin/sshd", "/usr/local/sbin/sshd")
+HOME = "/run/host/home"
 
 # $1: a directory with sshd's files; $2: the host's name; $3: sudoers; $4 ...: sshd.
 _PREPARE = f"""
-set -e
-mount --make-rprivate /
-mount -t tmpfs tmpfs /run
 cp -r "$1" /run/host
-mkdir -m 755 /run/sshd
+mkdir -m 755 /run/sshd /run/host/bin
 mount -t tmpfs -o mode=1777 tmpfs /tmp
-mount -t tmpfs -o mode=755 tmpfs /home
-mkdir -m 755 /run/host/bin
-mkdir -m 700 /home/{USER}
-chown {UID}:{UID} /home/{USER}
+mkdir -m 700 {HOME}
+chown {UID}:{UID} {HOME}
 for file in passwd group shadow; do cp /etc/$file /run/host/; done
-echo '{USER}:x:{UID}:{UID}::/home/{USER}:/bin/sh' >>/run/host/passwd
+grep -q ^sshd: /etc/passwd || echo 'sshd:x:{UID + 1}:65534::/run/sshd:/bin/false' >>/run/host/passwd
+echo '{USER}:x:{UID}:{UID}::{HOME}:/bin/sh' >>/run/host/passwd
 echo '{USER}:x:{UID}:' >>/run/host/group
 echo '{USER}:*:19000:0:99999:7:::' >>/run/host/shadow
 chmod 644 /run/host/passwd /run/host/group
 for file in passwd group shadow; do mount --bind /run/host/$file /etc/$file; done
-if [ -d /etc/sudoers.d ]; then
-	mount -t tmpfs -o mode=755 tmpfs /etc/sudoers.d
-	printf '%s\\n' "$3" >/etc/sudoers.d/test
-	chmod 440 /etc/sudoers.d/test
-fi
+printf '%s\\n' "$3" >/etc/sudoers.d/test
+chmod 440 /etc/sudoers.d/test
 printf %s "$2" >/proc/sys/kernel/hostname
 shift 3
 exec "$@"
@@ -58,30 +51,10 @@ exec "$@"
 
 
 @functools.cache
-def sshd() -> str:
-    """The server's path; skips where hosts cannot be made, with the reason."""
-    if os.geteuid():
-        pytest.skip("only root can make the namespaces of a host")
-    program = next(filter(os.path.exists, _SSHD), None)
-    if program is None:
-        pytest.skip("sshd is not installed (package openssh-server)")
-    if shutil.which("ssh") is None:
-        pytest.skip("ssh is not installed (package openssh-client)")
-    done = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--uts", "--mount-proc", "true"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"namespaces of a host's own are refused: {done.stderr.strip()}")
-    return program
-
-
-@functools.cache
 def _no_penalties() -> str:
     """What keeps an sshd from shutting out whoever was refused a few times, from 9.8 on."""
-    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
+    version = [tools.program("ssh"), "-V"]
+    said = subprocess.run(version, capture_output=True, text=True, check=True).stderr
     match = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
     later = match is not None and (int(match[1]), int(match[2])) >= (9, 8)
     return "PerSourcePenalties no" if later else ""
@@ -132,7 +105,7 @@ class Host:
         namespace: str | None = None,
         address: str = "127.0.0.1",
     ) -> None:
-        self.program = sshd()
+        self.prepare = f"set -e{tools.lay()}{_PREPARE}"
         self.directory = directory
         self.address, self.namespace = address, namespace
         self.alias = "box"
@@ -175,25 +148,22 @@ class Host:
         """Start it, and wait until its sshd listens."""
         inside = ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--mount-proc"]
-        server = [self.program, "-D", "-e", "-f", "/run/host/sshd_config"]
+        server = ["/usr/sbin/sshd", "-D", "-e", "-f", "/run/host/sshd_config"]
         words = [str(self.directory / "server"), self.hostname, self._sudoers, *server]
         log = (self.directory / "sshd.log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                [*inside, *unshare, "sh", "-c", _PREPARE, "sh", *words],
+                [*inside, *unshare, "sh", "-c", self.prepare, "sh", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 30
-        while not self._listens():
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.05)
+        until(lambda: self.process.poll() is not None or self._listens(), self.log)
+        assert self.process.poll() is None, self.log()
 
     def _listens(self) -> bool:
         try:
-            with socket.create_connection((self.address, self.port), timeout=5):
+            with socket.create_connection((self.address, self.port), PATIENCE):
                 return True
         except OSError:
             return False
@@ -244,12 +214,9 @@ class Host:
         """What a session has left there: processes, and files in /tmp."""
         return [*self.processes(), *os.listdir(self.path("/tmp"))]
 
-    def wait_until_clean(self, patience: float = 40.0) -> None:
+    def wait_until_clean(self) -> None:
         """Wait until nothing of a session is left."""
-        deadline = time.monotonic() + patience
-        while left := self.leftovers():
-            assert time.monotonic() < deadline, left
-            time.sleep(0.05)
+        until(lambda: not self.leftovers(), self.leftovers)
 
 
 @contextlib.contextmanager
@@ -333,7 +300,7 @@ def ip(*words: str) -> None:
 @contextlib.contextmanager
 def cables(count: int) -> Iterator[list[Cable]]:
     """So many of them; skips where network namespaces cannot be had, with the reason."""
-    sshd()
+    tools.lay()
     if shutil.which("ip") is None:
         pytest.skip("ip is not installed (package iproute2)")
     # 198.18.0.0/15 is for tests of networks (RFC 2544).

@@ -54,12 +54,12 @@ def wait_for(token: str, count: int, patience: float = 10.0) -> None:
 def in_namespace(
     prepare: str, argv: list[str], **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a mount namespace that a line of shell has prepared."""
-    namespace = ["unshare", "--mount", "sh", "-c"]
+    """Run a command in a mount namespace that lines of shell have prepared."""
+    namespace = ["unshare", "--mount", "sh", "-ec"]
     if subprocess.run([*namespace, "true"], check=False).returncode:
         pytest.skip("a mount namespace is refused here")
     return subprocess.run(
-        [*namespace, prepare, "sh", *argv],
+        [*namespace, f'{prepare}\nexec "$@"', "sh", *argv],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hosts
 import pytest
+import tools
 
 BENCH = Path(__file__).with_name("bench_ssh.py")
 NUMBERS = r" +\d[\d.]* \[\d[\d.]*, \d[\d.]*\] +\d[\d.]*$"
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("build")
 
 
 def test_every_way_has_its_numbers() -> None:
-    hosts.sshd()
+    tools.lay()
     words = [sys.executable, BENCH, "--rounds", "1", "--mib", "1"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

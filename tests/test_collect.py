@@ -531,7 +531,7 @@ with Local() as target:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    mount = 'mount -t tmpfs -o size=16k none "$OUT" && exec "$@"'
+    mount = 'mount -t tmpfs -o size=16k none "$OUT"'
     argv = [sys.executable, "-c", FILL, str(tmp_path)]
     done = processes.in_namespace(mount, argv, OUT=str(tmp_path))
     assert "No space left on device" in done.stdout, done.stderr

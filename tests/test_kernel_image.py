@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tools
 
 from anonvma.errors import TargetError
 from anonvma.initramfs import pack
@@ -110,11 +111,12 @@ def test_a_damaged_module(tmp_path: Path, form: str) -> None:
 
 
 def test_an_initramfs_is_what_cpio_reads() -> None:
-    if shutil.which("cpio") is None:
-        pytest.skip("cpio is not installed; the boots of tests/test_guest.py show the same")
     packed = pack(b"the init", {"probe": b"abcde"}, [Module("one", b"1"), Module("two", b"22")])
     listed = subprocess.run(
-        ["cpio", "--list", "--verbose", "--quiet"], input=packed, capture_output=True, check=True
+        [tools.program("cpio"), "--list", "--verbose", "--quiet"],
+        input=packed,
+        capture_output=True,
+        check=True,
     ).stdout.decode()
     lines = {line.split()[-1]: line for line in listed.splitlines()}
     assert lines["init"].startswith("-rwxr-xr-x") and lines["dev/null"].startswith("crw")

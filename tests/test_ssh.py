@@ -12,13 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import hosts
 import pytest
 from hosts import Host
+from waiting import until
 
 from anonvma import places
 from anonvma import ssh as ssh_module
@@ -68,15 +68,7 @@ def present() -> int:
 
 
 def wait_for_value(value: int) -> None:
-    deadline = time.monotonic() + 60
-    while present() != value and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert present() == value
-
-
-def needs_sudo() -> None:
-    if shutil.which("sudo") is None:
-        pytest.skip("sudo is not installed")
+    until(lambda: present() == value, present)
 
 
 def script(source: str, *arguments: str) -> subprocess.Popen[str]:
@@ -106,7 +98,7 @@ def test_a_command_gets_words_and_gives_status_and_output(target: Target) -> Non
 
 def test_a_command_has_the_user_s_environment_without_where_he_sits(target: Target) -> None:
     said = target.run(["env"]).stdout.decode()
-    assert "HOME=/home/alice\n" in said
+    assert f"HOME={hosts.HOME}\n" in said
     assert "USER=alice\n" in said
     assert "SSH_" not in said and "SUDO_" not in said
     assert target.run(["sh", "-c", "umask"]).stdout == b"0022\n"
@@ -158,7 +150,6 @@ def test_files_are_copied_once_and_checked(
 
 
 def test_what_a_privileged_command_has_made_comes_back(target: Target, tmp_path: Path) -> None:
-    needs_sudo()
     output = target.place("output")
     made = ["sh", "-c", f"umask 077; head -c 3000001 /dev/urandom >{output}; sha256sum <{output}"]
     digest = target.run(made, privileged=True).stdout.split()[0].decode()
@@ -205,7 +196,7 @@ def test_facts_say_how_it_was_reached_and_not_where(box: Host, target: Target) -
     facts = target.facts()
     assert facts["kind"] == "ssh"
     assert facts["kernel_release"] == os.uname().release
-    assert 0 < facts["link_round_trip_s"] < 30
+    assert facts["link_round_trip_s"] > 0
     said = repr((facts, target.notes, target.name, target.logs()))
     assert "reached over ssh" in said
     for name in (
@@ -404,9 +395,7 @@ def test_a_configuration_for_people_does_no_harm(box: Host, tmp_path: Path) -> N
     words = ["ssh", "-F", str(config), "-o", "ControlMaster=yes", "-o", "RemoteCommand=none"]
     words += ["-o", "ClearAllForwardings=yes", "-o", "LogLevel=ERROR", "-T", "-N", "box"]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL) as master:
-        deadline = time.monotonic() + 30
-        while not control.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(control.exists)
         logins = box.log().count("Accepted publickey")
         with parse(box.target(config=config)) as there:
             assert there.run(["echo", "by the master"]).stdout == b"by the master\n"
@@ -438,18 +427,16 @@ def test_root_needs_nothing(box: Host) -> None:
 
 
 def test_with_sudo_only_what_needs_it_is_privileged(target: Target) -> None:
-    needs_sudo()
     target.require_privilege()
     assert target.facts()["privilege"] == "sudo"
     who = ["sh", "-c", "id -u; id -G; echo $HOME"]
-    assert target.run(who).stdout == b"4242\n4242\n/home/alice\n"
-    assert target.run(who, privileged=True).stdout == b"0\n0\n/home/alice\n"
+    assert target.run(who).stdout == f"4242\n4242\n{hosts.HOME}\n".encode()
+    assert target.run(who, privileged=True).stdout == f"0\n0\n{hosts.HOME}\n".encode()
     inside_it = target.run([*target.as_caller(), *who], privileged=True)
-    assert inside_it.stdout == b"4242\n4242\n/home/alice\n"
+    assert inside_it.stdout == f"4242\n4242\n{hosts.HOME}\n".encode()
 
 
 def test_sudo_may_be_limited_to_the_agent_of_this_build(tmp_path: Path) -> None:
-    needs_sudo()
     digest = hashlib.sha256(places.program("anonvma-agent").read_bytes()).hexdigest()
     rule = f"alice ALL=(root) NOPASSWD: sha256:{digest} ALL"
     with hosts.host(tmp_path / "host", sudoers=rule) as host:
@@ -471,7 +458,6 @@ def test_sudo_may_be_limited_to_the_agent_of_this_build(tmp_path: Path) -> None:
 def test_without_privilege_the_sentence_says_what_is_lacking(
     sudoers: str, options: dict[str, str], sentence: str, tmp_path: Path
 ) -> None:
-    needs_sudo()
     with hosts.host(tmp_path / "host", sudoers=sudoers) as host:
         with parse(host.target(**options)) as there:
             with pytest.raises(PrivilegeError) as caught:
@@ -527,7 +513,6 @@ def test_a_probe_with_capabilities_does_without_root(box: Host, tmp_path: Path) 
 
 
 def test_a_sysctl_is_raised_and_put_back(target: Target, old: int) -> None:
-    needs_sudo()
     with pytest.raises(ZeroDivisionError), target.sysctl_at_least(SYSCTL, old + 5) as raised:
         assert (raised.old, raised.new, present()) == (old, old + 5, old + 5)
         raise ZeroDivisionError
@@ -556,7 +541,6 @@ with parse(sys.argv[1]) as there, there.sysctl_at_least(sys.argv[2], int(sys.arg
 @pytest.fixture
 def work(box: Host, old: int) -> Iterator[subprocess.Popen[str]]:
     """A session elsewhere, which has raised a sysctl and runs a tree of commands."""
-    needs_sudo()
     with script(WORK, box.target(patience=8), SYSCTL, str(old + 5), TREE) as session:
         assert session.stdout
         assert session.stdout.readline().startswith("/tmp/anonvma-agent.")
@@ -625,10 +609,7 @@ def test_killing_both_agents_leaves_only_a_directory_for_the_next_to_remove(
             os.kill(pid, signal.SIGKILL)
     wait_for_value(old)
     assert work.wait() == 1
-    deadline = time.monotonic() + 30
-    while box.processes():
-        assert time.monotonic() < deadline, box.processes()
-        time.sleep(0.05)
+    until(lambda: not box.processes(), box.processes)
     (left,) = box.path("/tmp").iterdir()
     parse(box.target()).close()
     assert left.exists()  # for an hour: it might be on its way
@@ -715,7 +696,6 @@ def test_under_contention_one_has_it_at_a_time(box: Host) -> None:
         with parse(box.target(user)) as there:
             return there.run(["sh", "-c", alone], privileged=True).returncode
 
-    needs_sudo()
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         assert list(pool.map(use, ["alice", "root"] * 3)) == [0] * 6
     assert box.leftovers() == []

@@ -15,6 +15,7 @@ from pathlib import Path
 import hosts
 import nbformat
 import pytest
+import tools
 from hosts import Host
 
 from anonvma import perf_data, places
@@ -33,8 +34,6 @@ PAGES = 2 * (1 << 20) // os.sysconf("SC_PAGE_SIZE")
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A host whose user may use sudo."""
-    if shutil.which("sudo") is None:
-        pytest.skip("sudo is not installed")
     sudoers = "alice ALL=(root) NOPASSWD: ALL"
     with hosts.host(tmp_path_factory.mktemp("hosts") / "box", sudoers=sudoers) as host:
         yield host
@@ -71,7 +70,7 @@ def test_a_census_is_the_host_s(box: Host) -> None:
 
 
 def test_faults_and_locks_are_traced_there(box: Host) -> None:
-    vmload = str(places.program("vmload"))
+    vmload = str(tools.seen_there(places.program("vmload")))
     done = anonvma("faults", "--json", "--target", box.target(), "--", vmload, *SMALL)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["by_origin"]

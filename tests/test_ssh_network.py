@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hosts
 import pytest
+import tools
 from hosts import Cable, Host
 
 from anonvma import places
@@ -179,8 +180,8 @@ def test_a_slow_connection_with_a_long_way_is_put_up_with(tmp_path: Path) -> Non
 
 
 def test_a_host_that_lies_is_caught(tmp_path: Path) -> None:
-    liar = Path(__file__).with_name("liar.py")
-    forced = f"ForceCommand {sys.executable} {liar}"
+    words = (Path(sys.executable), Path(__file__).with_name("liar.py"))
+    forced = f"ForceCommand {' '.join(str(tools.seen_there(word)) for word in words)}"
     with hosts.host(tmp_path / "host", sshd_config=forced) as machine:
         with parse(machine.target("root")) as there:
             assert there.run(["echo", "small things are true"]).stdout == b"small things are true\n"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import processes
 import pytest
+import tools
 
 from anonvma import target as target_module
 from anonvma.errors import TargetError, TargetTimeout
@@ -157,7 +158,7 @@ except TargetError as error:
 
 @needs_root
 def test_a_directory_that_forbids_execution_is_named(tmp_path: Path) -> None:
-    mount = 'mount -t tmpfs -o noexec none "$TMPDIR" && exec "$@"'
+    mount = 'mount -t tmpfs -o noexec none "$TMPDIR"'
     done = processes.in_namespace(mount, [sys.executable, "-c", OPEN], TMPDIR=str(tmp_path))
     assert done.stdout == (
         f"{tmp_path} is mounted noexec, so no program can be run from there; "
@@ -439,30 +440,32 @@ def test_without_sudo_the_sentence_says_what_is_lacking(tmp_path: Path) -> None:
     assert done.stdout.count("\n") == 1
 
 
+# In a mount namespace of its own, the user nobody has a place to write.
+WRITABLE = 'mount -t tmpfs -o mode=1777 none "$TMPDIR"'
+
+
 @needs_root
-def test_with_a_sudo_that_asks_the_sentence_says_what_is_lacking() -> None:
-    if shutil.which("sudo") is None:
-        pytest.skip("sudo is not installed")
-    done = as_nobody()
+def test_with_a_sudo_that_asks_the_sentence_says_what_is_lacking(tmp_path: Path) -> None:
+    argv = [*AS_NOBODY, sys.executable, "-c", PRIVILEGE]
+    done = processes.in_namespace(tools.lay() + WRITABLE, argv, TMPDIR=str(tmp_path))
     assert "sudo does not give it without a password (sudo: a password is required)" in done.stdout
     assert done.stdout.count("\n") == 1
 
 
-# In a mount namespace of its own, the user nobody may use sudo, and has a place to write.
-SUDOERS = (
-    'mount -t tmpfs -o mode=1777 none "$TMPDIR"'
-    " && mount -t tmpfs -o mode=755 none /etc/sudoers.d"
-    " && echo 'nobody ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/test"
-    ' && chmod 440 /etc/sudoers.d/test && exec "$@"'
-)
+# ... and may use sudo.
+SUDOERS = f"""
+echo 'nobody ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/test
+chmod 440 /etc/sudoers.d/test
+{WRITABLE}
+"""
 
 
 @needs_root
 def test_with_sudo_only_what_needs_it_is_privileged(old: int, tmp_path: Path) -> None:
-    if shutil.which("sudo") is None:
-        pytest.skip("sudo is not installed")
     argv = [*AS_NOBODY, sys.executable, "-c", PRIVILEGE]
-    done = processes.in_namespace(SUDOERS, argv, TMPDIR=str(tmp_path), SECRET="of the user")
+    done = processes.in_namespace(
+        tools.lay() + SUDOERS, argv, TMPDIR=str(tmp_path), SECRET="of the user"
+    )
     raised = max(old, 1 << 20)
     assert done.stdout == f"0 65534 of the user {raised} None\n", done.stderr
 
@@ -482,10 +485,8 @@ with target.sysctl_at_least("fs.aio-max-nr", int(sys.argv[3])):
 def test_killing_us_kills_what_runs_under_sudo(
     delay: float, old: int, token: str, tmp_path: Path
 ) -> None:
-    if shutil.which("sudo") is None:
-        pytest.skip("sudo is not installed")
     argv = [sys.executable, "-c", KILLED_UNDER_SUDO, TREE, str(delay), str(old + 5)]
-    done = processes.in_namespace(SUDOERS, [*AS_NOBODY, *argv], TMPDIR=str(tmp_path))
+    done = processes.in_namespace(tools.lay() + SUDOERS, [*AS_NOBODY, *argv], TMPDIR=str(tmp_path))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert processes.survivors(token) == []
     wait_for_value(old)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""sshd, sudo and cpio, which a machine need not have: unpacked in build/hosts, never installed."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Where the tree that is tested is found by whoever is in such a namespace, wherever it lies here.
+TREE = "/run/anonvma/tree"
+
+# In a mount namespace: a /run of its own, and the tools over /usr and /etc. They are copied, for
+# whoever unpacked them need not have been root, whose they and sudo's set-user-ID bit have to be.
+_LAY = f"""
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/anonvma/tools {TREE}
+cp -r {{tools}}/. /run/anonvma/tools
+chown -R 0:0 /run/anonvma/tools
+chmod 4755 /run/anonvma/tools/usr/bin/sudo
+chmod 440 /run/anonvma/tools/etc/sudoers
+mount --bind {{root}} {TREE}
+mount -t overlay -o ro,lowerdir=/run/anonvma/tools/usr:/usr overlay /usr
+mount -t overlay -o ro,lowerdir=/run/anonvma/tools/etc:/etc overlay /etc
+mount -t tmpfs -o mode=755 tmpfs /etc/sudoers.d
+"""
+
+
+@functools.cache
+def _unpacked() -> tuple[Path | None, str]:
+    done = subprocess.run(
+        [ROOT / "analysis/setup/host-tools"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        return None, done.stderr.strip().splitlines()[-1].removeprefix("anonvma: ")
+    return Path(done.stdout.strip()), ""
+
+
+def directory() -> Path:
+    """Where they are unpacked; skips where they cannot be fetched, with the reason."""
+    found, reason = _unpacked()
+    if found is None:
+        pytest.skip(reason)
+    return found
+
+
+@functools.cache
+def _refusal() -> str:
+    """Why there can be no such namespace; nothing if there can."""
+    words = ["unshare", "--mount", "--pid", "--fork", "--uts", "--mount-proc", "sh", "-ec"]
+    done = subprocess.run([*words, _lay()], capture_output=True, text=True, check=False)
+    return done.stderr.strip()
+
+
+def _lay() -> str:
+    return _LAY.format(tools=shlex.quote(str(directory())), root=shlex.quote(str(ROOT)))
+
+
+def lay() -> str:
+    """Lines of shell (under set -e) that lay them over /usr and /etc of a mount namespace."""
+    if os.geteuid():
+        pytest.skip("only root can make the namespaces of a host")
+    if refusal := _refusal():
+        pytest.skip(f"namespaces of a host's own are refused: {refusal}")
+    return _lay()
+
+
+def seen_there(path: Path) -> Path:
+    """What a file of the tree that is tested is called in such a namespace."""
+    return Path(TREE) / path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def program(name: str) -> Path:
+    """One of them that runs where it lies."""
+    return directory() / "usr/bin" / name
