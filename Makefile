@@ -79,7 +79,7 @@ notebooks: ## run them again on the recorded data, to commit
 ##@ Kernels in guests
 
 kernels: ## two kernels that differ in the early check, or BASE= and HEAD= of TREE=
-	@$(NEEDS) kernels
+	@$(NEEDS) kernels guest
 	@python=$$(analysis/setup/find-python) && exec $(WITH_MAKE) "$$python" analysis/setup/kernels \
 		$${TREE:+--tree "$$TREE"} $${BASE:+--base "$$BASE"} $${HEAD:+--head "$$HEAD"} \
 		$${JOBS:+--jobs "$$JOBS"}

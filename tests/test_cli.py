@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from anonvma import report, runs
+from anonvma.cli import main
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -41,8 +43,26 @@ def test_help_teaches(cli: Cli) -> None:
         assert cli(command, "--help").stdout.startswith("Usage: ")
 
 
+def test_help_is_grouped_and_its_summaries_are_whole() -> None:
+    done = CliRunner().invoke(main, ["--help"])
+    assert done.exit_code == 0 and "..." not in done.output.partition("Options:")[2]
+    assert "See this machine:" in done.output and "More:" not in done.output
+    for name, command in main.commands.items():
+        assert f"\n  {name} " in done.output
+        shown = CliRunner().invoke(main, [name, "--help"]).output
+        assert "\\b" not in shown and "\b" not in shown, name
+        assert shown.count("[OPTIONS]") == 1, name
+        assert _whole(command.help or "") in " ".join(done.output.split()), name
+    assert all(len(line) <= 80 for line in done.output.splitlines())
+
+
+def _whole(words: str) -> str:
+    return " ".join(words.strip().partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
+
+
 def test_unknown_command_is_exit_code_2(cli: Cli) -> None:
-    assert cli("sensus").returncode == 2
+    done = cli("sensus")
+    assert done.returncode == 2 and "did you mean 'census'?" in done.stderr
     assert cli("census", "--pid", "-1").returncode == 2
 
 

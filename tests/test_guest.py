@@ -427,7 +427,7 @@ def test_impossible_parameters(options: dict[str, Any], sentence: str) -> None:
     [
         ("guest:", "names no image"),
         ("guest:,cpus=2", "names no image"),
-        ("guest:/boot/vmlinuz,cores=2", "cores is not known; a guest takes cpus, memory"),
+        ("guest:/boot/vmlinuz,cores=2", "cores is not known: a guest takes cpus, memory"),
         ("guest:/boot/vmlinuz,cpus=2,cpus=3", "cpus is given twice"),
         ("guest:/none,with,commas", "cannot read the kernel image /none,with,commas"),
     ],

@@ -279,7 +279,7 @@ def test_a_name_that_is_one_is_taken(name: str) -> None:
         ("patience=1", "patience '1' is not a whole number of seconds, 2 or more"),
         ("wait=-1", "wait '-1' is not a whole number of seconds, 0 or more"),
         ("config=/nowhere", "there is no ssh configuration /nowhere"),
-        ("port=22", "port is not known; an ssh target takes sudo, probe, config, patience, wait"),
+        ("port=22", "port is not known: an ssh target takes sudo, probe, config, patience, wait"),
         ("wait=1,wait=2", "wait is given twice"),
     ],
 )

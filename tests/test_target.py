@@ -69,7 +69,7 @@ def test_kinds_of_targets() -> None:
         assert local.name == "local"
     with pytest.raises(TargetError, match="'' cannot be the name of a host"):
         parse("ssh:")
-    with pytest.raises(TargetError, match="'lokal' is not known: use 'local', 'guest:IMAGE' or"):
+    with pytest.raises(TargetError, match="'lokal' is not known: did you mean 'local'"):
         parse("lokal")
 
 

@@ -29,9 +29,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from anonvma import ending, runs
+from anonvma import ending, preflight, runs
 from anonvma.errors import AnonvmaError, CellError, RunError, TargetLost, TargetTimeout
 from anonvma.runs import Run
+from anonvma.workload import Workload
 
 __all__ = ["CELL", "FORMAT", "LIFELINE", "PLAN", "STOP", "complete", "is_locked", "main"]
 
@@ -117,6 +118,9 @@ class _Attempt:
         # A guest that does not boot leaves its record with the runs: here.
         os.environ |= {"ANONVMA_RUNS": str(out), "TQDM_DISABLE": "1"}
         parameters = {**self.cell["parameters"], "out": str(out)}
+        # A study crosses its parameters with all of its workloads, whether or not each has them.
+        for name in preflight.ignored(Workload(workload=parameters["workload"])):
+            parameters.pop(name, None)
         notebooks.execute(self.plan["notebook"], self.work / "notebook.ipynb", parameters)
 
     def _one_run(self) -> Run:

@@ -42,6 +42,7 @@ from anonvma import (
     perf_record,
     perf_script,
     places,
+    preflight,
     regime,
     runs,
     tracing,
@@ -118,14 +119,9 @@ def collect(
     RunError
         The run directory cannot be written.
     """
-    if type(repeats) is not int or repeats < 1:  # a notebook's parameter may be anything
-        raise RunError(f"repeats is {repeats!r}: a whole number of at least 1 is needed.")
-    if type(trace) is not bool:
-        raise RunError(f"trace is {trace!r}: true or false is needed.")
+    settings = preflight.settings(repeats, trace, events, frequency, call_graph)
     if workload.kind == "specimens":
         repeats, perf_record = 1, False
-    settings = Settings(events or Settings.events, frequency, call_graph)
-    places.program("vmaprobe")
     target.require_privilege()
     workload.check(target)
     directory = Path(out) if out is not None else places.runs()
@@ -177,7 +173,8 @@ class _Collection:
         self.target, self.workload, self.writer, self.repeats = target, workload, writer, repeats
         self.traces_apart = trace and workload.kind != "specimens"
         self.traces_within = trace and workload.kind == "specimens"
-        self.steps = repeats * (1 + self.traces_apart) + 2  # preparing and writing too
+        # Preparing and writing too; a repeat is traced in three ways, and the first in one more.
+        self.steps = 2 + repeats + self.traces_apart * (3 * repeats + 1)
         self._done = 0
         self._progress = progress
         self.perf: Perf | None = None
@@ -204,6 +201,10 @@ class _Collection:
         if self._progress:
             self._progress(self._done, self.steps, text)
         self._done += 1
+
+    def say_of(self, repeat: int, what: str) -> None:
+        """Tell what of a repeat begins now."""
+        self.say(f"repeat {repeat} of {self.repeats}, {what}")
 
     @property
     def about(self) -> dict[str, Any]:
@@ -294,7 +295,7 @@ class _Collection:
 
     def observe(self, repeat: int) -> None:
         """Run the workload once, observed."""
-        self.say(f"repeat {repeat} of {self.repeats}")
+        self.say_of(repeat, "observing")
         found = drift.snapshot(self.target, constant=repeat == 1)
         started = datetime.datetime.now(datetime.UTC)
         if self.workload.holds:
@@ -317,8 +318,7 @@ class _Collection:
     def trace(self, repeat: int) -> None:
         """Run the workload again, traced and untraced."""
         if self.traces_apart:
-            self.say(f"tracing, {repeat} of {self.repeats}")
-            self.tracer.run(repeat)
+            self.tracer.run(repeat, lambda what: self.say_of(repeat, what))
 
     def _observe_held(self, repeat: int) -> dict[str, Any]:
         argv = [*self._counting(repeat), *self.workload.argv(self.program, hold=True)]
@@ -511,7 +511,7 @@ class _Collection:
         """Run the workload again, its counters looked at in intervals, and again, sampled."""
         if self.settings is None:
             return
-        self.say(f"profiling, {repeat} of {self.repeats}")
+        self.say_of(repeat, "profiling")
         if self.perf is None:
             return  # noted already
         self._count_in_intervals(repeat, self.perf, self.settings)

@@ -15,6 +15,7 @@ import ipywidgets
 import pandas as pd
 
 from anonvma.errors import SelectionError
+from anonvma.preflight import LIVE
 from anonvma.report import printable
 from anonvma.selection import STATES, Filter, Vmas, size
 
@@ -35,7 +36,6 @@ __all__ = [
     "tabs",
 ]
 
-LIVE = "this machine, live"
 NONE = "(none)"
 ROWS = 200
 """VMAs in the list at a time: a browser is slow with more."""

@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 import ipywidgets
 from IPython.core.getipython import get_ipython
 
-from anonvma import controls, live, places, runs, selection, views
+from anonvma import catalogue, controls, live, places, runs, selection, views
 from anonvma.controls import LINKS, LIVE, NONE, ROWS, SIZES, TABS
 from anonvma.errors import AnonvmaError, SelectionError
 from anonvma.report import printable
@@ -79,7 +79,7 @@ class Explorer:
         self._views = {name: ipywidgets.HTML() for name in TABS}
         for view in self._views.values():
             view.add_class("anonvma-view")
-        self.controls = controls.make(_known_runs())
+        self.controls = controls.make(catalogue.known())
         self.tabs = controls.tabs(self.controls, self._views)
         self.widget = controls.lay_out(self.controls, self._status, self.tabs)
         self._listen()
@@ -533,11 +533,3 @@ def _same_vma(shown: Shown, vmas: Vmas) -> int | None:
     same = (vmas.numbers("tgid") == row["tgid"]) & (vmas.numbers("start") == row["start"])
     found = same.nonzero()[0]
     return int(found[0]) if len(found) else None
-
-
-def _known_runs() -> list[str]:
-    """Return the names of the recorded runs and of the user's own."""
-    found = []
-    for directory in (places.recorded(), places.runs()):
-        found += sorted(path.parent.name for path in directory.glob("*/manifest.json"))
-    return [name for name in dict.fromkeys(found) if Path(name).suffix == ""]

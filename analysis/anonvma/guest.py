@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -118,7 +119,7 @@ class Guest(Remote):
             raise TargetError(f"accel {accel!r} is not known: use auto, kvm or tcg.")
         self._local = Local()
         try:
-            self._qemu = self._find_qemu()
+            self._qemu = find_qemu()
             self.qemu_version = self._version()
             self._initramfs = Path(self._local.place("initramfs"))
             self._initramfs.write_bytes(packed)
@@ -162,15 +163,6 @@ class Guest(Remote):
                 f"{self.memory >> 20} MiB are too little memory for {self.image.path.name}: it "
                 f"needs {-(-needed >> 20)} MiB only to unpack itself; 256 MiB and more work well."
             )
-
-    def _find_qemu(self) -> str:
-        path = self._local.which(_QEMU)
-        if path is None:
-            raise TargetError(
-                f"booting a guest needs {_QEMU}, which is not here: install the package "
-                "qemu-system-x86 (Debian and Ubuntu)."
-            )
-        return path
 
     def _version(self) -> str:
         done = self._local.run([self._qemu, "--version"], timeout=30)
@@ -358,6 +350,23 @@ class Guest(Remote):
 
 
 # ---- the virtual machine ----
+
+
+def find_qemu() -> str:
+    """Return the path of the QEMU that boots guests.
+
+    Raises
+    ------
+    TargetError
+        When there is none.
+    """
+    path = shutil.which(_QEMU)
+    if path is None:
+        raise TargetError(
+            f"booting a guest needs {_QEMU}, which is not here: install the package "
+            "qemu-system-x86 (Debian and Ubuntu)."
+        )
+    return os.path.abspath(path)
 
 
 class _Port(NamedTuple):

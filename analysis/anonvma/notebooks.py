@@ -17,13 +17,17 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from anonvma import errors, places
-from anonvma.errors import AnonvmaError, NotebookError, ParameterError
+from anonvma import places
+from anonvma.engine import Refused
+from anonvma.errors import NotebookError
+from anonvma.steps import Tell
 
 __all__ = ["execute", "text_of_cell"]
 
 
-def execute(name: str, output: Path, parameters: dict[str, Any]) -> nbformat.NotebookNode:
+def execute(
+    name: str, output: Path, parameters: dict[str, Any], tell: Tell | None = None
+) -> nbformat.NotebookNode:
     """Run a notebook with parameters.
 
     Parameters
@@ -33,6 +37,8 @@ def execute(name: str, output: Path, parameters: dict[str, Any]) -> nbformat.Not
     output : path
         Where the executed notebook goes; it is there, up to the failure, in any case.
     parameters : dict
+    tell : callable, optional
+        Called with the share of it that is done, and what is being done.
 
     Returns
     -------
@@ -41,22 +47,16 @@ def execute(name: str, output: Path, parameters: dict[str, Any]) -> nbformat.Not
 
     Raises
     ------
-    ParameterError
-        Before anything runs: the notebook does not have that parameter.
     AnonvmaError
-        The sentence in which a cell failed; a NotebookError if that was not one of ours.
+        Before anything runs: the notebook does not have that parameter, or cannot run with it; see
+        `anonvma.preflight`. Else the sentence in which a cell failed; a NotebookError if that was
+        not one of ours.
     """
     source = places.root() / "notebooks" / f"{name}.ipynb"
     if name.endswith(".ipynb"):
         source = Path(name).resolve()
     if not source.exists():
         raise NotebookError(f"there is no notebook {name}: {source} is missing.")
-    known = papermill.inspect_notebook(_literal(source))
-    for parameter in parameters:
-        if parameter not in known:
-            raise ParameterError(
-                f"notebook {name} has no parameter {parameter!r}: it has {', '.join(known)}."
-            )
     logging.getLogger("papermill").setLevel(logging.ERROR)
     given = {key: value for key, value in parameters.items() if value is not None}
     try:
@@ -65,12 +65,15 @@ def execute(name: str, output: Path, parameters: dict[str, Any]) -> nbformat.Not
             _literal(output.resolve()),  # written as it goes, so that a failure leaves it
             parameters=given,
             cwd=str(source.parent),
-            progress_bar={"desc": name, "leave": True},
+            progress_bar=False,
+            tell=tell,
             # ipykernel 7 warns at every start that it talks over TCP, and at some ends of the end.
             extra_arguments=["--log-level=CRITICAL"],
         )
+    except Refused as error:
+        raise error.error from None
     except PapermillExecutionError as error:
-        raise _as_ours(name, error) from None
+        raise NotebookError(f"notebook {name} failed: {error.ename}: {error.evalue}") from None
     except DeadKernelError:
         raise NotebookError(
             f"notebook {name} failed: its kernel was killed, perhaps for want of memory."
@@ -85,14 +88,6 @@ def execute(name: str, output: Path, parameters: dict[str, Any]) -> nbformat.Not
 def _literal(path: Path) -> str:
     """Return a path that papermill, which takes it for a format string, leaves as it is."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _as_ours(notebook: str, error: PapermillExecutionError) -> AnonvmaError:
-    """Give a cell's failure back as what it was there, if it was one of ours."""
-    kind = getattr(errors, error.ename, None)
-    if isinstance(kind, type) and issubclass(kind, AnonvmaError):
-        return kind(error.evalue)
-    return NotebookError(f"notebook {notebook} failed: {error.ename}: {error.evalue}")
 
 
 def text_of_cell(notebook: nbformat.NotebookNode, tag: str) -> str:

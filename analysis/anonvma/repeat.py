@@ -167,7 +167,7 @@ def _guest_of(run: Run) -> str | None:
 def _local(manifest: Manifest) -> list[str]:
     parameters = manifest.parameters
     options = ["--workload", str(parameters["workload"])]
-    for name in ("threads", "bytes", "unit"):
+    for name in ("threads", "bytes", "unit", "seconds"):
         if parameters.get(name) is not None:
             options += [f"--{name}", _size(parameters[name])]
     options += ["--repeats", str(manifest.repeats)]
@@ -196,7 +196,9 @@ def _in_guests(opened: Sequence[Run]) -> list[str]:
 
 
 def _collected(target: str, manifest: Manifest) -> list[str]:
-    given = {"target": target, **manifest.parameters, "repeats": manifest.repeats}
+    given = {"target": target, **manifest.parameters}
+    if manifest.parameters["workload"] != "specimens":  # made once, whatever is asked for
+        given["repeats"] = manifest.repeats
     parameters = " ".join(
         f"-p {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None
     )

@@ -16,15 +16,13 @@ import re
 import shlex
 import struct
 import textwrap
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Image
 from matplotlib.figure import Figure
-from tqdm.std import tqdm
 
 from anonvma import census, evidence, faults, locks, perf_profile, repeat, specimens, statistics
 from anonvma.runs import Run
@@ -425,16 +423,6 @@ def collected(run: Run) -> str:
         f"Pages in bare VMAs: {manifest.pages_how}. Lost while reading: "
         f"{sum(manifest.losses.values()) or 'nothing'}."
     )
-
-
-def progress_on(bar: tqdm[Any]) -> Callable[[int, int, str], None]:
-    """Return a callable that shows the progress of `anonvma.collect.collect` on a bar."""
-
-    def show(done: int, total: int, what: str) -> None:
-        bar.total, bar.n = total, done
-        bar.set_description(what)
-
-    return show
 
 
 # ---- as text ----

@@ -39,7 +39,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from anonvma import places
+from anonvma import catalogue, places
 from anonvma.errors import RunError, TargetLost
 
 __all__ = [
@@ -829,21 +829,7 @@ def find(name: str | Path) -> Run:
     RunError
         When there is none, or it cannot be opened.
     """
-    if str(name) == "latest":
-        own = [path for path in places.runs().glob("*/" + _MANIFEST) if path.parent.suffix == ""]
-        if not own:
-            raise RunError(f"there is no run in {places.runs()} yet: collect one first.")
-        # `make report` runs the specimens last, to go with the workload that it is about.
-        workloads = [path for path in own if not re.search(r"-specimens(-\d+)?$", path.parent.name)]
-        return Run.open(max(workloads or own).parent)
-    candidates = [Path(name), places.recorded() / name, places.runs() / name]
-    for path in candidates:
-        if path.is_dir():
-            return Run.open(path)
-    recorded = ", ".join(sorted(path.name for path in places.recorded().glob("*/"))) or "none"
-    raise RunError(
-        f"there is no run {str(name)!r}: give its directory, or a recorded one ({recorded})."
-    )
+    return Run.open(catalogue.place(name))
 
 
 def record(run: Run, name: str, directory: Path | None = None, without: Sequence[str] = ()) -> Run:
@@ -897,11 +883,4 @@ def find_all(pattern: str) -> list[Run]:
     RunError
         When none matches, or one cannot be opened.
     """
-    parent, name = Path(pattern).parent, Path(pattern).name
-    directories = [places.recorded(), places.runs()] if parent == Path() else [parent]
-    for directory in directories:
-        found = [path for path in sorted(directory.glob(name)) if (path / _MANIFEST).exists()]
-        if found:
-            return [Run.open(path) for path in found]
-    where = " or ".join(str(directory) for directory in directories)
-    raise RunError(f"no run is called {name!r} in {where}.")
+    return [Run.open(path) for path in catalogue.all_places(pattern)]

@@ -29,7 +29,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from anonvma import places, runs
-from anonvma.errors import AnonvmaError, StudyError
+from anonvma.errors import AnonvmaError, StudyError, WorkloadError
 from anonvma.workload import Workload
 
 __all__ = ["THIS_MACHINE", "Cell", "Study", "read"]
@@ -598,6 +598,7 @@ class _Maker:
     def _cell(self, number: int, point: Mapping[str, Scalar], repeat: int) -> Cell:
         template = self.model.targets[str(point["target"])]
         given = self._parameters(point)
+        self._check_workload(given)
         asked = {
             "notebook": self.model.notebook,
             "target": template,
@@ -619,6 +620,14 @@ class _Maker:
             repeat,
             {"target": target, **given},
         )
+
+    def _check_workload(self, given: Mapping[str, Scalar]) -> None:
+        """Refuse what no target could run, before any is asked."""
+        of_workload = {name: given[name] for name in Workload.model_fields if name in given}
+        try:
+            Workload(**of_workload)
+        except WorkloadError as error:
+            self.fail(("workloads",), str(error))
 
     def _target(self, template: str, kernel: Scalar) -> str:
         """Return the target, its image by an absolute path: the notebook runs elsewhere."""

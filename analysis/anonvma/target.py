@@ -28,8 +28,9 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from anonvma.errors import PrivilegeError, TargetError, TargetTimeout
+from anonvma.nearest import hint
 
-__all__ = ["Local", "Process", "Raised", "Target", "facts_of", "parse", "sysctl_path"]
+__all__ = ["Local", "Process", "Raised", "Target", "check", "facts_of", "parse", "sysctl_path"]
 
 Stream = int | IO[bytes] | None
 """What `subprocess.Popen` takes for a standard stream."""
@@ -238,34 +239,57 @@ def parse(text: str) -> Target:
     TargetError
         For anything else, and when there is no such target.
     """
-    if text == "local":
-        return Local()
-    kind, _, rest = text.partition(":")
+    kind, where, options = _taken_apart(text)
     if kind == "guest":
-        return _parse_guest(text, rest)
+        from anonvma.guest import Guest  # which needs this module
+
+        return Guest(where, **options)
     if kind == "ssh":
-        return _parse_ssh(text, rest)
-    raise TargetError(f"target {text!r} is not known: use 'local', 'guest:IMAGE' or 'ssh:HOST'.")
+        from anonvma.ssh import Ssh  # likewise
+
+        return Ssh(where, **options)
+    return Local()
 
 
-def _parse_guest(text: str, rest: str) -> Target:
-    from anonvma.guest import Guest  # which needs this module
+def check(text: str) -> None:
+    """Refuse a target that cannot be one, without a look at the target itself.
 
-    image, options = _options(
-        text, rest, "a guest", ("cpus", "memory", "accel", "modules", "append")
-    )
-    if not image:
+    Raises
+    ------
+    TargetError
+        The sentence that `parse` would raise: no such kind, option or image, or no QEMU.
+    """
+    kind, where, _ = _taken_apart(text)
+    if kind == "guest":
+        from anonvma import guest, kernel_image
+
+        kernel_image.open_image(where)
+        guest.find_qemu()
+    if kind == "ssh":
+        from anonvma import ssh_connection
+
+        ssh_connection.check_host(where)
+
+
+# For each kind of target but the local one: what it is called, and its options.
+_KINDS = {
+    "guest": ("a guest", ("cpus", "memory", "accel", "modules", "append")),
+    "ssh": ("an ssh target", ("sudo", "probe", "config", "patience", "wait")),
+}
+
+
+def _taken_apart(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Return the kind of a target, where it is, and its options."""
+    kind, _, rest = text.partition(":")
+    if text == "local":
+        return text, "", {}
+    if kind not in _KINDS:
+        told = hint(kind, ["local", *_KINDS], "use 'local', 'guest:IMAGE' or 'ssh:HOST'.")
+        raise TargetError(f"target {text!r} is not known: {told}")
+    where, options = _options(text, rest, *_KINDS[kind])
+    if kind == "guest" and not where:
         raise TargetError(f"target {text!r} names no image: write guest:PATH-OF-A-KERNEL-IMAGE.")
-    return Guest(image, **options)
-
-
-def _parse_ssh(text: str, rest: str) -> Target:
-    from anonvma.ssh import Ssh  # which needs this module
-
-    host, options = _options(
-        text, rest, "an ssh target", ("sudo", "probe", "config", "patience", "wait")
-    )
-    return Ssh(host, **options)
+    return kind, where, options
 
 
 def _options(text: str, rest: str, kind: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -275,8 +299,11 @@ def _options(text: str, rest: str, kind: str, known: Sequence[str]) -> tuple[str
     for word in words:
         name, _, value = word.partition("=")
         if name not in known or name in options:
-            why = "is given twice" if name in options else "is not known"
-            raise TargetError(f"target {text!r}: {name} {why}; {kind} takes {', '.join(known)}.")
+            every = f"{kind} takes {', '.join(known)}."
+            why = f"is given twice; {every}"
+            if name not in known:
+                why = f"is not known: {hint(name, known, every)}"
+            raise TargetError(f"target {text!r}: {name} {why}")
         options[name] = value
     return first, options
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,11 +155,12 @@ class Tracer:
 
     # ---- one run ----
 
-    def run(self, repeat: int) -> None:
-        """Run the workload untraced and under each tracer."""
+    def run(self, repeat: int, say: Callable[[str], None] = lambda what: None) -> None:
+        """Run the workload untraced and under each tracer, and tell which begins."""
         extra = [CALL_PATHS] if repeat == _WITH_EVENTS and FAULTS not in self.lacking else []
         for what in [*order(repeat), *extra]:
             if what not in self.lacking:
+                say("untraced" if what == UNTRACED else f"tracing {what}")
                 self._run(repeat, what)
 
     def _run(self, repeat: int, what: str) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import math
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from anonvma import places
 from anonvma.errors import SetupError, TargetError, WorkloadError
+from anonvma.nearest import nearest
 from anonvma.target import Target
 
 __all__ = ["Workload", "cases", "held_pids", "parse_size", "parse_throughput"]
@@ -316,9 +316,9 @@ def _refuse_misspelt_case(words: list[str]) -> None:
     if len(words) != 1 or not re.fullmatch(r"[\w-]+", words[0]):
         return
     known = [*_known_cases(), "specimens"]
-    near = difflib.get_close_matches(words[0], known, n=1, cutoff=0.75)
+    near = nearest(words[0], known)
     if near and words[0] not in known and shutil.which(words[0]) is None:
-        raise WorkloadError(f"there is no workload {words[0]!r}: did you mean {near[0]!r}?")
+        raise WorkloadError(f"there is no workload {words[0]!r}: did you mean {near!r}?")
 
 
 def _check_process(target: Target, pid: int) -> None:

@@ -4,15 +4,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from anonvma.cli.group import main
-
-if TYPE_CHECKING:
-    pass
-
 
 # ---- exploring ----
 
@@ -28,11 +23,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="What it opens, in the checkout.",
 )
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS...]")
 def lab(
     no_browser: bool, port: int, user: str | None, notebook: Path, options: tuple[str, ...]
 ) -> None:
-    r"""Open JupyterLab on the explorer; OPTIONS are JupyterLab's own, after "--".
+    """Open JupyterLab on the explorer; OPTIONS are JupyterLab's own, after "--".
 
     It listens on the loopback address only, and its kernels are never root's: root becomes an
     ordinary user first, and leaves that user a copy of the probe that may look into other
@@ -40,10 +35,10 @@ def lab(
 
     \b
     Examples:
-        anonvma lab
-        sudo anonvma lab --no-browser
-        ssh -L 8888:127.0.0.1:8888 MACHINE    # its JupyterLab, in the browser here
-    """
+      anonvma lab
+      sudo anonvma lab --no-browser
+      ssh -L 8888:127.0.0.1:8888 MACHINE    # its JupyterLab, in the browser here
+    """  # noqa: D301  # click wants the character
     from anonvma import lab as jupyter
 
     status = jupyter.run(

@@ -9,15 +9,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from anonvma.errors import AnonvmaError
+from anonvma.nearest import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class _Sentences(click.Group):
-    """Turns our errors into one sentence on stderr."""
+# The commands by what they are for, in the order in which one comes to need them.
+_PURPOSES = {
+    "See this machine": ("doctor", "census", "faults", "locks"),
+    "Run and report": ("report", "demo", "lab", "profile", "publish", "lint"),
+    "Compare": ("pair", "experiment", "compare", "scaling"),
+    "Keep many runs": ("runs", "query", "trend", "batch", "import", "record"),
+}
+
+
+class _Grouped(click.Group):
+    """Lists its commands by purpose, and turns our errors into one sentence on stderr."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        listed = {name for names in _PURPOSES.values() for name in names}
+        others = tuple(name for name in self.list_commands(context) if name not in listed)
+        for purpose, names in {**_PURPOSES, "More": others}.items():
+            known = [(name, self.get_command(context, name)) for name in names]
+            # The first paragraph's first sentence, whole: click would cut it short.
+            rows = [(name, _summary(command)) for name, command in known if command]
+            if rows:
+                with formatter.section(purpose):
+                    formatter.write_dl(rows)
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if words and self.get_command(context, words[0]) is None:
+            near = nearest(words[0], self.list_commands(context))
+            if near and not words[0].startswith("-"):
+                context.fail(f"no such command {words[0]!r}: did you mean {near!r}?")
+        return super().resolve_command(context, words)
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -27,7 +58,7 @@ class _Sentences(click.Group):
             context.exit(error.exit_code)
 
 
-@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Grouped, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(importlib.metadata.version("anonvma"), prog_name="anonvma")
 def main() -> None:
     """Which VMAs have a NULL vm_ops and no anon_vma, and what that costs.
@@ -40,8 +71,16 @@ def main() -> None:
                      ,sudo=no ,probe=PATH ,config=FILE ,patience=30 ,wait=3600
                      (see "Runs of other machines" in data/README.md)
 
-    Exit codes: 0 done; 1 failed; 2 usage; 3 no privilege; 130 interrupted.
+    Exit codes: 0 done; 1 failed; 2 usage; 3 no privilege; 4 this kernel is too old; 5 no such
+    process, or it is gone; 130 interrupted. "faults" and "locks" end as their COMMAND does, with
+    126 or 127 if it cannot be run; "compare --exit-code" has two of its own.
     """  # noqa: D301 (click wants the character)
+
+
+def _summary(command: click.Command) -> str:
+    """Return what a command is for: the first sentence of its help."""
+    first = (command.help or "").strip().partition("\n\n")[0]
+    return " ".join(first.split()).partition(". ")[0].rstrip(".") + "."
 
 
 def json_of(header: dict[str, Any], tables: dict[str, pd.DataFrame]) -> str:
@@ -56,3 +95,9 @@ def short(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def given_in(context: click.Context) -> set[str]:
+    """Return the names of the parameters that stand on the command line."""
+    unasked = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {name for name in context.params if context.get_parameter_source(name) not in unasked}

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anonvma import places, target
-from anonvma.cli.group import main, short
+from anonvma import places
+from anonvma.cli.bar import Bar
+from anonvma.cli.group import given_in, main, short
 
 if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
     from anonvma.runs import Run
+    from anonvma.steps import Tell
 
 
 # ---- the report ----
@@ -31,7 +35,12 @@ if TYPE_CHECKING:
     "--bytes", "size", default="800m", show_default=True, help="Bytes of a case, over all tasks."
 )
 @click.option("--unit", help="Bytes of one mapping of a case; by default the case's own.")
-@click.option("--repeats", default=3, show_default=True, help="How often it runs.")
+@click.option(
+    "--repeats", default=3, show_default=True, type=click.IntRange(1), help="How often it runs."
+)
+@click.option(
+    "--seconds", default=5.0, show_default=True, help="How long a running process is watched."
+)
 @click.option("--events", help="What perf stat counts beside the kernel's own events.")
 @click.option(
     "--frequency", default=997, show_default=True, help="Samples a second of perf record."
@@ -43,66 +52,60 @@ if TYPE_CHECKING:
     type=click.Choice(["fp", "dwarf", "lbr"]),
     help="How perf record finds callers.",
 )
-def report_command(
-    workload: str,
-    threads: int,
-    size: str,
-    unit: str | None,
-    repeats: int,
-    events: str | None,
-    frequency: int,
-    call_graph: str,
-) -> None:
+@click.pass_context
+def report_command(context: click.Context, /, size: str, **others: Any) -> None:
     """Run the workload here, take the census, and print the answer.
 
     Runs 01-collect (for the workload and for the specimens), 02-census, 03-faults and
     06-report through papermill. Needs root, or sudo without a password.
     """
-    from anonvma import ending
+    from anonvma import ending, preflight
 
-    with target.parse("local") as here:
-        here.require_privilege()
-    parameters = {
-        "target": "local",
-        "workload": workload,
-        "threads": threads,
-        "bytes": size,
-        "unit": unit,
-        "repeats": repeats,
-        "events": events,
-        "frequency": frequency,
-        "call_graph": call_graph,
-    }
-    with ending.scratch() as scratch:
-        run = _collect(scratch / "01-collect.ipynb", parameters)
-        made = _collect(
-            scratch / "01-collect-specimens.ipynb", {"target": "local", "workload": "specimens"}
-        )
-        _render(run, made, scratch, None, run.path / "report")
+    values = {"target": "local", "trace": True, "bytes": size, **others}
+    given = {"bytes" if name == "size" else name for name in given_in(context)}
+    preflight.collection(values, given, prefix="--")
+    parameters = {name: values[name] for name in ("target", "workload", *given)}
+    specimens = {"target": "local", "workload": "specimens"}
+    with ending.scratch() as scratch, Bar({**_COLLECTING, **_RENDERING}) as bar:
+        run = _collect(scratch / "01-collect.ipynb", parameters, bar.of("collecting"))
+        made = _collect(scratch / "01-collect-specimens.ipynb", specimens, bar.of("specimens"))
+        _render(run, made, scratch, None, run.path / "report", bar)
 
 
-def _collect(output: Path, parameters: dict[str, Any]) -> Run:
+# How much work each notebook is, roughly; measured with the default workload.
+_COLLECTING = {"collecting": 12.0, "specimens": 3.0}
+_RENDERING = {"02-census": 1.0, "03-faults": 2.0, "04-profile": 2.0, "06-report": 2.0}
+
+
+def _collect(output: Path, parameters: dict[str, Any], tell: Tell) -> Run:
     from anonvma import notebooks
     from anonvma.runs import Run
 
-    notebook = notebooks.execute("01-collect", output, parameters)
+    notebook = notebooks.execute("01-collect", output, parameters, tell)
+    tell(1, "done")
     return Run.open(notebooks.text_of_cell(notebook, "run-directory"))
 
 
-def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path) -> None:
+def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, bar: Bar) -> None:
     """Run the other notebooks, put everything in its place at once, and print the answer."""
     from anonvma import notebooks, report
     from anonvma.page import page
     from anonvma.subject import Subject
 
+    def execute(name: str, given: dict[str, Any]) -> NotebookNode:
+        tell = bar.of(name)
+        done = notebooks.execute(name, scratch / f"{name}.ipynb", given, tell)
+        tell(1, "done")
+        return done
+
     shared = {"run": str(run.path), "specimens": str(made.path)}
-    notebooks.execute("02-census", scratch / "02-census.ipynb", shared)
+    execute("02-census", shared)
     if {"faults", "fault_events", "locks"} <= set(run.manifest.tables):
-        notebooks.execute("03-faults", scratch / "03-faults.ipynb", shared)
+        execute("03-faults", shared)
     if {"samples", "perf_stat", "perf_intervals", "faults"} <= set(run.manifest.tables):
         profiled = {"run": str(run.path), "base": None, "head": None}
-        notebooks.execute("04-profile", scratch / "04-profile.ipynb", profiled)
-    notebook = notebooks.execute("06-report", scratch / "06-report.ipynb", {**shared, "note": note})
+        execute("04-profile", profiled)
+    notebook = execute("06-report", {**shared, "note": note})
     parts = report.sections(run, made, note)
     heading = report.title(run)
     (scratch / "report.txt").write_text(report.text(parts, heading), encoding="utf-8")
@@ -139,8 +142,8 @@ def demo(name: str) -> None:
     )
     place = places.runs().parent / "demo"
     place.parent.mkdir(parents=True, exist_ok=True)
-    with ending.scratch() as scratch:
-        _render(run, made, scratch, note, place)
+    with ending.scratch() as scratch, Bar(_RENDERING) as bar:
+        _render(run, made, scratch, note, place, bar)
 
 
 @main.command()

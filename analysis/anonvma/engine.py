@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What papermill executes our notebooks by: its own engine, and a check before the kernel starts.
+
+papermill finds this module by the entry point ``papermill.engine`` whenever it starts, so it
+imports next to nothing. A notebook is ours that calls ``parameters.check()``; any other is executed
+as if this were not here. What is wrong is then told in a sentence, within a second, and by the
+command ``papermill`` without the frames of its own call stack: click shows an error of its own kind
+as one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import nbformat
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.log import logger
+
+from anonvma import errors
+from anonvma.errors import AnonvmaError
+from anonvma.steps import ASKED, STEPS, Tell
+
+__all__ = ["Engine", "Refused"]
+
+MARK = "parameters.check()"
+
+
+class Refused(click.ClickException):
+    """One of our sentences, on its way through papermill.
+
+    Attributes
+    ----------
+    error : AnonvmaError
+    """
+
+    def __init__(self, error: AnonvmaError) -> None:
+        super().__init__(str(error))
+        self.error = error
+        vars(self)["exit_code"] = error.exit_code  # click declares it of the class
+
+
+class _Client(PapermillNotebookClient):  # type: ignore[misc]
+    """Takes what a notebook says of its progress out of its outputs."""
+
+    tell: Tell | None = None
+
+    def execute_cell(self, cell: Any, index: int, *rest: Any, **more: Any) -> Any:
+        if self.tell is not None:
+            cells = len(self.nb.cells)
+            self.tell(index / cells, f"cell {index + 1} of {cells}")
+        return super().execute_cell(cell, index, *rest, **more)
+
+    def process_message(self, message: dict[str, Any], *rest: Any, **more: Any) -> Any:
+        data = message["content"].get("data", {})
+        if STEPS in data:
+            if self.tell is not None:
+                self.tell(data[STEPS]["share"], data[STEPS]["what"])
+            return None
+        return super().process_message(message, *rest, **more)
+
+
+class Engine(NBClientEngine):  # type: ignore[misc]
+    """papermill's engine; of our notebooks it checks the parameters first."""
+
+    @classmethod
+    def execute_notebook(
+        cls, nb: nbformat.NotebookNode, kernel_name: str, *rest: Any, **more: Any
+    ) -> nbformat.NotebookNode:
+        """Execute a notebook; one of ours that cannot run is refused before anything starts."""
+        if not any(MARK in cell.source for cell in nb.cells):
+            more.pop("tell", None)
+            return cls._execute(nb, kernel_name, *rest, **more)
+        from anonvma import parameters  # not for others' notebooks
+
+        try:
+            parameters.check_notebook(nb, nb.metadata.papermill.get("parameters", {}))
+        except AnonvmaError as error:
+            raise Refused(error) from None
+        done = cls._execute(nb, kernel_name, *rest, **more)
+        if failure := _failure(done):
+            raise Refused(failure)
+        return done
+
+    @classmethod
+    def _execute(cls, *words: Any, **more: Any) -> nbformat.NotebookNode:
+        done: nbformat.NotebookNode = super().execute_notebook(*words, **more)
+        return done
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *rest: Any, tell: Tell | None = None, **more: Any
+    ) -> None:
+        """Execute a notebook by papermill's client, but for what it says of its progress."""
+        more.pop("input_path", None)
+        timeout, patience = more.pop("execution_timeout", None), more.pop("start_timeout", 60)
+        client = _Client(
+            nb_man,
+            kernel_name=kernel_name,
+            log=logger,
+            timeout=timeout,
+            startup_timeout=patience,
+            **{name: value for name, value in more.items() if value is not None},
+        )
+        client.tell = tell
+        with _asking_for_steps() if tell else contextlib.nullcontext():
+            client.execute()
+
+
+@contextlib.contextmanager
+def _asking_for_steps() -> Iterator[None]:
+    """Let a kernel that starts now know that somebody takes in what it says of its progress."""
+    os.environ[ASKED] = "yes"
+    try:
+        yield
+    finally:
+        del os.environ[ASKED]
+
+
+def _failure(notebook: nbformat.NotebookNode) -> AnonvmaError | None:
+    """Return the failure of a cell, if it was one of ours."""
+    outputs = [each for cell in notebook.cells for each in cell.get("outputs", [])]
+    for output in outputs:
+        kind = getattr(errors, output.get("ename", ""), None)
+        if isinstance(kind, type) and issubclass(kind, AnonvmaError):
+            return kind(output.evalue)
+    return None
+
+
+papermill_engines.register(None, Engine)
