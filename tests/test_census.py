@@ -67,7 +67,11 @@ def vma(start: int, pages: int, **fields: Any) -> np.ndarray:
 def census_bytes(records: list[np.ndarray], **header_fields: Any) -> bytes:
     rows = np.concatenate(records) if records else np.zeros(0, RECORD)
     header = np.zeros(1, HEADER)
-    header["magic"], header["format"], header["byte_order"] = b"VMACENS", 1, 0x01020304
+    header["magic"], header["format"], header["byte_order"] = (
+        b"VMACENS",
+        census_file.FORMAT,
+        0x01020304,
+    )
     header["header_size"], header["record_size"] = HEADER.itemsize, RECORD.itemsize
     header["page_size"], header["pages_how"], header["release"] = PAGE, 1, b"6.18.0"
     header["vmas"], header["ops"], header["strings"] = len(rows), 1, len(STRINGS)
@@ -237,8 +241,8 @@ def test_what_is_not_a_census_says_so(tmp_path: Path, sentence: str) -> None:
 
 
 def test_other_versions_say_so(tmp_path: Path) -> None:
-    with pytest.raises(CensusError, match="format 2 with records"):
-        decode(tmp_path, [], format=2)
+    with pytest.raises(CensusError, match="format 1 with records"):
+        decode(tmp_path, [], format=1)
     with pytest.raises(CensusError, match="other byte order"):
         decode(tmp_path, [], byte_order=0x04030201)
     with pytest.raises(CensusError, match=r"cannot read .*: No such file"):

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -229,3 +230,68 @@ def test_at_exit_of_no_command(probe: Probe, tmp_path: Path) -> None:
     done = probe("census", "--at-exit", "--output", output, "--", "/no/such/program")
     assert done.returncode == 127
     assert b"cannot run /no/such/program" in done.stderr
+
+
+# ---- one population, and the process that is meant ----
+
+
+LEAVES = """
+import os, sys, time
+for _ in range(2):
+    if os.fork() == 0:
+        os.setsid(), os.close(1), os.close(2)
+        open(sys.argv[1] + "/begun", "a").write("x")
+        while not os.path.exists(sys.argv[1] + "/go"):
+            time.sleep(0.01)
+        open(sys.argv[1] + "/done", "a").write("x")
+        os._exit(0)
+while not os.path.exists(sys.argv[1] + "/begun") or len(open(sys.argv[1] + "/begun").read()) < 2:
+    time.sleep(0.01)
+"""
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_what_a_command_leaves_running_is_let_go_and_counted(probe: Probe, tmp_path: Path) -> None:
+    """The census ends when the command does, as perf stat and the tracers do."""
+    output = tmp_path / "census"
+    words = ["census", "--at-exit", "--output", output, "--", sys.executable, "-c", LEAVES]
+    done = probe(*words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = census.read(output)
+    assert found.losses["went_on"] == 2
+    assert len(found.mms) == 1
+    (tmp_path / "go").touch()  # they were not killed, and nobody holds them
+    until(lambda: (tmp_path / "done").exists() and len((tmp_path / "done").read_text()) == 2)
+
+
+def test_what_a_command_waits_for_is_in_its_census(probe: Probe, tmp_path: Path) -> None:
+    output = tmp_path / "census"
+    words = ["sh", "-c", "sleep 0.2 & sleep 0.1 & wait"]
+    assert probe("census", "--at-exit", "--output", output, "--", *words).returncode == 0
+    found = census.read(output)
+    assert found.losses["went_on"] == 0
+    assert len(found.mms) == 3
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_proc_of_another_pid_namespace_is_refused(
+    probe: Probe, build: Path, tmp_path: Path, own: bool
+) -> None:
+    """There /proc/1/pagemap is another process's than the 1 that the kernel tells of."""
+    words = [build / "vmaprobe", "census", "--pid", "1", "--output", tmp_path / "census"]
+    inside = ["unshare", "--pid", "--fork", *(["--mount-proc"] if own else []), *words]
+    done = subprocess.run(inside, capture_output=True)
+    if own:
+        assert done.returncode == 0, done.stderr
+        assert set(census.read(tmp_path / "census").vmas["comm"]) == {"vmaprobe"}
+    else:
+        assert done.returncode == 1
+        assert b"/proc belongs to another pid namespace" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+        assert not (tmp_path / "census").exists()

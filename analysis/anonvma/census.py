@@ -233,4 +233,6 @@ def losses(counts: dict[str, int]) -> pd.DataFrame:
     DataFrame
         Columns: lost (what), count.
     """
-    return pd.DataFrame({"lost": [LOSSES[n] for n in LOSSES], "count": [counts[n] for n in LOSSES]})
+    # A run of an earlier anonvma does not know all of them.
+    rows = [(words, counts.get(name, 0)) for name, words in LOSSES.items()]
+    return pd.DataFrame(rows, columns=["lost", "count"])

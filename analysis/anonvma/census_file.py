@@ -24,7 +24,7 @@ from anonvma.errors import CensusError
 __all__ = ["CLASSES", "LOSSES", "NOTES", "ORIGINS", "SCHEMA", "Census", "read"]
 
 MAGIC = b"VMACENS\0"
-FORMAT = 1
+FORMAT = 2
 BYTE_ORDER = 0x01020304
 
 HEADER = np.dtype(
@@ -51,6 +51,8 @@ HEADER = np.dtype(
         ("paths_lost", "u4"),
         ("scans_failed", "u4"),
         ("mms_unwatched", "u4"),
+        ("went_on", "u4"),
+        ("reserved", "u4"),
         ("release", "S64"),
         ("boot_id", "S40"),
         ("arch", "S16"),
@@ -217,6 +219,7 @@ LOSSES = {
     "mms_late": "address spaces born while the census was taken, and not in it",
     "paths_lost": "file paths longer than PATH_MAX",
     "scans_failed": "bare VMAs whose pages could not be looked at",
+    "went_on": "processes that the command left running when it ended, which are in no number",
 }
 
 

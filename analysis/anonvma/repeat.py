@@ -12,7 +12,7 @@ import importlib.metadata
 import platform
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anonvma import runs
@@ -81,7 +81,7 @@ def _machine(manifest: Manifest) -> str:
 def _configuration(facts: dict[str, Any]) -> str:
     said = []
     if options := facts.get("config"):
-        said.append("Configuration: " + ", ".join(f"{k}={v}" for k, v in options.items()) + ".")
+        said.append(f"Configuration: {', '.join(_options(options))}.")
     if known := facts.get("config_sha256"):
         said.append(f"SHA-256 of the text of /proc/config.gz: {known}.")
     if image := facts.get("image_sha256"):
@@ -89,6 +89,16 @@ def _configuration(facts: dict[str, Any]) -> str:
     if (facts.get("append") or "") != "":
         said.append(f"Its command line had {facts['append']} appended.")
     return " ".join(said) or "The run does not say how this kernel was configured."
+
+
+def _options(options: Mapping[str, str]) -> list[str]:
+    """Return the options as they are set; of the models of preemption only those that are."""
+    models = {k: v for k, v in options.items() if k.startswith("PREEMPT")}
+    if set(models) == {"PREEMPT"}:  # an earlier run
+        return [f"{k}={v}" for k, v in options.items()]
+    chosen = [name for name, value in models.items() if value == "y"] or ["no preemption"]
+    others = [f"{k}={v}" for k, v in options.items() if k not in models]
+    return [*others, " and ".join(chosen)]
 
 
 def _versions(opened: Sequence[Run]) -> str:

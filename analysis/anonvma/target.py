@@ -774,6 +774,11 @@ _OPTIONS = (
     "MEMCG",
     "NUMA",
     "PREEMPT",
+    "PREEMPT_DYNAMIC",  # then it is chosen at boot, and PREEMPT tells little
+    "PREEMPT_LAZY",
+    "PREEMPT_NONE",
+    "PREEMPT_RT",
+    "PREEMPT_VOLUNTARY",
     "DEBUG_VM",
     "PROVE_LOCKING",
     "KASAN",

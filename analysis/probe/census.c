@@ -394,6 +394,11 @@ int census_take_exiting(struct census *census, __u32 tid, bool (*exited)(__u32 t
 	return read_mm(census, work);
 }
 
+void census_went_on(struct census *census, __u32 processes)
+{
+	census->header.went_on += processes;
+}
+
 /* ---- start and end ---- */
 
 static int load_programs(struct census *census)

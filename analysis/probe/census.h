@@ -17,7 +17,7 @@
 #define CENSUS_H
 
 #define CENSUS_MAGIC	"VMACENS"
-#define CENSUS_FORMAT	1
+#define CENSUS_FORMAT	2
 #define TASK_COMM_LEN	16
 #define ANON_NAME_MAX	80	/* ANON_VMA_NAME_MAX_LEN of include/uapi/linux/prctl.h */
 #define PATH_LEN_MAX	4096	/* PATH_MAX */
@@ -149,6 +149,8 @@ struct census_header {
 	__u32 paths_lost;
 	__u32 scans_failed;		/* bare VMAs whose pages could not be looked at */
 	__u32 mms_unwatched;		/* see MM_UNWATCHED */
+	__u32 went_on;			/* processes that the command followed left running */
+	__u32 reserved;
 	char release[64];
 	char boot_id[40];
 	char arch[16];

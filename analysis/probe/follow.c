@@ -6,6 +6,10 @@
  * mappings are all there and nothing will touch them again. Tasks are followed
  * through fork, vfork and clone; no system call is traced, so a workload that
  * neither forks nor takes signals runs at full speed.
+ *
+ * The end is that of the command itself, as it is for perf stat and for the
+ * tracers. What it leaves running then, such as a daemon, is let go unseen and
+ * counted: its pages would stand beside counts that have none of its faults.
  */
 #include <errno.h>
 #include <signal.h>
@@ -21,41 +25,50 @@
 #define FOLLOW	(PTRACE_O_TRACEEXIT | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | \
 		 PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
 
-/* Tasks that have stopped in their exit: they hold an mm, but will not use it. */
-static struct {
+struct tasks {
 	__u32 *tids;
 	size_t count, room;
-} exited;
+};
 
-static bool has_exited(__u32 tid)
+/* All that are followed; and those stopped in their exit: they hold an mm, but will not use it. */
+static struct tasks followed, exited;
+
+static bool is_among(const struct tasks *tasks, __u32 tid)
 {
-	for (size_t i = 0; i < exited.count; i++)
-		if (exited.tids[i] == tid)
+	for (size_t i = 0; i < tasks->count; i++)
+		if (tasks->tids[i] == tid)
 			return true;
 	return false;
 }
 
-static bool note_exited(__u32 tid)
+static bool has_exited(__u32 tid)
 {
-	if (exited.count == exited.room) {
-		size_t room = exited.room ? exited.room * 2 : 64;
-		__u32 *grown = realloc(exited.tids, room * sizeof(*grown));
+	return is_among(&exited, tid);
+}
+
+static bool note(struct tasks *tasks, __u32 tid)
+{
+	if (is_among(tasks, tid))
+		return true;
+	if (tasks->count == tasks->room) {
+		size_t room = tasks->room ? tasks->room * 2 : 64;
+		__u32 *grown = realloc(tasks->tids, room * sizeof(*grown));
 
 		if (!grown)
 			return false;
-		exited.tids = grown;
-		exited.room = room;
+		tasks->tids = grown;
+		tasks->room = room;
 	}
-	exited.tids[exited.count++] = tid;
+	tasks->tids[tasks->count++] = tid;
 	return true;
 }
 
 /* The kernel may now give this number to another task. */
-static void forget_exited(__u32 tid)
+static void forget(struct tasks *tasks, __u32 tid)
 {
-	for (size_t i = 0; i < exited.count; i++)
-		if (exited.tids[i] == tid)
-			exited.tids[i] = exited.tids[--exited.count];
+	for (size_t i = 0; i < tasks->count; i++)
+		if (tasks->tids[i] == tid)
+			tasks->tids[i] = tasks->tids[--tasks->count];
 }
 
 /* ptrace(2), "Group-stop": such a stop must be listened to, or it would be undone. */
@@ -78,6 +91,44 @@ static int seize(struct command *command)
 	return command_begin(command);
 }
 
+static bool is_leader(pid_t tid)
+{
+	char path[64], line[128];
+	int tgid = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	file = fopen(path, "re");
+	while (file && !tgid && fgets(line, sizeof(line), file))
+		sscanf(line, "Tgid: %d", &tgid);
+	if (file)
+		fclose(file);
+	return tgid == tid;
+}
+
+/* Lets go of all that runs on: each must stop for that first. How many processes they were. */
+static __u32 let_go(void)
+{
+	__u32 processes = 0;
+	int status;
+	pid_t tid;
+
+	for (size_t i = 0; i < followed.count; i++)
+		ptrace(PTRACE_INTERRUPT, followed.tids[i], 0, 0);
+	while (!interrupted) {
+		tid = waitpid(-1, &status, __WALL);
+		if (tid < 0 && errno == EINTR)
+			continue;
+		if (tid < 0)
+			break;		/* ECHILD: none is ours any more */
+		if (!WIFSTOPPED(status))
+			continue;
+		processes += is_leader(tid);
+		ptrace(PTRACE_DETACH, tid, 0, status >> 16 ? 0 : WSTOPSIG(status));
+	}
+	return processes;
+}
+
 int follow_command(struct census *census, char **argv, bool skip_root, int *command_status,
 		   struct rusage *used)
 {
@@ -95,20 +146,26 @@ int follow_command(struct census *census, char **argv, bool skip_root, int *comm
 		if (tid < 0)
 			break;		/* ECHILD: all of them are gone */
 		if (WIFSTOPPED(status)) {
-			if (status >> 16 == PTRACE_EVENT_EXIT && note_exited(tid) &&
+			if (!note(&followed, tid))
+				code = complain(EXIT_OTHER, "out of memory");
+			if (status >> 16 == PTRACE_EVENT_EXIT && note(&exited, tid) &&
 			    !(skip_root && tid == root))
 				code = census_take_exiting(census, tid, has_exited);
 			resume(tid, status);
 			continue;
 		}
-		forget_exited(tid);
+		forget(&exited, tid);
+		forget(&followed, tid);
 		if (tid == root) {
 			*command_status = WIFEXITED(status) ? WEXITSTATUS(status) :
 					  128 + WTERMSIG(status);
 			*used = of_task;
+			census_went_on(census, let_go());
+			break;
 		}
 	}
 	free(exited.tids);
+	free(followed.tids);
 	/* On failure or interruption PTRACE_O_EXITKILL ends the command with us. */
 	return code;
 }

@@ -130,6 +130,33 @@ int parse_pid(const char *text, __u32 *pid)
 	return 0;
 }
 
+/*
+ * The kernel tells us processes by their numbers in our pid namespace; /proc may
+ * be that of another, where the same number is another process. NSpid has our
+ * number in the namespace of /proc first, then in each that lies within it
+ * (fs/proc/array.c, task_state()); a /proc from within ours does not know us.
+ */
+static int require_own_proc(void)
+{
+	FILE *file = fopen("/proc/self/status", "re");
+	char line[256];
+	int levels = 0;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (strncmp(line, "NSpid:", 6))
+			continue;
+		for (char *word = strtok(line + 6, " \t\n"); word; word = strtok(NULL, " \t\n"))
+			levels++;
+	}
+	if (file)
+		fclose(file);
+	if (levels == 1 || (file && !levels))	/* CONFIG_PID_NS=n has no such line */
+		return 0;
+	return complain(EXIT_OTHER, "/proc belongs to another pid namespace than this process, so that "
+			"/proc/PID is not the process that the kernel calls PID here: mount the "
+			"namespace's own (mount -t proc proc /proc, or unshare --mount-proc)");
+}
+
 static int parse_pages(const char *text, int *how)
 {
 	if (!strcmp(text, "scan"))
@@ -238,6 +265,13 @@ static int run_census(int argc, char **argv)
 	return code ? code : status;
 }
 
+static int run_observer(int (*run)(int argc, char **argv), int argc, char **argv)
+{
+	int code = require_own_proc();
+
+	return code ? code : run(argc, argv);
+}
+
 static int run_features(int argc, char **argv)
 {
 	if (argc > 2 || (argc == 2 && strcmp(argv[1], "--json")))
@@ -285,15 +319,15 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	libbpf_set_print(silence);
 	if (argc > 1 && !strcmp(argv[1], "census"))
-		return run_census(argc - 1, argv + 1);
+		return run_observer(run_census, argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "features"))
 		return run_features(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "usage"))
-		return run_usage(argc - 1, argv + 1);
+		return run_observer(run_usage, argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "locks"))
-		return run_locks(argc - 1, argv + 1);
+		return run_observer(run_locks, argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "faults"))
-		return run_faults(argc - 1, argv + 1);
+		return run_observer(run_faults, argc - 1, argv + 1);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
 		fputs(usage_text, stdout);
 		return EXIT_OK;

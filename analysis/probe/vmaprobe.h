@@ -114,6 +114,7 @@ __u32 census_missing(const struct census *census, const __u32 *tgids, size_t cou
 /* The mm of one task that stops in its exit, unless another task not yet EXITED still uses it. */
 int census_take_exiting(struct census *census, __u32 tid, bool (*exited)(__u32 tid));
 /* Writes the file; without this, census_close() leaves none. */
+void census_went_on(struct census *census, __u32 processes);
 int census_commit(struct census *census);
 void census_close(struct census *census);
 
