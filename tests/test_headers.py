@@ -204,6 +204,14 @@ def test_a_deep_header_is_a_sentence(deep: str, tmp_path: Path) -> None:
     mail.compose("x", subject="s", to=["a@example.org"], reply=asked)
 
 
+def test_a_message_that_was_read_can_be_shown() -> None:
+    many = [f'"Nam\u00e9 {number}, of a list" <a{number}@example.org>' for number in range(9)]
+    data = mail.compose("x\n", subject="s", to=many).as_bytes()
+    read = mail.parse(data)
+    assert "a8@example.org" in read.as_string() and len(read["To"].addresses) == 9
+    assert len(headers.addresses(read, "To")) == 9
+
+
 def test_words_that_are_no_trick_stay_as_they_are() -> None:
     for words in (
         "Re: [PATCH] mm: a=?b, 100 %",

@@ -80,8 +80,9 @@ class _Policy(email.policy.EmailPolicy):
         if name.lower() in _IDS:
             return f"{name}: " + f"{self.linesep} ".join(str(value).split()) + self.linesep
         if name.lower() in _ADDRESSES:
-            parsed = value if hasattr(value, "addresses") else self.header_factory(name, value)
-            words = [formataddr((one.display_name, one.addr_spec)) for one in parsed.addresses]
+            if not hasattr(value, "addresses"):  # as it was read
+                value = self.header_factory(name, _unfolded(value))
+            words = [formataddr((one.display_name, one.addr_spec)) for one in value.addresses]
             return f"{name}: " + f",{self.linesep} ".join(words) + self.linesep
         folded: str = super().fold(name, value)
         return folded
@@ -140,8 +141,12 @@ def raw(message: Message[str, str], name: str) -> str:
     for known, value in message.raw_items():
         if known.lower() == name.lower():
             data = str(value).encode("utf-8", "surrogateescape")
-            return re.sub(r"\r?\n(?=[ \t])", "", data.decode("utf-8", "replace")).strip()
+            return _unfolded(data.decode("utf-8", "replace")).strip()
     return ""
+
+
+def _unfolded(written: str) -> str:
+    return re.sub(r"\r?\n(?=[ \t])", "", written)
 
 
 def addresses(message: EmailMessage, name: str) -> list[str]:
