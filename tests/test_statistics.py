@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -222,3 +223,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     table = statistics.between(base, head)
     held = ((table["low"] <= 1.3) & (table["high"] >= 1.3)).mean()
     assert 0.935 <= held <= 0.97
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.sampled_from(["bh", "by"]))
+@settings(deadline=None)
+def test_correction_is_scipys(p: list[float], how: Literal["bh", "by"]) -> None:
+    wanted = stats.false_discovery_control(p, method=how)
+    np.testing.assert_allclose(statistics.adjust(p, how), wanted)

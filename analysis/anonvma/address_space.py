@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from anonvma.census import COLOURS
 from anonvma.selection import STATES, Selection, Vmas, size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["PIXELS", "Axis", "Space", "columns", "plot", "regions", "spaces"]
 
@@ -184,6 +185,8 @@ def _strip(shares: Floats) -> npt.NDArray[np.float64]:
 
     One pixel at least; and a column is empty only where nothing at all is mapped.
     """
+    from matplotlib.colors import to_rgb
+
     shares = shares / np.maximum(shares.sum(axis=0), 1e-300)
     colours = np.array([to_rgb(_GREY), *(to_rgb(STATE_COLOURS[state]) for state in STATES)])
     shown = np.where(shares > 0, np.maximum(shares * _HEIGHT, 1), 0)
@@ -271,6 +274,9 @@ def plot(
     Figure
         Of matplotlib, not of pyplot: nothing to close.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     figure = Figure(figsize=(11, 0.55 + 0.85 * max(len(shown), 1)), layout="constrained")
     axes = figure.subplots(max(len(shown), 1), 1, squeeze=False)[:, 0]
     drawn = np.zeros(1 + len(STATES), bool)

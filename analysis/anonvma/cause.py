@@ -27,15 +27,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 
 from anonvma import compare, locks, statistics
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["HOW", "Cause", "explain", "plot_taken", "printed", "taken", "verdicts"]
 
@@ -722,6 +723,8 @@ def plot_taken(
     conditions: Mapping[str, Sequence[Run]], most: int = 4, ax: Axes | None = None
 ) -> Axes:
     """Draw `taken` as a bar a condition, its length the takings of mmap_lock."""
+    import seaborn as sns
+
     table = taken(conditions, most)
     colours = [*sns.color_palette("colorblind", most), (0.75, 0.75, 0.75)]
     ax = table.plot.barh(stacked=True, width=0.6, ax=ax, color=colours)

@@ -25,12 +25,14 @@ with named columns; each ``plot_x`` draws the table of ``x``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter
 
 from anonvma.census_file import CLASSES, LOSSES, NOTES, ORIGINS, SCHEMA, Census, read
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "CLASSES",
@@ -94,6 +96,9 @@ def by_class(vmas: pd.DataFrame) -> pd.DataFrame:
 
 def plot_by_class(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the counts of `by_class` as bars, the number at the end of each."""
+    import seaborn as sns
+    from matplotlib.ticker import EngFormatter
+
     table = by_class(vmas).reset_index()
     ax = sns.barplot(
         table,
@@ -139,6 +144,8 @@ def plot_by_origin(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Bars show shares, for counts differ by orders of magnitude; the count stands beside each.
     """
+    import seaborn as sns
+
     table = by_origin(vmas)
     states = [state for state in COLOURS if table[state].any()]
     shares = table[states].div(table["vmas"], axis=0) * 100
@@ -212,6 +219,9 @@ def zero_pages_per_vma(vmas: pd.DataFrame, page_size: int) -> pd.DataFrame:
 
 def plot_zero_pages_per_vma(vmas: pd.DataFrame, page_size: int, ax: Axes | None = None) -> Axes:
     """Draw how many bare VMAs hold how many zero pages, one colour an origin."""
+    import seaborn as sns
+    from matplotlib.ticker import EngFormatter
+
     table = zero_pages_per_vma(vmas, page_size).astype({"zero": "int64"})
     ax = sns.barplot(table, x="zero", y="vmas", hue="origin", ax=ax, palette="colorblind")
     ax.yaxis.set_major_formatter(EngFormatter())

@@ -13,20 +13,20 @@ The unit is the run, of a guest the boot: what its repeats say is averaged first
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 
 from anonvma import conditions as setting
 from anonvma import drift, experiment, metrics, numerals, statistics
 from anonvma.errors import RunError
 from anonvma.report import Section, printable
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "HEADLINES",
@@ -402,6 +402,9 @@ def _signed(bound: float) -> str:
 
 def plot_shown(found: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:
     """Draw the ratios of rows of `table` with their intervals, as far as they have these."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
     rows = found[found["low"].notna() & (found["ratio"] > 0) & ~found["absolute"]].head(most)
     ax = ax or plt.gca()
     several = rows["condition"].nunique() > 1

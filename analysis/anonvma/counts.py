@@ -13,13 +13,15 @@ The unit is the run, here one boot of a kernel: what its repeats say is averaged
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["expected", "plot_side_by_side", "side_by_side"]
 
@@ -99,6 +101,8 @@ def _mean(measure: Callable[[Run], pd.Series[float]], run: Run) -> float:
 
 def plot_side_by_side(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axes:
     """Draw how the faults of each condition were taken, one point a run."""
+    import seaborn as sns
+
     shown = ["page faults", "under the VMA's lock", "aborted, to mmap_lock"]
     rows = [
         {"measure": name, "kernel": condition, "count": _mean(MEASURES[name], run)}

@@ -18,17 +18,18 @@ named columns; each ``plot_x`` draws the table of ``x``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter
 
 from anonvma import specimens, statistics
 from anonvma.census import COLOURS
 from anonvma.faults_file import LOSSES, PATHS, STATES
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "attribution",
@@ -109,6 +110,8 @@ def transitions(faults: pd.DataFrame) -> pd.DataFrame:
 
 def plot_transitions(faults: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw `transitions` as a matrix, its cells by their share, the counts in them."""
+    import seaborn as sns
+
     table = transitions(faults)
     matrix = table.pivot(index="before", columns="after", values="faults").fillna(0)
     names = [name for name in STATES if name in matrix.index or name in matrix.columns]
@@ -192,6 +195,8 @@ def lock_paths(faults: pd.DataFrame) -> pd.DataFrame:
 
 def plot_lock_paths(faults: pd.DataFrame, most: int = 6, ax: Axes | None = None) -> Axes:
     """Draw `lock_paths` as shares; the number of faults stands beside each bar."""
+    import seaborn as sns
+
     table = lock_paths(faults).head(most).set_index("change")
     paths = [path for path in _PATH_COLOURS if path in table]
     shares = table[paths].div(table["faults"], axis=0) * 100
@@ -312,6 +317,9 @@ def over_time(events: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
 
 def plot_over_time(events: pd.DataFrame, bins: int = 60, ax: Axes | None = None) -> Axes:
     """Draw `over_time` as stacked areas."""
+    import seaborn as sns
+    from matplotlib.ticker import EngFormatter
+
     table = over_time(events, bins).pivot(index="ms", columns="change", values="faults")
     names = [name for name in _TRANSITION_COLOURS if table[name].any()]
     ax = table[names].plot.area(

@@ -19,20 +19,17 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import to_hex
-from matplotlib.patches import Rectangle
 
 from anonvma import perf_profile
 from anonvma.errors import ProfileError
 from anonvma.perf_script import Profile
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Box", "Source", "boxes", "interactive", "page", "plot"]
 
@@ -270,6 +267,11 @@ def plot(
     ax : Axes, optional
         Where to draw; by default a figure of its own, as high as the stacks are deep.
     """
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
     drawn = boxes(source, base, event=event, below=below, least=least)
     depth = max(box.depth for box in drawn) + 1
     if ax is None:
@@ -335,6 +337,9 @@ def _scale(drawn: list[Box]) -> float:
 
 
 def _colour(box: Box, compared: bool, scale: float) -> str:
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
     if not compared:
         return _COLOURS[box.kind]
     return to_hex(mpl.colormaps[_MAP](0.5 + (box.share - box.base) / scale / 2))
@@ -419,6 +424,8 @@ def _printable(label: str) -> str:
 
 def _ink(colour: str) -> str:
     """Return black or white, whichever is easier to read on a colour (WCAG's luminance)."""
+    import matplotlib as mpl
+
     red, green, blue = mpl.colors.to_rgb(colour)
 
     def linear(value: float) -> float:

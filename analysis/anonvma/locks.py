@@ -11,12 +11,14 @@ draws the table of ``x``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["callers", "callers_side_by_side", "of_workload", "plot_callers"]
 
@@ -102,6 +104,8 @@ def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 def plot_callers(locks: pd.DataFrame, most: int = 8, ax: Axes | None = None) -> Axes:
     """Draw how often each of `callers` took mmap_lock."""
+    import seaborn as sns
+
     table = callers(locks).head(most)
     ax = sns.barplot(
         table,

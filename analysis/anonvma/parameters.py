@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import nbformat
-from IPython.core.getipython import get_ipython
+from typing import TYPE_CHECKING, Any
 
 from anonvma import preflight
 from anonvma.errors import ParameterError
 from anonvma.nearest import hint
+
+if TYPE_CHECKING:
+    import nbformat
 
 __all__ = ["check", "check_cells", "check_notebook"]
 
@@ -37,6 +37,8 @@ def check() -> None:
     ParameterError
         One sentence that names the parameter, and the nearest known one.
     """
+    from IPython.core.getipython import get_ipython
+
     shell = get_ipython()
     if shell is not None:
         check_cells(shell.user_ns["In"])

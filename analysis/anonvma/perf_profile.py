@@ -24,16 +24,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 
 from anonvma.errors import ProfileError
 from anonvma.perf_script import Profile
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "PARTS",
@@ -375,6 +377,8 @@ _PART_COLOURS = (
 
 def plot_parts(of: Mapping[str, Run | Sequence[Run]], ax: Axes | None = None) -> Axes:
     """Draw `parts`, a bar for each name."""
+    import matplotlib.pyplot as plt
+
     table = pd.DataFrame({name: mean(each, parts)["mean"] for name, each in of.items()})
     if ax is None:
         _, ax = plt.subplots(figsize=(9, 1.2 + 0.6 * len(of)), layout="constrained")

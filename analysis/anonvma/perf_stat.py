@@ -26,18 +26,18 @@ Software clocks are in ms, as perf has them. A row that cannot be is not there, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter
 
 from anonvma import statistics
 from anonvma.perf import TIME_EVENTS
 from anonvma.runs import Run, field
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "FORMULAS",
@@ -282,6 +282,9 @@ def counters(run: Run) -> pd.DataFrame:
 
 def plot_intervals(run: Run, event: str = "page-faults", ax: Axes | None = None) -> Axes:
     """Draw what was counted of an event over time, one line a repeat, per second."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
+
     table = intervals(run)
     table = table[table["event"] == event]
     if ax is None:

@@ -17,15 +17,17 @@ import shlex
 import struct
 import textwrap
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import HTML, Image
-from matplotlib.figure import Figure
 
 from anonvma import census, evidence, faults, locks, perf_profile, repeat, specimens, statistics
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from IPython.display import HTML, Image
+    from matplotlib.figure import Figure
 
 __all__ = ["PROFILE", "Section", "answer", "figures", "last_census", "markdown", "sections", "text"]
 
@@ -453,6 +455,8 @@ def styled(table: pd.DataFrame, source: str = "") -> HTML:
     source : str
         Where its numbers come from, shown below it and over each of them; see `sources_said`.
     """
+    from IPython.display import HTML
+
     shown = table.style.hide().format(cell, escape="html")
     numeric = [name for name in table if pd.api.types.is_numeric_dtype(table[name])]
     shown = shown.set_properties(subset=numeric, **{"text-align": "right"})
@@ -480,6 +484,9 @@ def figure(drawn: Figure, alt: str) -> Image:
     alt : str
         What it shows, with the numbers that matter.
     """
+    import matplotlib.pyplot as plt
+    from IPython.display import Image
+
     buffer = io.BytesIO()
     drawn.savefig(buffer, dpi=144, bbox_inches="tight", metadata={"Software": None})
     plt.close(drawn)

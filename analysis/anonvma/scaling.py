@@ -18,18 +18,18 @@ grow with tasks, whatever the kernel does: the law then names the emulator's ser
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from scipy import optimize
 
 from anonvma import metrics, statistics
 from anonvma.errors import RunError
 from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "THROUGHPUT",
@@ -191,6 +191,8 @@ def _fit_one(part: pd.DataFrame, rng: np.random.Generator) -> dict[str, Any]:
 
 def _least_squares(tasks: Array, speed: Array, start: Array | None = None) -> Array:
     """Fit with errors in proportion to throughput, as the spread of runs is."""
+    from scipy import optimize
+
     scale = float(speed.max())
     first = float(np.median(speed[tasks == tasks.min()]) / tasks.min())
     guess = [first / scale, 0.1, 0.001] if start is None else [start[0] / scale, *start[1:]]
@@ -214,6 +216,8 @@ def plot_by_threads(
     conditions: Mapping[str, Sequence[Run]], axes: Sequence[Axes], seed: int = 1
 ) -> Sequence[Axes]:
     """Draw `by_threads` on two axes: throughput with the law's curve, and waits for mmap_lock."""
+    import seaborn as sns
+
     table, fits = by_threads(conditions), fit(points(conditions), seed)
     colours = dict(zip(conditions, sns.color_palette("colorblind"), strict=False))
     speed, wait = axes

@@ -8,14 +8,15 @@ a NULL ``vm_ops`` and that a page fault leaves without an ``anon_vma``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch
 
 from anonvma.census import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["answers", "grid", "missing", "observed", "plot_observed", "state_of"]
 
@@ -116,6 +117,10 @@ def missing(specimens: pd.DataFrame) -> pd.DataFrame:
 
 def plot_observed(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw `grid`, a colour a state."""
+    import seaborn as sns
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
     codes = {state: code for code, state in enumerate(STATES)}
     numbers = grid(table).apply(lambda column: column.map(codes)).astype(float)
     palette = [_COLOURS[state] for state in STATES]

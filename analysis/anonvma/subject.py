@@ -10,10 +10,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, TypeAlias
 
 from anonvma import (
     cause,
@@ -32,9 +29,13 @@ from anonvma import (
 from anonvma.errors import RunError
 from anonvma.runs import Run
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 __all__ = ["Subject", "find", "named"]
 
-Drawn = tuple[Figure, str]
+Drawn: TypeAlias = "tuple[Figure, str]"
 """A figure and the words for those who do not see it."""
 
 
@@ -203,6 +204,8 @@ def _names(base: str, head: str) -> tuple[str, str]:
 
 
 def _classes(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
     vmas = report.last_census(run)
     drawn, ax = plt.subplots(figsize=(5.5, 2.4))
     census.plot_by_class(vmas, ax)
@@ -211,6 +214,8 @@ def _classes(run: Run) -> Drawn:
 
 
 def _origins(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
     vmas = report.last_census(run)
     drawn, ax = plt.subplots(figsize=(5.5, 2.6))
     census.plot_by_origin(vmas, ax)
@@ -220,6 +225,8 @@ def _origins(run: Run) -> Drawn:
 
 
 def _lock_paths(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
     traced = run.table("faults")
     drawn, ax = plt.subplots(figsize=(5.5, 2.6))
     faults.plot_lock_paths(traced, ax=ax)
@@ -228,6 +235,8 @@ def _lock_paths(run: Run) -> Drawn:
 
 
 def _callers(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
     taken = run.table("locks")
     drawn, ax = plt.subplots(figsize=(5.5, 3))
     locks.plot_callers(taken, ax=ax)
@@ -237,6 +246,8 @@ def _callers(run: Run) -> Drawn:
 
 
 def _specimens(made: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
     table = specimens.observed(made.table("specimens"), report.last_census(made))
     drawn, ax = plt.subplots(figsize=(6, 0.24 * table["kind"].nunique() + 1))
     specimens.plot_observed(table, ax)
@@ -264,6 +275,8 @@ def _of_comparison(
 
 
 def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
+    import matplotlib.pyplot as plt
+
     drawn, ax = plt.subplots(figsize=(7, 1 + 0.6 * len(conditions)))
     cause.plot_taken(conditions, ax=ax)
     totals = cause.taken(conditions).sum(axis=1)
@@ -272,6 +285,8 @@ def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
 
 
 def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
+    import matplotlib.pyplot as plt
+
     rows = compare.shown(compare.table(conditions))
     drawn, ax = plt.subplots(figsize=(7, 3.6))
     compare.plot_shown(rows, ax=ax)
@@ -279,5 +294,7 @@ def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
 
 
 def _figure_of(ax: Axes) -> Figure:
+    from matplotlib.figure import Figure
+
     assert isinstance(ax.figure, Figure)
     return ax.figure

@@ -23,18 +23,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from scipy import stats
 
-from anonvma import report
+from anonvma import report, statistics
 from anonvma.errors import StoreError
 from anonvma.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["ALPHA", "METRICS", "change_points", "changes", "draw", "figure", "series", "text"]
 
@@ -171,7 +172,7 @@ def _cut(
     """Return where a part is best cut in two, or None."""
     if len(part) < FEWEST or np.ptp(part) == 0:
         return None
-    ranks = stats.rankdata(part)
+    ranks = pd.Series(part).rank().to_numpy("float64")
     observed = _rank_sums(ranks[np.newaxis])[0]
     orders = random.permuted(np.tile(ranks, (permutations, 1)), axis=1)
     largest = _rank_sums(orders).max(axis=1)
@@ -221,7 +222,7 @@ def changes(rows: pd.DataFrame, *, alpha: float = ALPHA) -> pd.DataFrame:
     DataFrame
         series, metric, since (when the first run after it was made), run (that run), n before and
         n after (runs up to the next change), before and after (means), change % of the mean, low
-        and high (95 % interval of it by Welch's t; null where a mean is 0).
+        and high (95 % interval of it, as of a comparison; null where a mean is 0).
     """
     found = []
     for (name, metric), part in rows.groupby(["series", "metric"], sort=False):
@@ -251,8 +252,8 @@ def _difference(
     change = (after.mean() - before.mean()) * scale
     low = high = change
     if np.ptp(before) or np.ptp(after):
-        interval = stats.ttest_ind(after, before, equal_var=False).confidence_interval()
-        low, high = interval.low * scale, interval.high * scale
+        bounds = statistics.around(after.mean() - before.mean(), before, after)
+        low, high = (bound * scale for bound in bounds)
     return {**told, "change %": change, "low": low, "high": high}
 
 
@@ -339,6 +340,9 @@ def figure(rows: pd.DataFrame, found: pd.DataFrame) -> Figure:
     Values are percent of the mean before the series' first change, so that series of any size share
     an axis.
     """
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
     metrics = list(dict.fromkeys(rows["metric"]))
     size = (9.0, 0.8 + 2.1 * max(len(metrics), 1))
     drawn = Figure(figsize=size, layout="constrained")

@@ -14,17 +14,11 @@ import html
 import io
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import seaborn as sns
-from IPython.display import Markdown
-from IPython.display import display as show
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
 from anonvma import address_space, census, faults, report
 from anonvma.address_space import STATE_COLOURS
@@ -32,6 +26,10 @@ from anonvma.census import CLASSES
 from anonvma.live import Watch
 from anonvma.runs import Run
 from anonvma.selection import STATES, Filter, Selection, Vmas, flag_names, repeats_of, size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["VIEWS", "Shown", "Source", "View", "as_html", "display", "live", "source_of_run"]
 
@@ -196,6 +194,8 @@ def summary(shown: Shown) -> str:
 
 def overview(shown: Shown) -> View:
     """Processes and origins at a glance."""
+    from matplotlib.figure import Figure
+
     selection = shown.selection
     words = [f"Shown: {shown.source.where}.", summary(shown)]
     if shown.nothing:
@@ -226,6 +226,8 @@ def _trimmed(table: pd.DataFrame) -> pd.DataFrame:
 
 def _plot_shares(table: pd.DataFrame, key: str, ax: Axes) -> None:
     """Draw how much of each row's VMAs is in which state; the number stands beside it."""
+    import seaborn as sns
+
     states = [state for state in STATES if table[state].any()]
     shares = table.set_index(key)[states].div(table["vmas"].to_numpy(), axis=0) * 100
     shares.plot.barh(
@@ -331,6 +333,9 @@ def _page_counts(selection: Selection) -> pd.DataFrame:
 
 def pages(shown: Shown) -> View:
     """What is in the selected VMAs: zero pages, other pages, nothing."""
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
     selection = shown.selection
     words = list(shown.nothing)
     table = _page_counts(selection)
@@ -487,6 +492,9 @@ def _whole(table: pd.DataFrame) -> pd.DataFrame:
 
 def _over_time(events: pd.DataFrame) -> Figure:
     """Draw faults over time; where there are few, each by its place."""
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     ax = figure.subplots()
     if len(events) > _EACH:
@@ -553,6 +561,8 @@ def call_paths(shown: Shown) -> View:
 
 def differs(shown: Shown) -> View:
     """What differs between two runs, in what the filter leaves of either."""
+    from matplotlib.figure import Figure
+
     other = shown.other
     if other is None:
         return View("What differs", ["Choose a second run under 'compared with'."])
@@ -643,6 +653,8 @@ def _transitions(a: Source, b: Source, wanted: Filter) -> pd.DataFrame | None:
 
 def _plot_side_by_side(table: pd.DataFrame, ax: Axes) -> None:
     """Draw both means of each row, joined by a line."""
+    import seaborn as sns
+
     labels = table["state"] + ", " + table["origin"]
     places = np.arange(len(table))
     ax.hlines(places, table["A"], table["B"], color="#bbbbbb", zorder=1)
@@ -732,6 +744,10 @@ def _trimmed_ids(table: pd.DataFrame) -> pd.DataFrame:
 
 def _plot_history(history: pd.DataFrame) -> Figure:
     """Draw how many bare VMAs of each class there were, census by census."""
+    import seaborn as sns
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     ax = figure.subplots()
     styles = dict(zip(CLASSES, ("--", ":", "-", "-."), strict=True))
@@ -796,6 +812,9 @@ def as_html(view: View) -> str:
 
 def display(view: View) -> None:
     """Show a view as the output of a notebook's cell: its static twin."""
+    from IPython.display import Markdown
+    from IPython.display import display as show
+
     said = "\n\n".join(_markdown(words) for words in view.words)
     show(Markdown(said))  # type: ignore[no-untyped-call]
     for figure, told in view.figures:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What starting costs, without a clock: which packages are imported, and which are not yet."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "analysis" / "anonvma"
+
+# What takes longer to import than a table takes to make.
+SLOW = ("IPython", "duckdb", "ipywidgets", "matplotlib", "nbformat", "papermill", "scipy.stats")
+SLOW += ("seaborn", "snakemake")
+
+# What these are for cannot be done without.
+NEED = {
+    ("controls", "explore"): {"IPython", "ipywidgets"},
+    ("conclude", "engine", "notebooks", "page", "publish"): {"nbformat", "papermill"},
+    ("store", "trend"): {"duckdb"},
+}
+
+
+def imported(program: str, *words: str) -> set[str]:
+    """Return which of the slow packages a program of Python has imported when it is done."""
+    told = f"import json, sys\nprint(json.dumps([m for m in {SLOW!r} if m in sys.modules]))"
+    argv = [sys.executable, "-c", f"{program}\n{told}", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def command(*words: str) -> str:
+    """Return a program that runs one command of anonvma, whatever its exit code."""
+    return (
+        "from anonvma.cli import main\n"
+        f"try: main({list(words)!r})\n"
+        "except SystemExit as ended: assert ended.code in (0, 1, 2), ended.code"
+    )
+
+
+def test_a_notebook_that_imports_every_table_imports_nothing_that_draws() -> None:
+    but = {name for names in NEED for name in names}
+    names = sorted(path.stem for path in PACKAGE.glob("[a-z]*.py") if path.stem not in but)
+    assert imported(f"from anonvma import {', '.join(names)}") == set()
+
+
+@pytest.mark.parametrize("names", NEED, ids="+".join)
+def test_what_needs_a_slow_package_imports_no_other(names: tuple[str, ...]) -> None:
+    assert imported(f"from anonvma import {', '.join(names)}") <= NEED[names]
+
+
+def test_help_and_usage_import_not_even_pandas() -> None:
+    usage = (("--help",), ("census", "--help"), ("sensus",), ("census", "--pid", "no"))
+    lean = "import sys\nassert 'pandas' not in sys.modules and 'pyarrow' not in sys.modules"
+    assert imported("\n".join([*(command(*words) for words in usage), lean])) == set()
+
+
+def test_text_of_recorded_runs_imports_nothing_that_draws() -> None:
+    commands = [
+        command("compare", "early-small-allocs-mt-*", "delayed-small-allocs-mt-*"),
+        command("profile", "delayed-profile-1"),
+        command("runs", "--in", "data/recorded"),
+    ]
+    assert imported("\n".join(commands)) <= {"duckdb"}
