@@ -20,7 +20,7 @@ SLOW += ("seaborn", "snakemake")
 # What these are for cannot be done without.
 NEED = {
     ("controls", "explore"): {"IPython", "ipywidgets"},
-    ("conclude", "engine", "notebooks", "page", "publish"): {"nbformat", "papermill"},
+    ("notebooks", "conclude", "engine", "page", "publish"): {"nbformat", "papermill"},
     ("store", "trend"): {"duckdb"},
 }
 
