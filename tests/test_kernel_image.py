@@ -141,3 +141,25 @@ def test_an_initramfs_by_its_format() -> None:
     assert found["anonvma/probe"][2] == b"abcde"
     mode, device, _ = found["dev/null"]
     assert stat.S_ISCHR(mode) and os.makedev(*device) == os.stat("/dev/null").st_rdev
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        *("arch/x86/boot/bzImage", "bzImage", "boot/vmlinuz-6.1.0-x"),
+        *("lib/modules/6.1.0-x/vmlinuz", "usr/lib/modules/6.1.0-x/vmlinuz"),
+    ],
+)
+def test_a_directory_stands_for_the_one_image_in_it(tmp_path: Path, kernel: str) -> None:
+    found = image(tmp_path / "tree" / kernel)
+    (tmp_path / "tree/vmlinuz").symlink_to(kernel)  # as stock-kernel has it
+    assert open_image(tmp_path / "tree") == found
+
+
+def test_a_directory_with_no_image_or_several(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="holds no kernel image: none of bzImage, "):
+        open_image(tmp_path)
+    for release in "ab":
+        image(tmp_path / f"boot/vmlinuz-{release}")
+    with pytest.raises(TargetError, match=r"2 kernel images, boot/vmlinuz-a, boot/vmlinuz-b: "):
+        open_image(tmp_path)

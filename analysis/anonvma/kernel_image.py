@@ -63,12 +63,16 @@ _OTHERS = (
 def open_image(path: str | Path) -> Image:
     """Make sure that a file is an x86-64 kernel, and return what its header says.
 
+    A directory stands for the one image in it, wherever a distribution's package puts that.
+
     Raises
     ------
     TargetError
         One sentence: it cannot be read, or is something else, and what.
     """
     try:
+        if Path(path).is_dir():
+            path = _only_image(Path(path))
         content = Path(path).read_bytes()
     except OSError as error:
         # Distributions let only root read what is in /boot.
@@ -91,6 +95,23 @@ def open_image(path: str | Path) -> Image:
         needs_bytes=wanted + size,
         sha256=hashlib.sha256(content).hexdigest(),
     )
+
+
+# A kernel build, and packages unpacked: Debian's and Ubuntu's until 2026, Fedora's, Debian's since.
+_PLACES = (
+    *("bzImage", "arch/x86/boot/bzImage", "vmlinuz*", "boot/vmlinuz*"),
+    *("lib/modules/*/vmlinuz*", "usr/lib/modules/*/vmlinuz*"),
+)
+
+
+def _only_image(directory: Path) -> Path:
+    found = {file.resolve() for place in _PLACES for file in directory.glob(place)}
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        names = ", ".join(sorted(str(file.relative_to(directory.resolve())) for file in found))
+        raise TargetError(f"{directory} holds {len(found)} kernel images, {names}: name one.")
+    raise TargetError(f"{directory} holds no kernel image: none of {', '.join(_PLACES)} is there.")
 
 
 def _u16(content: bytes, offset: int) -> int:
