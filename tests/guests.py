@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import functools
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from anonvma import qemu
+from anonvma.errors import TargetError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,23 +20,28 @@ def require_qemu() -> None:
     """Skip where no guest can be booted."""
     if platform.machine() != "x86_64":
         pytest.skip(f"guests are x86-64, and this machine is {platform.machine()}")
-    if shutil.which("qemu-system-x86_64") is None:
-        pytest.skip("qemu-system-x86_64 is not installed (package qemu-system-x86)")
+    try:
+        qemu.find()
+    except TargetError as error:
+        pytest.skip(str(error))
 
 
-def stock(version: str) -> Path:
-    """The image of Debian's newest kernel of a version, its modules beside it."""
+def stock(version: str, *, modules: bool = True) -> Path:
+    """The image of Debian's newest kernel of a version, its modules beside it.
+
+    Since 6.19 those are 100 MB of their own, and a guest needs none of them.
+    """
     require_qemu()
-    image, reason = _fetch(version)
+    image, reason = _fetch(version, modules)
     if image is None:
         pytest.skip(f"Debian's {version} kernel cannot be fetched: {reason}")
     return image
 
 
 @functools.cache
-def _fetch(version: str) -> tuple[Path | None, str]:
+def _fetch(version: str, modules: bool) -> tuple[Path | None, str]:
     done = subprocess.run(
-        [ROOT / "analysis/setup/stock-kernel", version],
+        [ROOT / "analysis/setup/stock-kernel", *([] if modules else ["--image-only"]), version],
         capture_output=True,
         text=True,
         check=False,

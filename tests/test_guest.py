@@ -22,7 +22,7 @@ import guests
 import processes
 import pytest
 
-from anonvma import guest, perf_profile, runs, specimens
+from anonvma import guest, perf_profile, qemu, runs, specimens
 from anonvma import target as target_module
 from anonvma.collect import collect
 from anonvma.errors import (
@@ -314,19 +314,14 @@ def test_doctor() -> None:
     assert told["notes"][0] == guest.TCG_NOTE
 
 
-@pytest.mark.parametrize(
-    ("version", "safe"),
-    [("7.2.22", False), ("8.0.5", False), ("8.1.0", True), ("10.0.2", True), ("odd", False)],
-)
-def test_one_thread_for_all_processors_before_qemu_8_1(version: str, safe: bool) -> None:
-    # A guest was lost with "Oops: int3" in one of four runs of these tests on QEMU 7.2.
-    machine = Guest.__new__(Guest)
-    machine.qemu_version = version
-    assert machine._threads_are_safe is safe
-
-
 def test_a_guest_says_how_its_processors_run(new: Guest) -> None:
-    assert (guest.ONE_THREAD_NOTE in new.notes) is not new._threads_are_safe
+    facts = new.facts()
+    assert facts["qemu_threads"] in ("multi", "single")
+    taking_turns = any(note.startswith(guest.ONE_THREAD_NOTE) for note in new.notes)
+    assert taking_turns is (facts["qemu_threads"] == "single")
+    assert facts["real_cpus"] == len(os.sched_getaffinity(0))
+    words = Path(f"/proc/{qemu_of(new)}/cmdline").read_bytes().split(b"\0")
+    assert f"tcg,thread={facts['qemu_threads']}".encode() in words
 
 
 # ---- other ways to boot ----
@@ -400,7 +395,9 @@ def test_qemu_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    with pytest.raises(TargetError, match="install the package qemu-system-x86"):
+    monkeypatch.setattr(qemu, "_fetch", lambda directory: "there is no network.")
+    monkeypatch.setattr(qemu, "_PRIVATE", "no-qemu")
+    with pytest.raises(TargetError, match=r"install the package .* had: there is no network\."):
         Guest(image)
     assert list(tmp_path.iterdir()) == []
 
@@ -443,7 +440,6 @@ def test_a_target_that_cannot_be_parsed(text: str, sentence: str) -> None:
 
 def test_qemu_is_killed_in_the_middle_of_a_run(boot: Boot, tmp_path: Path) -> None:
     target = boot()
-    begun = time.monotonic()
 
     def kill(done: int, of: int, what: str) -> None:
         if what == "repeat 2 of 3":
@@ -460,7 +456,6 @@ def test_qemu_is_killed_in_the_middle_of_a_run(boot: Boot, tmp_path: Path) -> No
     record = record_of(caught.value, tmp_path / "runs")
     assert record["target"]["kind"] == "guest"
     assert record["parameters"]["workload"] == "small-allocs-mt"
-    assert time.monotonic() - begun < 30
     # Whoever asks it again is told the same, at once.
     with pytest.raises(TargetLost, match="QEMU was killed by signal 9"):
         target.run(["vmload", "--version"])

@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anonvma import initramfs, kernel_image, places
+from anonvma import initramfs, kernel_image, places, qemu
 from anonvma.errors import TargetError, TargetLost
 from anonvma.link import Link
 from anonvma.remote import Remote, error_of, printable
@@ -36,7 +35,6 @@ from anonvma.target import Local, Raised, facts_of, sysctl_path
 
 __all__ = ["Guest"]
 
-_QEMU = "qemu-system-x86_64"
 _KVM = "/dev/kvm"
 _PORT = "anonvma"  # the virtio port's name; analysis/guest/init.c looks for it
 _WORK = "/anonvma"  # in the guest, where programs and files go
@@ -63,10 +61,6 @@ ONE_THREAD_NOTE = (
     "translation of code that another processor has just patched, and a guest whose tracing "
     "is switched on and off then panics. So its threads hardly contend for a lock."
 )
-
-# "accel/tcg: Always lock pages before translation". Until then a breakpoint of
-# text_poke_bp() could outlive the poke in a translation made meanwhile: "Oops: int3".
-_SAFE_THREADS = (8, 1)
 
 
 class Guest(Remote):
@@ -119,8 +113,7 @@ class Guest(Remote):
             raise TargetError(f"accel {accel!r} is not known: use auto, kvm or tcg.")
         self._local = Local()
         try:
-            self._qemu = find_qemu()
-            self.qemu_version = self._version()
+            self._qemu = qemu.find()
             self._initramfs = Path(self._local.place("initramfs"))
             self._initramfs.write_bytes(packed)
             self._machine = self._boot(accel)
@@ -132,8 +125,8 @@ class Guest(Remote):
             raise
         if self._machine.accel == "tcg":
             self.notes.append(TCG_NOTE)
-            if not self._threads_are_safe:
-                self.notes.append(ONE_THREAD_NOTE)
+            if self._qemu.threads == "single":
+                self.notes.append(f"{ONE_THREAD_NOTE} No later QEMU: {self._qemu.lacks}")
 
     def close(self) -> None:
         """End the guest; nothing in it is worth an orderly end."""
@@ -163,13 +156,6 @@ class Guest(Remote):
                 f"{self.memory >> 20} MiB are too little memory for {self.image.path.name}: it "
                 f"needs {-(-needed >> 20)} MiB only to unpack itself; 256 MiB and more work well."
             )
-
-    def _version(self) -> str:
-        done = self._local.run([self._qemu, "--version"], timeout=30)
-        match = re.search(rb"version (\S+)", done.stdout)
-        if done.returncode or not match:
-            raise TargetError(f"{self._qemu} does not run: exit status {done.returncode}.")
-        return match[1].decode(errors="replace")
 
     # ---- booting ----
 
@@ -237,7 +223,7 @@ class Guest(Remote):
                 "kind": "guest",
                 "cpus": self.cpus,
                 "memory_given_bytes": self.memory,
-                "qemu_version": self.qemu_version,
+                "qemu_version": self._qemu.version,
                 "image_sha256": self.image.sha256,
                 "append": self._append,
             }
@@ -247,19 +233,11 @@ class Guest(Remote):
         sentence = f"{str(error).rstrip('.')}; its record is in {place}."
         return TargetLost(sentence, error.console, error.cause)
 
-    @property
-    def _threads_are_safe(self) -> bool:
-        """Whether each virtual processor may have a thread of its own under TCG."""
-        numbers = re.match(r"(\d+)\.(\d+)", self.qemu_version)
-        return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _SAFE_THREADS
-
     def _words(self, accel: str) -> list[str]:
         """Return QEMU's command line, up to where its ports lead."""
-        how = accel
-        if accel == "tcg":
-            how += ",thread=multi" if self._threads_are_safe else ",thread=single"
+        how = f"tcg,thread={self._qemu.threads}" if accel == "tcg" else accel
         return [
-            self._qemu,
+            self._qemu.path,
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-machine", "pc", "-accel", how, "-cpu", "host" if accel == "kvm" else "max"),
             *("-smp", str(self.cpus), "-m", f"size={self.memory >> 20}M"),
@@ -300,13 +278,19 @@ class Guest(Remote):
     def facts(self) -> dict[str, Any]:
         """Describe the guest by what matters to a measurement; see `anonvma.target.facts_of`.
 
-        Beside those: ``accel``, ``accel_reason``, ``qemu_version``, ``link`` (which kind of port),
-        ``memory_given_bytes`` (of which the kernel keeps some), ``image_sha256``, ``append``.
+        Beside those: ``accel``, ``accel_reason``, ``qemu_version``, ``qemu_private`` (fetched into
+        build/, not the system's), ``qemu_threads`` (``multi``: one a virtual processor; ``single``:
+        they take turns on one), ``real_cpus`` (how many this process may run on, and so the guest),
+        ``link`` (which kind of port), ``memory_given_bytes`` (of which the kernel keeps some),
+        ``image_sha256``, ``append``.
         """
         return facts_of(self, "guest") | {
             "accel": self._machine.accel,
             "accel_reason": self.accel_reason,
-            "qemu_version": self.qemu_version,
+            "qemu_version": self._qemu.version,
+            "qemu_private": self._qemu.private,
+            "qemu_threads": "multi" if self._machine.accel == "kvm" else self._qemu.threads,
+            "real_cpus": len(os.sched_getaffinity(0)),
             "link": self._machine.port,
             "memory_given_bytes": self.memory,
             "image_sha256": self.image.sha256,
@@ -350,23 +334,6 @@ class Guest(Remote):
 
 
 # ---- the virtual machine ----
-
-
-def find_qemu() -> str:
-    """Return the path of the QEMU that boots guests.
-
-    Raises
-    ------
-    TargetError
-        When there is none.
-    """
-    path = shutil.which(_QEMU)
-    if path is None:
-        raise TargetError(
-            f"booting a guest needs {_QEMU}, which is not here: install the package "
-            "qemu-system-x86 (Debian and Ubuntu)."
-        )
-    return os.path.abspath(path)
 
 
 class _Port(NamedTuple):

@@ -261,10 +261,10 @@ def check(text: str) -> None:
     """
     kind, where, _ = _taken_apart(text)
     if kind == "guest":
-        from anonvma import guest, kernel_image
+        from anonvma import kernel_image, qemu
 
         kernel_image.open_image(where)
-        guest.find_qemu()
+        qemu.find()
     if kind == "ssh":
         from anonvma import ssh_connection
 
