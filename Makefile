@@ -78,16 +78,17 @@ notebooks: ## run them again on the recorded data, to commit
 
 ##@ Kernels in guests
 
-kernels: ## two kernels that differ in the early check, or BASE= and HEAD= of TREE=
+kernels: ## two kernels that differ in the early check (SERIES=7.3), or BASE= and HEAD= of TREE=
 	@$(NEEDS) kernels guest
 	@python=$$(analysis/setup/find-python) && exec $(WITH_MAKE) "$$python" analysis/setup/kernels \
-		$${TREE:+--tree "$$TREE"} $${BASE:+--base "$$BASE"} $${HEAD:+--head "$$HEAD"} \
-		$${JOBS:+--jobs "$$JOBS"}
+		$${SERIES:+--series "$$SERIES"} $${TREE:+--tree "$$TREE"} \
+		$${BASE:+--base "$$BASE"} $${HEAD:+--head "$$HEAD"} \
+		$${ALSO:+--also "$$ALSO"} $${JOBS:+--jobs "$$JOBS"}
 
 test-kernels: ## build that pair, and test it
 	@$(NEEDS) venv build measure kernels guest
 	@$(MAKE) ready probe workload guest
-	@$(MAKE) kernels TREE= BASE= HEAD=
+	@$(MAKE) kernels SERIES= TREE= BASE= HEAD= ALSO=
 	$(PYTEST) -m kernels tests $(ARGS)
 
 ##@ Its parts
@@ -134,4 +135,5 @@ help:
 	@echo '  OS_PACKAGES=no      leave the operating system as it is; say what it lacks'
 	@echo '  PYTHON=python3.13   make .venv with this Python (3.11 or later)'
 	@echo "  ARGS='-k census'    pass these on to the command: report, demo, test or bench"
+	@echo '  SERIES=7.3          build kernels from this series of Debian, or from its newest (newest)'
 	@echo '  TREE=../linux       build kernels from this source; BASE= and HEAD= are revisions of it'

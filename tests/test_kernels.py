@@ -2,7 +2,8 @@
 """`make kernels`: the pair it built, and, on a toy tree that compiles in a second, how it builds.
 
 The toy is a Makefile with the few targets of a kernel's that matter here. Its mm/memory.c is the
-context of the patch, so the patch fits it; its bzImage is its sources, one after the other.
+context of the patch for 6.12, so that patch fits it; its bzImage is its sources, one after the
+other.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ pytestmark = pytest.mark.kernels
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "analysis/setup/kernels"
 FRAGMENT = ROOT / "data/kernels/config.fragment"
-PATCH = ROOT / "data/kernels/early-check.patch"
+PATCHES = {  # by the series they are written for, and what they change there
+    "6.12": (ROOT / "data/kernels/early-check-6.12.patch", "mm/memory.c"),
+    "7.3": (ROOT / "data/kernels/early-check-7.3.patch", "mm/mmap_lock.c"),
+}
+PATCH = PATCHES["6.12"][0]
+DEV_ZERO = ROOT / "data/kernels/dev-zero-7.3.patch"
 CHECK = "vma_is_anonymous(vma) && !vma->anon_vma"
 
 TOY = """\
@@ -55,9 +61,13 @@ TOY_NAMES = ["init/main", "kernel/fork", "mm/memory", "mm/mmap", "mm/rmap", "mm/
 TOY_FILES = len(TOY_NAMES)
 
 
-def context_of_patch() -> str:
-    hunk = PATCH.read_text().partition("\n@@ ")[2].partition("\n")[2]
-    return "".join(line[1:] for line in hunk.splitlines(keepends=True) if line.startswith(" "))
+def context_of(patch: Path) -> str:
+    """What the patch finds before it is applied, at the line where it expects it."""
+    start, _, hunk = patch.read_text().partition("\n@@ -")[2].partition("\n")
+    before = "\n" * (int(start.partition(",")[0]) - 1)
+    return before + "".join(
+        line[1:] for line in hunk.splitlines(keepends=True) if line.startswith(" ")
+    )
 
 
 @pytest.fixture
@@ -67,8 +77,11 @@ def tree(tmp_path: Path) -> Path:
     for name in TOY_NAMES:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / f"{name}.c").write_text(f"/* {name} */\n")
-    (tree / "mm/memory.c").write_text(context_of_patch())
+    (tree / "mm/memory.c").write_text(context_of(PATCH))
     (tree / "Kbuild").touch()
+    options = (line.partition("=")[0].removeprefix("CONFIG_") for line in fragment_lines())
+    kconfig = "".join(f"config {option}\n\tbool\n" for option in options if option != "BPF_JIT")
+    (tree / "init/Kconfig").write_text(f"\t{kconfig}")  # in a choice it is indented
     (tree / "Makefile").write_text(TOY)
     return tree
 
@@ -243,6 +256,43 @@ def test_line_of_the_fragment_without_effect_is_named(tree: Path) -> None:
     assert facts(tree, "early")["config_missing"] == ["CONFIG_KALLSYMS_ALL=y"]
 
 
+def test_option_that_the_source_does_not_have_is_not_called_refused(tree: Path) -> None:
+    done = kernels(tree)
+    assert "delayed: this source knows no CONFIG_BPF_JIT, which config.fragment names" in (
+        done.stdout
+    )
+    assert facts(tree, "early")["config_unknown"] == ["CONFIG_BPF_JIT"]
+
+
+def test_the_patch_is_the_one_that_fits(tree: Path) -> None:
+    (tree / "mm/memory.c").write_text("/* another series */\n")
+    patch, file = PATCHES["7.3"]
+    (tree / file).write_text(context_of(patch))
+    (tree / "Makefile").write_text(TOY.replace("mm/mmap.o", "mm/mmap.o mm/mmap_lock.o"))
+    kernels(tree)
+    assert facts(tree, "early")["patch"] == patch.name
+    assert CHECK in image(tree, "early")
+    assert CHECK not in image(tree, "delayed")
+
+
+def test_source_that_has_the_check_already(tree: Path) -> None:
+    run = ["patch", "--strip=1", "--silent", f"--input={PATCH}"]
+    subprocess.run(run, cwd=tree, check=True)
+    kernels(tree)
+    assert CHECK in image(tree, "early")
+    assert CHECK not in image(tree, "delayed")
+
+
+def test_third_kernel_has_its_own_change_alone(tree: Path) -> None:
+    (tree / "mm/vma.c").write_text(context_of(DEV_ZERO))
+    (tree / "Makefile").write_text(TOY.replace("mm/mmap.o", "mm/mmap.o mm/vma.o"))
+    kernels(tree, "--also=dev-zero")
+    has = {name: image(tree, name) for name in ("delayed", "early", "dev-zero")}
+    assert [name for name in has if CHECK in has[name]] == ["early"]
+    assert [name for name in has if "map->file = NULL" in has[name]] == ["dev-zero"]
+    assert facts(tree, "dev-zero")["patch"] == DEV_ZERO.name
+
+
 def test_cached_pair_is_not_built_again(tree: Path) -> None:
     kernels(tree)
     before = (tree.parent / "build/early/bzImage").stat()
@@ -402,7 +452,9 @@ def test_worktree_of_a_repository(repository: Path) -> None:
 def test_patch_that_does_not_fit(tree: Path) -> None:
     (tree / "mm/memory.c").write_text("/* another kernel's */\n")
     said = refusal(tree)
-    assert re.search(r"early-check\.patch .* does not fit this source, 6\.12\.0; .* BASE=", said)
+    assert re.search(
+        r"early-check are written for 6\.12 and 7\.3, .* source, 6\.12\.0; .*BASE=", said
+    )
 
 
 def test_compiler_error_is_told(tree: Path) -> None:
@@ -441,6 +493,8 @@ def test_tree_that_was_built_in(tree: Path) -> None:
     [
         (["--base=a"], "BASE and HEAD go together"),
         (["--jobs=0"], "JOBS has to be 1 or more"),
+        (["--series=7.3"], "SERIES is of Debian's source, and TREE of your own"),
+        (["--base=a", "--head=b", "--also=dev-zero"], "ALSO goes with the pair of one source"),
         (["--jobs=many"], "invalid int value"),
     ],
 )
