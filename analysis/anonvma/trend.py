@@ -172,7 +172,7 @@ def _cut(
     """Return where a part is best cut in two, or None."""
     if len(part) < FEWEST or np.ptp(part) == 0:
         return None
-    ranks = pd.Series(part).rank().to_numpy("float64")
+    ranks = np.asarray(pd.Series(part).rank(), dtype=np.float64)
     observed = _rank_sums(ranks[np.newaxis])[0]
     orders = random.permuted(np.tile(ranks, (permutations, 1)), axis=1)
     largest = _rank_sums(orders).max(axis=1)
