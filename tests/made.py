@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 
 class MadeRun:
@@ -20,3 +22,7 @@ class MadeRun:
             tables=dict(tables), target={"kernel_release": release}
         )
         self.table = tables.__getitem__
+
+    def arrow(self, name: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a table, as Arrow has them; one that was not made is null."""
+        return pa.Table.from_pandas(self.table(name).reindex(columns=list(columns)))

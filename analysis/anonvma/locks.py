@@ -20,11 +20,16 @@ from anonvma.runs import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["callers", "callers_side_by_side", "of_workload", "plot_callers"]
+__all__ = ["callers", "callers_side_by_side", "is_downgrade", "of_workload", "plot_callers"]
 
 _DOWNGRADERS = ("munmap", "mremap", "brk", "mmap")
 """Callers that never ask for reading: what they are seen to get so is what they keep of a lock held
 for writing (``mmap_write_downgrade()``, which fires the same tracepoint)."""
+
+
+def is_downgrade(caller: str, mode: str) -> bool:
+    """Whether what is seen as an acquisition is only what its caller keeps of one."""
+    return mode == "read" and caller in _DOWNGRADERS
 
 
 def of_workload(locks: pd.DataFrame) -> pd.DataFrame:
@@ -35,7 +40,7 @@ def of_workload(locks: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Rows of the table, with one column more: taken (float64), how often it was got.
     """
-    downgraded = locks["asked_by"].isin(_DOWNGRADERS) & (locks["mode"] == "read")
+    downgraded = locks["asked_by"].isin(_DOWNGRADERS) & (locks["mode"] == "read")  # `is_downgrade`
     own = locks[(locks["process"] != 0) & ~downgraded]
     return own.assign(taken=own["count"].astype("float64").where(own["success"], 0.0))
 

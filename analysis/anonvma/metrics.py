@@ -13,23 +13,31 @@
 
 `matrix` turns runs into one row a run. The repeats of a run are averaged first: the run is the
 unit. Nothing that was not looked at becomes 0; what was looked at and did not occur does.
+
+A run's tables are small and runs are many, so none becomes a frame on the way: Arrow groups the
+rows of a table once, and what little is left is added up by name.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
 import weakref
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from anonvma import locks, perf_profile, perf_stat
 from anonvma.runs import Run
 
 __all__ = ["SOURCES", "matrix", "of"]
 
-Source = Callable[[Run], pd.DataFrame]
-"""Takes a run and returns its metrics: repeat (int64), metric (str), value (float64)."""
+Row = tuple[int, str, float]
+"""Repeat, metric, value."""
+Source = Callable[[Run], Iterator[Row]]
 
 COLUMNS = ["repeat", "metric", "value"]
 _COUNTED_APART = ("census.", "faults.", "mmap-lock.")
@@ -44,11 +52,16 @@ def of(run: Run) -> pd.DataFrame:
     DataFrame
         One row a repeat and metric: repeat (int64), metric (str), value (float64).
     """
-    parts = [source(run) for source in SOURCES]
-    found = pd.concat([part for part in parts if len(part)] or [_frame({})], ignore_index=True)
-    return found.astype({"repeat": "int64", "metric": "str", "value": "float64"}).dropna(
-        subset="value"
-    )
+    found = pd.DataFrame(list(_rows(run)), columns=COLUMNS)
+    return found.astype({"repeat": "int64", "metric": "str", "value": "float64"})
+
+
+def _rows(run: Run) -> Iterator[Row]:
+    """Yield every metric of every source that has a value."""
+    for source in SOURCES:
+        for repeat, metric, value in source(run):
+            if not math.isnan(value):
+                yield repeat, metric, value
 
 
 def matrix(runs: Sequence[Run]) -> pd.DataFrame:
@@ -97,46 +110,53 @@ def _of_run(run: Run) -> dict[str, float]:
 
 def _means(run: Run) -> dict[str, float]:
     """Average the repeats of a run: of what only occurs, over all that were looked at."""
-    found = of(run)
-    sums = found.groupby("metric")["value"].agg(["sum", "count"])
-    every = {
-        prefix: found.loc[found["metric"].str.startswith(prefix), "repeat"].nunique()
-        for prefix in (*_COUNTED_APART, "proc-vmstat.")
-    }
+    sums: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
+    looked: dict[str, set[int]] = {prefix: set() for prefix in (*_COUNTED_APART, _COUNTERS)}
+    for repeat, name, value in _rows(run):
+        sums[name] += value
+        counts[name] += 1
+        if prefix := _prefix(name):
+            looked[prefix].add(repeat)
     means = {}
-    for name, total, count in sums.itertuples():
-        prefix = next((p for p in every if str(name).startswith(p)), None)
-        if prefix is None or str(name).startswith("proc-vmstat.nr_"):
-            means[str(name)] = total / count
-        else:
-            means[str(name)] = total / every[prefix]
+    for name, total in sums.items():
+        prefix = "" if name.startswith(_LEVELS) else _prefix(name)
+        means[name] = total / (len(looked[prefix]) if prefix else counts[name])
     return means
 
 
-def _frame(columns: dict[str, pd.Series[float]]) -> pd.DataFrame:
-    """Return metrics by name, each a series of values by repeat, as a long frame."""
-    parts = [
-        pd.DataFrame(
-            {
-                "repeat": values.index.to_numpy("int64"),
-                "metric": name,
-                "value": values.to_numpy("float64", na_value=np.nan),
-            }
-        )
-        for name, values in columns.items()
+_COUNTERS = "proc-vmstat."
+_LEVELS = "proc-vmstat.nr_"
+
+
+def _prefix(name: str) -> str:
+    """Return the source of a metric that lists only what occurs, else nothing."""
+    return next((prefix for prefix in (*_COUNTED_APART, _COUNTERS) if name.startswith(prefix)), "")
+
+
+def _grouped(
+    run: Run, table: str, keys: Sequence[str], sums: Sequence[str] = ()
+) -> Iterator[tuple[int, tuple[Any, ...], tuple[float, ...]]]:
+    """Yield, of a run's table, the repeat, the keys, and the sums of each group of like rows.
+
+    The last of the sums is the number of rows; what is null adds nothing.
+    """
+    rows = run.arrow(table, ["repeat", *keys, *sums])
+    plain = [
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for column in rows.columns
     ]
-    if parts:
-        return pd.concat(parts, ignore_index=True)
-    return pd.DataFrame(
-        {"repeat": pd.Series(dtype="int64"), "metric": pd.Series(dtype="str"),
-         "value": pd.Series(dtype="float64")}
-    )  # fmt: skip
+    rows = pa.Table.from_arrays(plain, names=rows.column_names)
+    by = rows.group_by(["repeat", *keys], use_threads=False)
+    found = by.aggregate([*((name, "sum") for name in sums), ([], "count_all")])
+    names = ["repeat", *keys, *(f"{name}_sum" for name in sums), "count_all"]
+    for repeat, *rest in zip(*(found[name].to_pylist() for name in names), strict=True):
+        yield repeat, tuple(rest[: len(keys)]), tuple(float(n or 0) for n in rest[len(keys) :])
 
 
-def _long(sums: pd.Series[float], prefix: str) -> pd.DataFrame:
-    """Return sums by repeat and metric as a long frame."""
-    long: pd.DataFrame = sums.rename("value").reset_index()[COLUMNS]
-    return long.assign(metric=prefix + long["metric"].astype("str"))
+def _named(sums: dict[tuple[int, str], float], prefix: str) -> Iterator[Row]:
+    for (repeat, name), value in sums.items():
+        yield repeat, prefix + name, value
 
 
 def _word(text: object) -> str:
@@ -147,126 +167,137 @@ def _word(text: object) -> str:
 # ---- the workload ----
 
 
-def workload(run: Run) -> pd.DataFrame:
-    """Return throughput and times of the workload.
+def workload(run: Run) -> Iterator[Row]:
+    """Yield throughput and times of the workload.
 
     ``vm-scalability.throughput`` is the sum of the tasks' KiB/s, ``.median`` the median task's;
     ``.workload`` the accesses of eight bytes (usemem's own count).
     """
-    found: dict[str, pd.Series[float]] = {}
     if "throughput" in run.manifest.tables:
-        tasks = run.table("throughput").groupby("repeat")
-        found["vm-scalability.throughput"] = tasks["kb_per_s"].sum()
-        found["vm-scalability.median"] = tasks["kb_per_s"].median()
-        found["vm-scalability.workload"] = tasks["bytes"].sum() / 8
-    used = run.table("repeats").set_index("repeat")
-    names = {
-        "elapsed_time": used["seconds"],
-        "user_time": used["user_s"],
-        "system_time": used["system_s"],
-        "voluntary_context_switches": used["voluntary_ctxt"],
-        "involuntary_context_switches": used["involuntary_ctxt"],
-        "minor_page_faults": used["minor_faults"],
-        "major_page_faults": used["major_faults"],
-    }
-    return _frame({**found, **{f"vm-scalability.time.{k}": v for k, v in names.items()}})
+        tasks = run.arrow("throughput", ["repeat", "kb_per_s", "bytes"]).to_pylist()
+        for repeat in sorted({task["repeat"] for task in tasks}):
+            own = [task for task in tasks if task["repeat"] == repeat]
+            speeds = [task["kb_per_s"] for task in own]
+            yield repeat, "vm-scalability.throughput", float(sum(speeds))
+            yield repeat, "vm-scalability.median", float(statistics.median(speeds))
+            yield repeat, "vm-scalability.workload", sum(task["bytes"] for task in own) / 8
+    for row in run.arrow("repeats", ["repeat", *_TIMES.values()]).to_pylist():
+        for name, column in _TIMES.items():
+            if row[column] is not None:
+                yield row["repeat"], f"vm-scalability.time.{name}", float(row[column])
+
+
+_TIMES = {
+    "elapsed_time": "seconds",
+    "user_time": "user_s",
+    "system_time": "system_s",
+    "voluntary_context_switches": "voluntary_ctxt",
+    "involuntary_context_switches": "involuntary_ctxt",
+    "minor_page_faults": "minor_faults",
+    "major_page_faults": "major_faults",
+}
 
 
 # ---- the kernel's counters ----
 
 
-def proc_vmstat(run: Run) -> pd.DataFrame:
-    """Return the counters of /proc/vmstat, and the shares of ``vma_lock_*``."""
+def proc_vmstat(run: Run) -> Iterator[Row]:
+    """Yield the counters of /proc/vmstat, and the shares of ``vma_lock_*``."""
     if "vmstat" not in run.manifest.tables:
-        return _frame({})
-    table = run.table("vmstat")
-    level = table["counter"].str.startswith("nr_")
-    counts = pd.DataFrame(
-        {
-            "repeat": table["repeat"].astype("int64"),
-            "metric": "proc-vmstat." + table["counter"].astype("str"),
-            "value": table["after"].where(level, table["difference"]).astype("float64"),
-        }
-    )
-    of_vmas = table[table["counter"].str.startswith("vma_lock_")]
-    each = of_vmas.pivot(index="repeat", columns="counter", values="difference").astype("float64")
-    tried = each.sum(axis=1)
-    shares = {
-        f"vma-lock.{str(name).removeprefix('vma_lock_')}%": 100
-        * each[name]
-        / tried.where(tried > 0)
-        for name in each
-    }
-    return pd.concat([counts, _frame(shares)], ignore_index=True) if shares else counts
+        return
+    shares: dict[int, dict[str, float]] = defaultdict(dict)
+    columns = ["repeat", "counter", "after", "difference"]
+    for row in run.arrow("vmstat", columns).to_pylist():
+        repeat, counter = row["repeat"], row["counter"]
+        value = row["after" if counter.startswith("nr_") else "difference"]
+        yield repeat, f"{_COUNTERS}{counter}", float("nan" if value is None else value)
+        if counter.startswith("vma_lock_"):
+            shares[repeat][counter.removeprefix("vma_lock_")] = float(row["difference"])
+    for repeat, each in shares.items():
+        if tried := sum(each.values()):
+            for name, count in each.items():
+                yield repeat, f"vma-lock.{name}%", 100 * count / tried
 
 
 # ---- what the probe saw ----
 
 
-def mmap_lock(run: Run) -> pd.DataFrame:
-    """Return how often the workload took mmap_lock, in all and by caller.
+def mmap_lock(run: Run) -> Iterator[Row]:
+    """Yield how often the workload took mmap_lock, in all and by caller.
 
     ``acquired`` counts takings, ``contended`` those that found it taken, ``wait_ns`` the time from
     asking to the answer, of tries that failed, too.
     """
     if "locks" not in run.manifest.tables:
-        return _frame({})
-    own = locks.of_workload(run.table("locks")).rename(columns={"taken": "acquired"})
-    own = own.astype({"contended": "float64", "wait_ns": "float64"})
-    caller = own["asked_by"].map(_word).astype("str") + "." + own["mode"].astype("str")
-    names = ["acquired", "contended", "wait_ns"]
-    sums = own.groupby([own["repeat"], caller.rename("caller")])[names].sum()
-    total = own.groupby("repeat")[names].sum()
-    parts = [_frame({f"mmap-lock.{name}": total[name] for name in names})]
-    wide = sums.unstack("caller", fill_value=0.0)
-    named = {f"mmap-lock.{name}.{who}": wide[name][who] for name in names for who in wide[name]}
-    parts.append(_frame(named))
-    return pd.concat(parts, ignore_index=True)
+        return
+    keys = ["process", "asked_by", "mode", "success"]
+    sums: dict[tuple[int, str], dict[str, float]] = defaultdict(lambda: dict.fromkeys(_WAITS, 0.0))
+    for repeat, key, counts in _grouped(run, "locks", keys, ["count", "contended", "wait_ns"]):
+        process, caller, mode, success = key
+        if process and not locks.is_downgrade(caller, mode):
+            acquired = counts[0] if success else 0.0
+            for name in ("", f".{_word(caller)}.{mode}"):
+                for what, value in zip(_WAITS, (acquired, *counts[1:3]), strict=True):
+                    sums[repeat, name][what] += value
+    # What one repeat has and another has not is 0 there.
+    for repeat in sorted({repeat for repeat, _ in sums}):
+        for name in dict.fromkeys(name for _, name in sums):
+            for what, value in sums[repeat, name].items():
+                yield repeat, f"mmap-lock.{what}{name}", value
 
 
-def faults(run: Run) -> pd.DataFrame:
-    """Return the faults that were traced, by lock path and by kind.
+_WAITS = ("acquired", "contended", "wait_ns")
+
+
+def faults(run: Run) -> Iterator[Row]:
+    """Yield the faults that were traced, by lock path and by kind.
 
     A kind is ``ORIGIN.ACCESS.FOUND->LEFT.PATH``; those ended by an error are left out.
     """
     if "faults" not in run.manifest.tables:
-        return _frame({})
-    table = run.table("faults")
-    table = table[table["result"] != "error"].astype({"count": "float64"})
-    origin = table["origin"].astype("object").fillna("no VMA").map(_word)
-    change = (table["before"].astype("str") + "->" + table["after"].astype("str")).map(_word)
-    kind = origin + "." + table["access"].astype("str") + "." + change
-    kind = kind + "." + table["path"].astype("str")
-    path = "by-lock." + table["path"].astype("str")
-    parts = [
-        table.groupby([table["repeat"], names.rename("metric")])["count"].sum()
-        for names in (pd.Series("total", index=table.index), path, kind)
-    ]
-    return _long(pd.concat(parts), "faults.")
+        return
+    sums: dict[tuple[int, str], float] = defaultdict(float)
+    keys = ["result", "origin", "access", "before", "after", "path"]
+    for repeat, key, (count, _) in _grouped(run, "faults", keys, ["count"]):
+        result, origin, access, before, after, path = key
+        if result == "error":
+            continue
+        change = _word(f"{before}->{after}")
+        kind = f"{_word('no VMA' if origin is None else origin)}.{access}.{change}.{path}"
+        for name in ("total", f"by-lock.{path}", kind):
+            sums[repeat, name] += count
+    yield from _named(sums, "faults.")
 
 
-def census(run: Run) -> pd.DataFrame:
-    """Return the VMAs: all, anonymous, bare, and the bare ones by class and origin."""
+def census(run: Run) -> Iterator[Row]:
+    """Yield the VMAs: all, anonymous, bare, and the bare ones by class and origin."""
     if "census" not in run.manifest.tables:
-        return _frame({})
-    table = run.table("census")
-    anonymous, bare = table[table["anonymous"]], table[table["bare"]]
-    where = bare["class"].astype("str") + "." + bare["origin"].map(_word).astype("str")
-    parts = [
-        (table, pd.Series("vmas", index=table.index)),
-        (anonymous, pd.Series("anonymous", index=anonymous.index)),
-        (bare, pd.Series("bare", index=bare.index)),
-        (bare, "bare." + bare["class"].astype("str")),
-        (bare, "bare." + where),
-    ]
-    sizes = [part.groupby([part["repeat"], names.rename("metric")]).size() for part, names in parts]
-    return _long(pd.concat(sizes), "census.")
+        return
+    sums: dict[tuple[int, str], float] = defaultdict(float)
+    for repeat, key, (count,) in _grouped(run, "census", ["anonymous", "bare", "class", "origin"]):
+        anonymous, bare, kind, origin = key
+        names = ["vmas"] + ["anonymous"] * anonymous
+        if bare:
+            names += ["bare", f"bare.{kind}", f"bare.{kind}.{_word(origin)}"]
+        for name in names:
+            sums[repeat, name] += count
+    yield from _named(sums, "census.")
+
+
+def _of_frame(made: Callable[[Run], pd.DataFrame]) -> Source:
+    """Return the rows of a source that has them as a frame, for it makes other tables of it."""
+
+    def source(run: Run) -> Iterator[Row]:
+        frame = made(run)
+        yield from zip(*(frame[name].tolist() for name in COLUMNS), strict=True)
+
+    return source
 
 
 SOURCES: list[Source] = [
     workload,
-    perf_stat.metrics,
-    perf_profile.metrics,
+    _of_frame(perf_stat.metrics),
+    _of_frame(perf_profile.metrics),
     proc_vmstat,
     mmap_lock,
     faults,

@@ -432,14 +432,24 @@ class Run:
         RunError
             When the run has no such table.
         """
-        if name not in self.manifest.tables:
-            raise RunError(f"run {self.id} has no table {name!r}: {self._why_not(name)}")
-        entry = self.manifest.tables[name]
         # A column of counts stays one of whole numbers where some are null.
         whole = {pa.uint64(): pd.UInt64Dtype(), pa.int64(): pd.Int64Dtype()}
-        table = pq.read_table(self.path / entry.file)
-        frame: pd.DataFrame = table.to_pandas(types_mapper=whole.get)
+        frame: pd.DataFrame = self.arrow(name).to_pandas(types_mapper=whole.get)
         return frame
+
+    def arrow(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a table, or some of its columns, as Arrow has it.
+
+        Raises
+        ------
+        RunError
+            When the run has no such table.
+        """
+        if name not in self.manifest.tables:
+            raise RunError(f"run {self.id} has no table {name!r}: {self._why_not(name)}")
+        # Not read_table(): for one file it opens a whole dataset.
+        with pq.ParquetFile(self.path / self.manifest.tables[name].file) as file:
+            return file.read(columns and list(columns))
 
     def columns(self, name: str) -> list[str]:
         """Return the names of a table's columns, without reading it."""
