@@ -16,6 +16,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from waiting import PATIENCE
 
 __all__ = ["browser", "complaints", "network_off", "requests_of"]
 
@@ -41,7 +42,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     started = webdriver.Chrome(options=options, service=Service(driver))
-    started.set_page_load_timeout(120)
+    started.set_page_load_timeout(PATIENCE)
     try:
         yield started
     finally:

@@ -3,7 +3,8 @@
 
 Tests run side by side, each module on one worker. A test that measures, or changes what others see,
 claims the machine by `@pytest.mark.alone` (or `pytestmark`): nothing else runs meanwhile.
-`@pytest.mark.xdist_group("name")` takes one out of its module, to run beside the rest of it.
+`@pytest.mark.xdist_group("name")` has tests of several modules take turns, such as those that raise
+a sysctl and those that look whether it was put back.
 
 A test that this machine cannot run skips with its exact reason, and the run ends with how many did,
 by reason. ANONVMA_SKIPS names a file of the reasons (regular expressions) that are accepted; any

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from anonvma import qemu
 from anonvma.errors import TargetError
@@ -45,7 +46,7 @@ def _fetch(version: str, modules: bool) -> tuple[Path | None, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE,
     )
     if done.returncode:
         return None, done.stderr.strip().splitlines()[-1]

@@ -291,6 +291,14 @@ class Cable:
                 return f"tc: {done.stderr.strip()}"
         return None
 
+    def held_back(self) -> int:
+        """How often the other end had to wait before it could send."""
+        words = ["tc", "-n", self.namespace, "-s", "qdisc", "show", "dev", "up0"]
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        match = re.search(r"overlimits (\d+)", said)
+        assert match, said
+        return int(match[1])
+
 
 def ip(*words: str) -> None:
     """Run ip."""

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, until
 
 VARIABLE = "ANONVMA_TEST_TOKEN"
 
@@ -35,20 +36,17 @@ def carriers(token: str) -> list[str]:
     return found
 
 
-def survivors(token: str, patience: float = 5.0) -> list[str]:
-    """Those that still have the token after as long as killed processes need to go."""
+def survivors(token: str, patience: float = PATIENCE) -> list[str]:
+    """Those that still have the token after as long as killed processes may need to go."""
     deadline = time.monotonic() + patience
     while (left := carriers(token)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return left
 
 
-def wait_for(token: str, count: int, patience: float = 10.0) -> None:
+def wait_for(token: str, count: int) -> None:
     """Wait until so many processes have the token."""
-    deadline = time.monotonic() + patience
-    while len(carriers(token)) < count:
-        assert time.monotonic() < deadline, carriers(token)
-        time.sleep(0.02)
+    until(lambda: len(carriers(token)) >= count, lambda: carriers(token))
 
 
 def in_namespace(

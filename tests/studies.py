@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import yaml
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "data" / "recorded" / "early-small-allocs-mt-1"
@@ -88,7 +89,7 @@ def run(
         text=True,
         env=environment(study.parent),
         cwd=cwd or study.parent,
-        timeout=1500,  # a machine may be slow: 18 boots took from 170 to over 300 s
+        timeout=3 * PATIENCE,  # 18 boots took from 170 to over 300 s where nothing else ran
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import studies
 from processes import VARIABLE, new_token, survivors
+from waiting import PATIENCE, until
 
 from anonvma import batch, places, runs, study
 
@@ -39,10 +40,7 @@ def runs_by_cell(output: Path) -> dict[str, str]:
 
 
 def wait_for_tries(study: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(studies.tries(study)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: len(studies.tries(study)) >= count)
 
 
 def test_a_study_is_done_once_and_kept_together(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -181,7 +179,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tiny: dict[str, Any], tmp_pat
     )
     wait_for_tries(study, 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "Interrupted: 1 of 4 cells are done" in said
     assert survivors(token) == []
     before = runs_by_cell(output)
@@ -230,7 +228,7 @@ def kill_and_resume(study: Path, output: Path, moments: list[float], cells: int)
     # At once, while what the last one left may still be ending.
     done = studies.run(study, output)
     assert done.returncode == 0, done.stderr
-    assert survivors(token, 30) == []
+    assert survivors(token) == []
     now = runs_by_cell(output)
     assert seen.items() <= now.items() and len(now) == cells
     manifests = list(output.rglob("manifest.json"))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import processes
 import pytest
+from waiting import PATIENCE
 
 BENCH = Path(__file__).with_name("bench.py")
 LIMIT = Path("/proc/sys/vm/max_map_count")
@@ -25,7 +26,7 @@ WAYS = [
     "/proc/PID/smaps parsed",
 ]
 
-pytestmark = pytest.mark.usefixtures("build")
+pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("max_map_count")]
 
 
 def start(*words: object) -> subprocess.Popen[str]:
@@ -42,7 +43,7 @@ def test_every_row_has_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     limit, file = LIMIT.read_text(), tmp_path / "bench.json"
     vmas = 70_000  # more than Linux allows unless told to
     bench = start("--vmas", vmas, "--rounds", 2, "--bytes", "8m", "--json", file)
-    text, progress = bench.communicate(timeout=300)
+    text, progress = bench.communicate(timeout=PATIENCE)
     assert bench.returncode == 0, progress
     assert max(map(len, text.splitlines())) <= 80
     for way in WAYS:
@@ -82,7 +83,7 @@ def test_interrupted_it_leaves_nothing(
         assert bench.stderr.readline().startswith("bench: round 1 of 100")
         assert processes.carriers(token)
         bench.send_signal(number)
-        _, said = bench.communicate(timeout=60)
+        _, said = bench.communicate(timeout=PATIENCE)
     assert bench.returncode == status
     assert "Traceback" not in said
     assert processes.survivors(token) == []
@@ -102,7 +103,7 @@ def test_interrupted_it_leaves_nothing(
 )
 def test_bad_usage_is_said_before_anything_runs(words: list[str], says: str) -> None:
     bench = start(*words)
-    text, said = bench.communicate(timeout=60)
+    text, said = bench.communicate(timeout=PATIENCE)
     assert (bench.returncode, text) == (2, "")
     assert says in said.splitlines()[-1]
     assert "round" not in said.replace("--rounds", "")

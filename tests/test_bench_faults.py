@@ -16,6 +16,7 @@ SPREAD = r"\d[\d.]* \[\d[\d.]*, \d[\d.]*\]"
 pytestmark = pytest.mark.usefixtures("build")
 
 
+@pytest.mark.xdist_group("max_map_count")
 def test_every_way_has_its_numbers_or_a_reason() -> None:
     words = [sys.executable, BENCH, "--rounds", "1", "--bytes", "8m"]
     done = subprocess.run(words, capture_output=True, text=True)

@@ -104,6 +104,7 @@ def test_ordinary_process(take: Take) -> None:
         child.wait()
 
 
+@pytest.mark.xdist_group("max_map_count")
 def test_hundred_thousand_mappings(take: Take, odd_process: Start) -> None:
     with target.Local() as local, local.sysctl_at_least("vm.max_map_count", 110_000):
         (pid,) = odd_process("many", "100000")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from waiting import PATIENCE
 
 from anonvma import report, runs
 from anonvma.cli import main
@@ -26,7 +27,7 @@ def cli(build: Path, tmp_path: Path) -> Cli:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "anonvma", *words]
         return subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=PATIENCE
         )
 
     return run

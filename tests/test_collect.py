@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import processes
 import pytest
+from waiting import PATIENCE
 
 from anonvma import collect as collect_module
 from anonvma import faults, locks, perf, perf_data, perf_profile, runs
@@ -93,6 +94,7 @@ def private_facts() -> list[str]:
 # ---- whole runs ----
 
 
+@pytest.mark.xdist_group("max_map_count")
 def test_small_allocs(target: Local, tmp_path: Path) -> None:
     workload = Workload(workload="small-allocs-mt", threads=2, bytes="160m", unit="40k")
     said: list[tuple[int, int, str]] = []
@@ -304,7 +306,7 @@ def test_a_command_with_children_in_sessions_of_their_own(take: Take) -> None:
     run = take("sh -c 'setsid sleep 0.1 & true; sleep 0.05; echo done; wait'")
     assert run.raw("raw/repeat-1/stdout").read_bytes() == b"done\n"
     assert set(run.table("census")["comm"]) == {"sh", "sleep"}
-    assert 0.09 < run.table("repeats").loc[0, "seconds"] < 5
+    assert run.table("repeats").loc[0, "seconds"] > 0.09
 
 
 def test_home_is_not_named(take: Take) -> None:
@@ -578,7 +580,7 @@ def cut(
         text=True,
         env={**os.environ, processes.VARIABLE: token},
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return done, processes.survivors(token)
 
@@ -594,6 +596,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.xdist_group("max_map_count")
 @pytest.mark.parametrize(("workload", "step", "delay"), MOMENTS)
 def test_killing_a_collection_leaves_nothing_running_and_no_run(
     workload: str, step: int, delay: float, target: Local, tmp_path: Path
@@ -608,6 +611,7 @@ def test_killing_a_collection_leaves_nothing_running_and_no_run(
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.xdist_group("max_map_count")
 @pytest.mark.parametrize(
     ("number", "workload", "step", "delay"),
     [
@@ -628,6 +632,7 @@ def test_interrupting_a_collection_leaves_nothing(
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.xdist_group("max_map_count")
 def test_the_map_count_is_raised_when_a_case_needs_it(take: Take) -> None:
     before = int(MAP_COUNT.read_text())
     if before > 81920:

@@ -31,13 +31,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
+from waiting import PATIENCE, until
 
 __all__ = ["browser"]  # a fixture
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 180.0  # seconds that a slow machine may take for one thing
 
-pytestmark = pytest.mark.usefixtures("build")
+pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("lab")]
 
 
 class Lab(NamedTuple):
@@ -56,13 +56,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with log.open("w") as file:
         process = subprocess.Popen(words, stdout=file, stderr=file, text=True, cwd="/")
         try:
-            deadline = time.monotonic() + PATIENCE
-            while not (
-                found := re.search(r"(http://127\S+?)/lab\S*\?token=(\w+)", log.read_text())
-            ):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
+            address = re.compile(r"(http://127\S+?)/lab\S*\?token=(\w+)")
+            until(lambda: process.poll() is not None or address.search(log.read_text()))
+            found = address.search(log.read_text())
+            assert found, log.read_text()
             (server,) = children(process.pid)
             runs = variable(server, "ANONVMA_RUNS") or str(ROOT / "data" / "runs")
             yield Lab(process, found[1], found[2], Path(runs))

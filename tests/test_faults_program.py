@@ -8,8 +8,10 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import guests
 import numpy as np
 import pytest
 from tracing import demand, on_demand, require, tracing
+from waiting import PATIENCE, until
 
 from anonvma.guest import Guest
 
@@ -110,7 +113,7 @@ def trace(build: Path, tmp_path: Path) -> Trace:
     def run(*command: str | bytes | Path, options: tuple[str, ...] = (), status: int = 0) -> Faults:
         result, events = tmp_path / "result", tmp_path / "events"
         words = [build / "vmaprobe", "faults", "--output", result, "--events", events, *options]
-        done = subprocess.run([*words, "--", *command], capture_output=True, timeout=60)
+        done = subprocess.run([*words, "--", *command], capture_output=True, timeout=PATIENCE)
         require(done)
         assert done.returncode == status, done.stderr
         assert {each.name for each in tmp_path.iterdir()} >= {"result", "events"}
@@ -338,8 +341,12 @@ def test_each_fault_is_of_its_own_mapping(trace: Trace, odd_faults: Path) -> Non
 # ---- processes that run ----
 
 
+def minor_faults(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
 def result_of(probe: subprocess.Popen[bytes]) -> Faults:
-    told, said = probe.communicate(timeout=20)
+    told, said = probe.communicate(timeout=PATIENCE)
     assert (probe.returncode, said) == (0, b"")
     return Faults(told)
 
@@ -372,16 +379,23 @@ def test_processes_that_run(build: Path, odd_faults: Path, ending: str) -> None:
 
 
 def test_tracing_begins_among_threads_that_fault(build: Path, odd_faults: Path) -> None:
-    with on_demand(odd_faults, 4, 2000) as process:
-        assert process.stdin
-        process.stdin.write("xxxxx")
-        process.stdin.flush()
-        words = ["faults", "--seconds", "0.3", "--pid", str(process.pid)]
-        done = subprocess.run([build / "vmaprobe", *words], capture_output=True, timeout=30)
-        require(done)
-        assert (done.returncode, done.stderr) == (0, b"")
-        found = Faults(done.stdout)
-        assert process.poll() is None
+    enough = threading.Event()
+
+    def keep_faulting(process: subprocess.Popen[str]) -> None:
+        while not enough.is_set():
+            demand(process)
+
+    with on_demand(odd_faults, 4, 2000) as process, ThreadPoolExecutor() as pool:
+        try:
+            faulting = pool.submit(keep_faulting, process)
+            with tracing(build, "faults", "--pid", str(process.pid)) as probe:
+                began = minor_faults(process.pid)
+                until(lambda: faulting.done() or minor_faults(process.pid) > began + 5 * 2000)
+                probe.send_signal(signal.SIGINT)
+                found = result_of(probe)
+        finally:
+            enough.set()
+        faulting.result(PATIENCE)
     assert set(found.count(DEV_ZERO)) == {(BARE, BARE)}
     assert len(found.processes) == 1
 

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from matplotlib.colors import to_rgb
+from waiting import PATIENCE
 
 from anonvma import cli, flame, perf_export, perf_profile, runs
 from anonvma.errors import ProfileError
@@ -175,7 +176,9 @@ def test_keys_zoom_and_search_in_a_browser(tmp_path: Path) -> None:
     whole = flame.page(flame.interactive(BASE), "t").replace("</body>", KEYS)
     page.write_text(whole, encoding="utf-8")
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    done = subprocess.run([*words, page.as_uri()], capture_output=True, check=True, timeout=120)
+    done = subprocess.run(
+        [*words, page.as_uri()], capture_output=True, check=True, timeout=PATIENCE
+    )
     found = re.search(rb"RESULT(.*)END", done.stdout)
     assert found, done.stdout[-500:]
     assert json.loads(html.unescape(found[1].decode())) == [

@@ -21,6 +21,7 @@ from typing import Any
 import guests
 import processes
 import pytest
+from waiting import PATIENCE
 
 from anonvma import guest, perf_profile, qemu, runs, specimens
 from anonvma import target as target_module
@@ -167,7 +168,7 @@ def test_a_held_workload_goes_on_when_told(new: Guest) -> None:
         assert said[-1].startswith(b"hold: ")
         assert process.poll() is None
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.usage and process.usage.minor_faults > 512
 
 
@@ -186,7 +187,7 @@ def test_what_a_command_started_goes_with_it(new: Guest) -> None:
 def test_a_signal_and_a_time_limit(new: Guest) -> None:
     with new.start(["vmload", "--hold", "1m"], stdin=subprocess.PIPE) as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == -signal.SIGTERM
+        assert process.wait(PATIENCE) == -signal.SIGTERM
     with pytest.raises(TargetTimeout, match=r"vmload did not finish within 0\.5 s"):
         new.run(["vmload", "--sleep", "60", "1m"], timeout=0.5)
 
@@ -493,10 +494,8 @@ def test_a_guest_that_hangs(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None
     target = boot()
     pid = qemu_of(target)
     os.kill(pid, signal.SIGSTOP)
-    begun = time.monotonic()
     with pytest.raises(TargetLost, match="it gave no sign of life for 3 s"):
         target.run(["vmload", "--version"])
-    assert time.monotonic() - begun < 10
     target.close()
     assert not Path(f"/proc/{pid}").exists()
 

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, until
 
 pytestmark = pytest.mark.kernels
 
@@ -113,7 +114,7 @@ def command(tree: Path, *words: str) -> list[str | Path]:
 
 
 def kernels(tree: Path, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(tree, *words), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command(tree, *words), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == expect, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -224,9 +225,9 @@ def test_second_kernel_came_from_the_objects_of_the_first(pair: dict[str, Path])
 
 def test_cached_pair_is_there_at_once(pair: dict[str, Path]) -> None:
     images = {name: (directory / "bzImage").stat() for name, directory in pair.items()}
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=60)
-    assert time.monotonic() - began < 5
+    done = subprocess.run(
+        [sys.executable, SCRIPT], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert "delayed and early are built already" in done.stdout
     assert {name: (directory / "bzImage").stat() for name, directory in pair.items()} == images
@@ -327,18 +328,14 @@ def interrupt(tree: Path, number: signal.Signals, *, all_at_once: bool) -> list[
     process = subprocess.Popen(
         command(tree), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 30
-    while len(list(build.rglob("*.o"))) < 3:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
+    until(lambda: process.poll() is not None or len(list(build.rglob("*.o"))) >= 3)
+    assert process.poll() is None
     if all_at_once:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    assert process.wait(timeout=20) != 0
-    while running_in(build):
-        assert time.monotonic() < deadline, "make works on although nobody waits for it"
-        time.sleep(0.02)
+    assert process.wait(timeout=PATIENCE) != 0
+    until(lambda: not running_in(build), lambda: "make works on although nobody waits for it")
     assert not list(build.rglob("bzImage"))
     return [path.name for path in build.rglob("*.o")]
 
@@ -380,9 +377,9 @@ def test_directory_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_two_calls_at_once_build_once(tree: Path) -> None:
     first = subprocess.Popen(command(tree), stdout=subprocess.PIPE, text=True)
-    time.sleep(0.7)
+    until(lambda: list((tree.parent / "build").rglob("*.o")))
     second = kernels(tree)
-    out, _ = first.communicate(timeout=60)
+    out, _ = first.communicate(timeout=PATIENCE)
     assert "Another make kernels is at work here" in second.stdout
     assert "built already" in second.stdout
     assert "compiled" in out

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, until
 
 from anonvma import runs
 from anonvma.errors import RunError
+
+pytestmark = pytest.mark.xdist_group("max_map_count")
 
 MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 # More mappings than vm.max_map_count allows by default, so that it has to be raised.
@@ -35,27 +37,40 @@ def marked(mark: str) -> list[int]:
 
 
 def wait_for_all_gone(mark: str) -> None:
-    deadline = time.monotonic() + 20
-    while left := marked(mark):
-        names = [Path(f"/proc/{pid}/cmdline") for pid in left]
-        said = [name.read_bytes() for name in names if name.exists()]
-        assert time.monotonic() < deadline, f"still there: {said}"
-        time.sleep(0.1)
+    until(lambda: not marked(mark), lambda: f"still there: {command_lines(mark)}")
+
+
+def command_lines(mark: str) -> list[bytes]:
+    names = [Path(f"/proc/{pid}/cmdline") for pid in marked(mark)]
+    return [name.read_bytes() for name in names if name.exists()]
+
+
+def reached(stage: str, mark: str, directory: Path) -> bool:
+    """Whether the report has come so far."""
+    match stage:
+        case "started":
+            return len(marked(mark)) > 1  # make, and what it runs
+        case "collecting":
+            return any(directory.glob("*.partial"))
+        case "working":
+            return any(b"vmload" in line.split(b"\0")[0] for line in command_lines(mark))
+        case _:
+            return any(directory.glob("*/manifest.json"))
 
 
 @pytest.mark.parametrize(
-    ("number", "after"),
+    ("number", "stage"),
     [
-        (signal.SIGKILL, 0.5),
-        (signal.SIGKILL, 3.0),
-        (signal.SIGKILL, 5.0),
-        (signal.SIGTERM, 4.0),
-        (signal.SIGINT, 4.5),
-        (signal.SIGHUP, 8.0),
+        (signal.SIGKILL, "started"),
+        (signal.SIGKILL, "collecting"),
+        (signal.SIGKILL, "working"),
+        (signal.SIGTERM, "collecting"),
+        (signal.SIGINT, "working"),
+        (signal.SIGHUP, "reporting"),
     ],
     ids=lambda value: str(getattr(value, "name", value)),
 )
-def test_killed(tmp_path: Path, build: Path, number: signal.Signals, after: float) -> None:
+def test_killed(tmp_path: Path, build: Path, number: signal.Signals, stage: str) -> None:
     before = MAX_MAP_COUNT.read_text()
     mark = f"ANONVMA_TEST={uuid.uuid4().hex}"
     makefile = tmp_path / "Makefile"
@@ -74,12 +89,12 @@ def test_killed(tmp_path: Path, build: Path, number: signal.Signals, after: floa
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    time.sleep(after)
+    until(lambda: make.poll() is not None or reached(stage, mark, tmp_path / "runs"))
     if number in (signal.SIGINT, signal.SIGHUP):
         os.killpg(make.pid, number)  # as a terminal does
     else:
         make.send_signal(number)
-    assert make.wait(timeout=20) != 0
+    assert make.wait(timeout=PATIENCE) != 0
     wait_for_all_gone(mark)
     assert MAX_MAP_COUNT.read_text() == before
     for directory in (tmp_path / "runs").glob("*"):

@@ -18,6 +18,7 @@ import pytest
 from anonvma import lab
 from anonvma.errors import SetupError
 
+pytestmark = pytest.mark.xdist_group("lab")
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives root up")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+from waiting import PATIENCE
 
 from anonvma import lint, mail
 from anonvma.errors import MailError
@@ -150,7 +151,7 @@ def test_what_is_no_message_is_complained_about_not_choked_on(data: bytes) -> No
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "anonvma", "lint", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_the_command(tmp_path: Path) -> None:

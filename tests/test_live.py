@@ -11,18 +11,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from waiting import until
 
 from anonvma import explore, lab, live
 from anonvma.errors import PrivilegeError, SelectionError
 from anonvma.live import Observer, Taken, Watch
 from anonvma.selection import Vmas
-
-PATIENCE = 60.0
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -81,13 +80,6 @@ def child() -> Iterator[Child]:
 def observer() -> Iterator[Observer]:
     with Observer() as found:
         yield found
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def of_child(table: pd.DataFrame) -> dict[str, tuple[int, int]]:

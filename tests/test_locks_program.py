@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from tracing import demand, on_demand, require, tracing
+from waiting import PATIENCE
 
 
 def locks(build: Path, *command: str | Path) -> dict[str, Any]:
     words = [build / "vmaprobe", "locks", "--", *command]
-    done = subprocess.run(words, capture_output=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, timeout=PATIENCE)
     require(done)
     assert done.returncode == 0, done.stderr
     return check_locks(done.stdout)
@@ -82,7 +83,7 @@ def test_a_reader_of_proc_is_foreign(build: Path, odd_faults: Path) -> None:
         for _ in range(5):
             Path(f"/proc/{process.pid}/smaps").read_bytes()
         probe.send_signal(signal.SIGINT)
-        told, said = probe.communicate(timeout=20)
+        told, said = probe.communicate(timeout=PATIENCE)
     assert (probe.returncode, said) == (0, b"")
     readers = asked(check_locks(told), foreign=True, process=0, mode="read")
     assert readers["reader of /proc"] >= 5

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, until
 
 from anonvma import census
 
@@ -25,7 +26,7 @@ NOBODY = 65534
 def probe(build: Path) -> Probe:
     def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[bytes]:
         command = [build / "vmaprobe", *arguments]
-        return subprocess.run(command, capture_output=True, timeout=60, **options)  # type: ignore
+        return subprocess.run(command, capture_output=True, timeout=PATIENCE, **options)  # type: ignore
 
     return run
 
@@ -108,7 +109,7 @@ def test_interrupted_leaves_nothing(build: Path, odd_program: Path, tmp_path: Pa
     while not (children := _children(process.pid)):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
     _wait_gone(children)
 
@@ -134,11 +135,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _wait_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    for pid in pids:
-        while _alive(pid):
-            assert time.monotonic() < deadline, f"{pid} survived"
-            time.sleep(0.02)
+    until(lambda: not any(map(_alive, pids)), lambda: f"alive: {list(filter(_alive, pids))}")
 
 
 def _alive(pid: int) -> bool:

@@ -31,6 +31,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.print_page_options import PrintOptions
+from waiting import PATIENCE
 
 from anonvma import letter, lint, mail, notebooks, page, publish, repeat, report, runs, subject
 from anonvma.errors import AnonvmaError
@@ -262,7 +263,12 @@ def anonvma_in_a_terminal(
     """Run a command in a terminal of 80 columns, answer its question, and return how it ended."""
     argv = ["-m", "anonvma", *words]
     child = pexpect.spawn(
-        sys.executable, argv, env=environment, encoding="utf-8", timeout=240, dimensions=(24, 80)
+        sys.executable,
+        argv,
+        env=environment,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        dimensions=(24, 80),
     )
     child.expect(r"by git send-email\? \[y/N\]: ")
     shown = child.before or ""
@@ -322,7 +328,7 @@ def read_by_mutt(received: bytes, body: str, directory: Path) -> None:
     environment = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", "HOME": str(directory)}
     argv = ["-n", "-R", "-F", str(directory / "muttrc"), "-f", str(box)]
     child = pexpect.spawn(
-        "mutt", argv, env=environment, encoding="utf-8", dimensions=(24, 80), timeout=60
+        "mutt", argv, env=environment, encoding="utf-8", dimensions=(24, 80), timeout=PATIENCE
     )
 
     def until(done: Callable[[list[str]], bool]) -> list[str]:
@@ -363,11 +369,11 @@ def test_nothing_is_sent_without_a_terminal(
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1 and "standard input is no terminal" in done.stderr
     assert server[0].envelopes == []
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     told = json.loads(done.stdout)
     assert told["reports"][0]["answer"] == "no" and told["sent"] is False
     assert told["complaints"] == [] and Path(told["files"]["eml"]).is_file()
@@ -386,7 +392,7 @@ def test_nothing_is_sent_without_a_terminal(
 )
 def test_wrong_words_are_one_sentence_and_cost_nothing(words: list[str], said: str) -> None:
     argv = [sys.executable, "-m", "anonvma", "publish", "small-allocs-mt", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
     assert done.returncode in (1, 2) and said in done.stderr
     assert "Traceback" not in done.stderr and "06-report" not in done.stderr
 
@@ -394,7 +400,7 @@ def test_wrong_words_are_one_sentence_and_cost_nothing(words: list[str], said: s
 @pytest.mark.parametrize("name", ["nonsense", "nonsense-*..delayed-small-allocs-mt-*", "a.."])
 def test_what_is_no_run(name: str) -> None:
     argv = [sys.executable, "-m", "anonvma", "publish", name]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and done.stderr.startswith("anonvma: ")
     assert done.stderr.count("\n") == 1
 

@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,7 +239,7 @@ def test_the_dictionary_describes_every_column_of_every_table() -> None:
             assert len(column.metadata[b"description"]) > 4
 
 
-def test_a_large_run_opens_in_well_under_a_second(tmp_path: Path) -> None:
+def test_a_large_run_opens_without_being_read(tmp_path: Path) -> None:
     count = 200_000
     rows = pa.table(
         {
@@ -252,9 +251,14 @@ def test_a_large_run_opens_in_well_under_a_second(tmp_path: Path) -> None:
     with RunWriter(tmp_path, "large") as writer:
         writer.raw("perf.data").write_bytes(bytes(64 << 20))
         run = writer.finish({"throughput": rows}, MANIFEST)
-    begin = time.perf_counter()
+    before = bytes_read()
     Run.open(run.path)
-    assert time.perf_counter() - begin < 0.5
+    assert bytes_read() - before < 1 << 20
+
+
+def bytes_read() -> int:
+    """What this process has read so far, from whatever."""
+    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def test_latest_is_the_workload_not_the_specimens_that_go_with_it(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE, until
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MADE = {"kind", "touch", "pid", "start", "end", "origin_note", "made_by", "explain"}
@@ -96,10 +97,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while left := [pid for pid in pids if alive(pid)]:
-        assert time.monotonic() < deadline, f"still alive: {left}"
-        time.sleep(0.01)
+    until(lambda: not any(map(alive, pids)), lambda: f"alive: {list(filter(alive, pids))}")
 
 
 @contextlib.contextmanager
@@ -120,7 +118,7 @@ def hold(program: Path, *options: str) -> Iterator[Held]:
         finally:
             assert process.stdin
             process.stdin.close()
-            process.wait(timeout=20)
+            process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +129,7 @@ def held(build: Path) -> Iterator[Held]:
 
 def run(build: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [build / "specimens", *options], capture_output=True, text=True, timeout=60
+        [build / "specimens", *options], capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -306,7 +304,7 @@ def test_hold_ends_with_a_line_or_with_stdin(build: Path, text: str) -> None:
             assert held.process.stdin
             held.process.stdin.write(text)
             held.process.stdin.flush()
-            assert held.process.wait(timeout=10) == 0
+            assert held.process.wait(timeout=PATIENCE) == 0
     assert held.process.returncode == 0
     wait_until_gone(held.pids)
 
@@ -319,6 +317,7 @@ def test_killing_the_parent_leaves_no_child(build: Path) -> None:
         wait_until_gone(held.pids)
 
 
+@pytest.mark.alone  # no other makes System V segments meanwhile
 def test_nothing_is_left_behind(
     build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import hosts
 import pytest
 from hosts import Host
-from waiting import until
+from waiting import PATIENCE, until
 
 from anonvma import places
 from anonvma import ssh as ssh_module
@@ -27,7 +27,7 @@ from anonvma.ssh import Ssh
 from anonvma.ssh_connection import check_host
 from anonvma.target import Target, parse
 
-pytestmark = pytest.mark.usefixtures("build")
+pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("aio-max-nr")]
 
 SYSCTL = "fs.aio-max-nr"  # one whose value hardly anyone minds for a second
 SYSCTL_FILE = Path("/proc/sys/fs/aio-max-nr")
@@ -677,7 +677,7 @@ def test_who_waits_is_told_and_comes_when_the_holder_is_dead(
             waiting = pool.submit(parse, box.target("root"))
             assert not concurrent.futures.wait([waiting], 2).done
             holder.kill()
-            waiting.result(60).close()
+            waiting.result(PATIENCE).close()
     box.wait_until_clean()
 
 

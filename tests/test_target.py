@@ -18,6 +18,7 @@ from pathlib import Path
 import processes
 import pytest
 import tools
+from waiting import PATIENCE, until
 
 from anonvma import target as target_module
 from anonvma.errors import TargetError, TargetTimeout
@@ -29,6 +30,7 @@ TREE = "sleep 90 & setsid sleep 90 & (setsid sh -c 'sleep 90 & sleep 90' &) ; ec
 SYSCTL = "fs.aio-max-nr"  # one whose value hardly anyone minds for a second
 SYSCTL_FILE = Path("/proc/sys/fs/aio-max-nr")
 
+pytestmark = pytest.mark.xdist_group("aio-max-nr")  # which both change: SYSCTL
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
@@ -210,7 +212,7 @@ def test_closing_the_target_stops_its_commands(token: str) -> None:
     with Local() as target:
         process = target.start(["sh", "-c", TREE])
         processes.wait_for(token, 7)
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(PATIENCE) == -signal.SIGKILL
     assert processes.survivors(token) == []
 
 
@@ -233,7 +235,9 @@ def test_a_keeper_that_finds_us_dead_runs_nothing(tmp_path: Path) -> None:
     os.mkfifo(lifeline)
     keeper = [sys.executable, "-I", "-S", str(Path(target_module.__file__).with_name("keeper.py"))]
     done = subprocess.run(
-        [*keeper, str(lifeline), "", "touch", str(tmp_path / "touched")], check=False, timeout=10
+        [*keeper, str(lifeline), "", "touch", str(tmp_path / "touched")],
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 127
     assert not (tmp_path / "touched").exists()
@@ -286,10 +290,7 @@ def present() -> int:
 
 
 def wait_for_value(value: int) -> None:
-    deadline = time.monotonic() + 10
-    while present() != value and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert present() == value
+    until(lambda: present() == value, present)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tracing import one_sentence, require, tracing
+from waiting import PATIENCE, until
 
 # ---- what cannot be ----
 
@@ -51,7 +51,7 @@ def test_vanished_is_exit_code_5(build: Path, what: str) -> None:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
         for pid in (gone.pid, zombie.pid, 2):
             words = [build / "vmaprobe", what, "--pid", str(os.getpid()), "--pid", str(pid)]
-            done = subprocess.run(words, capture_output=True, timeout=20)
+            done = subprocess.run(words, capture_output=True, timeout=PATIENCE)
             require(done)
             assert (done.returncode, done.stdout) == (5, b"")
             one_sentence(done.stderr, b"process %d " % pid)
@@ -119,13 +119,6 @@ def is_loaded(program: int) -> bool:
     return False
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("what", ["faults", "locks"])
 def test_killed_leaves_nothing(
@@ -139,10 +132,10 @@ def test_killed_leaves_nothing(
         programs = programs_of(probe.pid)
         assert len(programs) > 3 and all(is_loaded(each) for each in programs)
         probe.send_signal(number)
-        status = probe.wait(20)
+        status = probe.wait(PATIENCE)
     assert status == (-9 if number == signal.SIGKILL else 128 + number)
-    wait_until(lambda: not any(is_loaded(each) for each in programs))
-    wait_until(lambda: not Path(f"/proc/{command}").exists())
+    until(lambda: not any(is_loaded(each) for each in programs))
+    until(lambda: not Path(f"/proc/{command}").exists())
     left = {each.name for each in tmp_path.iterdir()}
     partial = {"result.partial", "events.partial"} if number == signal.SIGKILL else set()
     assert left <= partial
@@ -155,7 +148,7 @@ def test_a_signal_at_any_moment_ends_it(build: Path, what: str) -> None:
         time.sleep(delay)
         probe.terminate()
         try:
-            assert probe.wait(20) in (128 + signal.SIGTERM, -signal.SIGTERM, 3, 4)
+            assert probe.wait(PATIENCE) in (128 + signal.SIGTERM, -signal.SIGTERM, 3, 4)
         finally:
             probe.kill()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 
 def require(done: subprocess.CompletedProcess[Any]) -> None:
@@ -53,13 +53,11 @@ def tracing(build: Path, what: str, *words: str) -> Iterator[subprocess.Popen[by
     with subprocess.Popen(command, **pipes) as probe:  # type: ignore[call-overload]
         try:
             # Its wait has begun when it sleeps between two looks at them.
-            deadline = time.monotonic() + 20
-            while b"nanosleep" not in wait_channel(probe.pid):
-                if probe.poll() is not None:
-                    _, said = probe.communicate()
-                    require(subprocess.CompletedProcess(command, probe.returncode, b"", said))
-                    pytest.fail(f"exit code {probe.returncode}: {said!r}")
-                assert time.monotonic() < deadline
+            until(lambda: probe.poll() is not None or b"nanosleep" in wait_channel(probe.pid))
+            if probe.poll() is not None:
+                _, said = probe.communicate()
+                require(subprocess.CompletedProcess(command, probe.returncode, b"", said))
+                pytest.fail(f"exit code {probe.returncode}: {said!r}")
             yield probe
         finally:
             probe.kill()
