@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # `make` alone explains what can be made. Every target sets up what it needs.
 
-BUILD := $(CURDIR)/build
 BIN := .venv/bin
 NEEDS = analysis/setup/os-packages --for $@
 MAKEFLAGS += --no-print-directory
@@ -16,13 +15,14 @@ define LINT
 endef
 
 # Side by side, each module on one worker; tests/conftest.py says more.
-PYTEST := $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
+PYTEST := analysis/setup/as-root $(BIN)/pytest -n logical --maxprocesses 8 --dist loadgroup \
+	--no-loadscope-reorder
 
 # As they stand they open recorded data, so they print the same every time.
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help report demo lab test lint bench notebooks packages venv build constraints clean
+.PHONY: help report demo lab test check lint bench notebooks packages venv build constraints clean
 .PHONY: kernels test-kernels ready probe workload guest
 export OS_PACKAGES PYTHON
 
@@ -50,6 +50,12 @@ test: ## ruff, mypy, pytest, and the notebooks' outputs
 	@$(MAKE) ready probe workload guest
 	$(LINT)
 	$(PYTEST) --nbval tests $(NOTEBOOKS) $(ARGS)
+
+check: ## the part worth running before each commit: lint, and the tests that start nothing large
+	@$(NEEDS) venv build
+	@$(MAKE) ready probe workload guest
+	$(LINT)
+	$(PYTEST) -m 'not slow and not kernels' tests $(ARGS)
 
 lint: ## ruff and mypy only
 	@$(NEEDS) venv
@@ -122,7 +128,7 @@ endif
 	@analysis/setup/venv
 
 probe workload guest:
-	@$(MAKE) -s -C analysis/$@ OUT=$(BUILD)
+	@$(MAKE) -s -C analysis/$@ OUT=../../build
 
 help:
 	@echo 'anonvma: which VMAs have a NULL vm_ops and no anon_vma, and what that costs.'

@@ -6,7 +6,6 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
-import shutil
 import stat
 import struct
 import subprocess
@@ -80,9 +79,8 @@ def module(directory: Path, name: str, needs: str, form: str = "") -> None:
     elif form == ".xz":
         content = lzma.compress(content)
     elif form == ".zst":
-        if shutil.which("zstd") is None:
-            pytest.skip("zstd is not installed")
-        content = subprocess.run(["zstd"], input=content, capture_output=True, check=True).stdout
+        words = [tools.program("zstd")]
+        content = subprocess.run(words, input=content, capture_output=True, check=True).stdout
     (directory / f"{name}.ko{form}").write_bytes(content)
 
 

@@ -247,13 +247,6 @@ while not os.path.exists(sys.argv[1] + "/begun") or len(open(sys.argv[1] + "/beg
 """
 
 
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_what_a_command_leaves_running_is_let_go_and_counted(probe: Probe, tmp_path: Path) -> None:
     """The census ends when the command does, as perf stat and the tracers do."""
     output = tmp_path / "census"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "analysis" / "anonvma"
@@ -29,7 +30,7 @@ def imported(program: str, *words: str) -> set[str]:
     """Return which of the slow packages a program of Python has imported when it is done."""
     told = f"import json, sys\nprint(json.dumps([m for m in {SLOW!r} if m in sys.modules]))"
     argv = [sys.executable, "-c", f"{program}\n{told}", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 

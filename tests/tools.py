@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""sshd, sudo and cpio, which a machine need not have: unpacked in build/hosts, never installed."""
+"""sshd, sudo, cpio, zstd, which a machine need not have: unpacked in build/hosts, not installed."""
 
 from __future__ import annotations
 
 import functools
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,20 +16,25 @@ ROOT = Path(__file__).resolve().parent.parent
 # Where the tree that is tested is found by whoever is in such a namespace, wherever it lies here.
 TREE = "/run/anonvma/tree"
 
-# In a mount namespace: a /run of its own, and the tools over /usr and /etc. They are copied, for
-# whoever unpacked them need not have been root, whose they and sudo's set-user-ID bit have to be.
+# In a mount namespace: a /run of its own, and the tree.
 _LAY = f"""
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/anonvma/tools {TREE}
-cp -r {{tools}}/. /run/anonvma/tools
+mount --bind {{root}} {TREE}
+{{tools}}
+mount -t tmpfs -o mode=755 tmpfs /etc/sudoers.d
+"""
+
+# ... and the tools over /usr and /etc. They are copied, since they have to be root's, sudo
+# with its set-user-ID bit, and whoever unpacked them may not have been root.
+_LAY_TOOLS = """
+cp -r {tools}/. /run/anonvma/tools
 chown -R 0:0 /run/anonvma/tools
 chmod 4755 /run/anonvma/tools/usr/bin/sudo
 chmod 440 /run/anonvma/tools/etc/sudoers
-mount --bind {{root}} {TREE}
 mount -t overlay -o ro,lowerdir=/run/anonvma/tools/usr:/usr overlay /usr
 mount -t overlay -o ro,lowerdir=/run/anonvma/tools/etc:/etc overlay /etc
-mount -t tmpfs -o mode=755 tmpfs /etc/sudoers.d
 """
 
 
@@ -42,14 +48,6 @@ def _unpacked() -> tuple[Path | None, str]:
     return Path(done.stdout.strip()), ""
 
 
-def directory() -> Path:
-    """Where they are unpacked; skips where they cannot be fetched, with the reason."""
-    found, reason = _unpacked()
-    if found is None:
-        pytest.skip(reason)
-    return found
-
-
 @functools.cache
 def _refusal() -> str:
     """Why there can be no such namespace; nothing if there can."""
@@ -59,7 +57,12 @@ def _refusal() -> str:
 
 
 def _lay() -> str:
-    return _LAY.format(tools=shlex.quote(str(directory())), root=shlex.quote(str(ROOT)))
+    found, reason = _unpacked()
+    installed = os.path.exists("/usr/sbin/sshd") and shutil.which("sudo")
+    if found is None and not installed:
+        pytest.skip(reason)
+    lay_tools = _LAY_TOOLS.format(tools=shlex.quote(str(found))) if found else ""
+    return _LAY.format(tools=lay_tools, root=shlex.quote(str(ROOT)))
 
 
 def lay() -> str:
@@ -76,6 +79,11 @@ def seen_there(path: Path) -> Path:
     return Path(TREE) / path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
-def program(name: str) -> Path:
-    """One of them that runs where it lies."""
-    return directory() / "usr/bin" / name
+def program(name: str) -> str:
+    """The path of one of them, this machine's own if it has it."""
+    if own := shutil.which(name):
+        return own
+    found, reason = _unpacked()
+    if found is None:
+        pytest.skip(reason)
+    return str(found / "usr/bin" / name)
