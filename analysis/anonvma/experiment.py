@@ -43,7 +43,7 @@ __all__ = ["Condition", "Plan", "conditions", "interleaving", "order", "parse_co
 
 FILE = "experiment.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_OWN = ("workload", "threads", "bytes", "unit", "busy")
+_OWN = ("workload", "threads", "bytes", "unit", "touch", "busy")
 
 
 class _Strict(BaseModel):
@@ -83,7 +83,8 @@ def parse_condition(text: str, shared: Mapping[str, Any]) -> Condition:
     ----------
     text : str
         ``early=guest:early/bzImage,cpus=4``, or with a difference after each semicolon:
-        ``wide=local;unit=80k``, ``eight=local;threads=8``, ``beside=local;busy=2``.
+        ``wide=local;unit=80k``, ``eight=local;threads=8``, ``beside=local;busy=2``,
+        ``mmap=local;touch=kernel``.
     shared : mapping
         Parameters of the workload that are not said.
 

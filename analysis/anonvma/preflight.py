@@ -24,7 +24,7 @@ RECORDED = "recorded"
 LIVE = "this machine, live"
 """What the explorer calls the machine that it watches in place of a run."""
 
-_OF_CASE = ("threads", "bytes", "unit")
+_OF_CASE = ("threads", "bytes", "unit", "touch")
 _OF_PERF = ("events", "frequency", "call_graph")
 # What says nothing to a kind of workload.
 _IGNORED = {

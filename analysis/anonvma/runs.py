@@ -159,6 +159,39 @@ SCHEMAS: dict[str, pa.Schema] = {
             field("missing", pa.string(), "", "why it could not be made, else null"),
         ],
     ),
+    "lock_cost": schema(
+        "One row per execution of a workload under one of two locks, in turns by blocks (repeat).",
+        [
+            _REPEAT,
+            field("threads", pa.int32(), "", "tasks of the workload"),
+            field("way", pa.string(), "", "who touched each page first: user or kernel"),
+            field("bytes", pa.int64(), "bytes", "mapped, over all tasks"),
+            field("mib_per_s", pa.float64(), "MiB/s", "throughput, summed over the tasks"),
+            field("seconds", pa.float64(), "s", "wall time, with starting and ending"),
+            field("user_s", pa.float64(), "s", "processor time in user mode"),
+            field("system_s", pa.float64(), "s", "processor time in the kernel"),
+            field("minor_faults", pa.int64(), "", "page faults that needed no disk"),
+            field("major_faults", pa.int64(), "", "page faults that did"),
+            field("voluntary_ctxt", pa.int64(), "", "times its threads gave up the processor"),
+            field("involuntary_ctxt", pa.int64(), "", "times it was taken from them"),
+        ],
+    ),
+    "lock_waits": schema(
+        "One row per caller of mmap_lock in one traced execution, of those in lock_cost's ways.",
+        [
+            _REPEAT,
+            field("threads", pa.int32(), "", "tasks of the workload"),
+            field("way", pa.string(), "", "who touched each page first: user or kernel"),
+            field("caller", pa.string(), "", "what the lock was acquired for"),
+            field("mode", pa.string(), "", "read or write"),
+            field("acquisitions", pa.float64(), "", "how often"),
+            field("contended", pa.float64(), "", "how many of these had to wait"),
+            field("wait_ms", pa.float64(), "ms", "from asking to having it, summed"),
+            field("mean_ns", pa.float64(), "ns", "the same, of one acquisition"),
+            field("longest_ns", pa.int64(), "ns", "the longest of them"),
+            field("lost", pa.int64(), "", "events that the tracer lost in this execution"),
+        ],
+    ),
 }
 """The tables declared here. `schemas` adds those that other modules own."""
 

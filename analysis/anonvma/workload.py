@@ -24,6 +24,7 @@ from anonvma.target import Target
 __all__ = ["Workload", "cases", "held_pids", "parse_size", "parse_throughput"]
 
 Kind = Literal["case", "specimens", "command", "pid"]
+Touch = Literal["user", "kernel"]
 
 _SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MAPPINGS_OF_A_PROGRAM = 1024  # program, stacks of its threads, and room to spare
@@ -89,13 +90,18 @@ class Workload(BaseModel):
         Bytes of a case, over all tasks; given as a number or like ``800m``.
     unit : int or None
         Bytes of each mapping of a case, given alike; None leaves the case's own.
+    touch : {"user", "kernel"} or None
+        Who touches each page of a case first, so that its fault is taken in that mode: the task,
+        or a system call of its. A fault in kernel mode takes mmap_lock on any kernel. None leaves
+        the system call out, as usemem does.
     seconds : float
         How long a running process is watched.
 
     Notes
     -----
-    `threads`, `bytes` and `unit` say nothing to a workload that is not a case, and are ignored
-    then, as is `seconds` for any but a running process; `parameters` holds those that count.
+    `threads`, `bytes`, `unit` and `touch` say nothing to a workload that is not a case, and are
+    ignored then, as is `seconds` for any but a running process; `parameters` holds those that
+    count.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,6 +110,7 @@ class Workload(BaseModel):
     threads: int = 2
     bytes: int = 800 << 20
     unit: int | None = None
+    touch: Touch | None = None
     seconds: float = 5.0
 
     def __init__(self, **parameters: Any) -> None:
@@ -153,6 +160,13 @@ class Workload(BaseModel):
         if value is None and info.field_name == "unit":
             return None
         return parse_size(value, info.field_name)
+
+    @field_validator("touch", mode="before")
+    @classmethod
+    def _check_touch(cls, value: object) -> object:
+        if value not in (None, "user", "kernel"):
+            raise WorkloadError(f"touch is {value!r}: it must be user or kernel.")
+        return value
 
     @field_validator("seconds", mode="before")
     @classmethod
@@ -214,7 +228,9 @@ class Workload(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """The parameters that count for this kind of workload."""
         wanted = {"case": ("threads", "bytes", "unit"), "pid": ("seconds",)}.get(self.kind, ())
-        return {"workload": self.workload, **{name: getattr(self, name) for name in wanted}}
+        # Named only where it is asked for: without it runs are as comparable as ever.
+        touch = {"touch": self.touch} if self.kind == "case" and self.touch else {}
+        return {"workload": self.workload, **{n: getattr(self, n) for n in wanted}, **touch}
 
     def argv(self, program: str | None = None, *, hold: bool = False) -> list[str]:
         """Return the command; none for a running process.
@@ -236,6 +252,7 @@ class Workload(BaseModel):
             tasks = "-t" if "-t" in self._options else "-n"
             words += ["--case", self.workload, tasks, str(self.threads)]
             words += [] if self.unit is None else ["--unit", str(self.unit)]
+            words += [] if self.touch is None else ["--touch", self.touch]
             words += [str(self.bytes // self.threads)]
         return words
 

@@ -9,11 +9,21 @@ three seconds, and `--help` needs none of them.
 
 from __future__ import annotations
 
-from anonvma.cli import comparing, exploring, observe, profiling, publishing, rendering, studies
+from anonvma.cli import (
+    comparing,
+    cost,
+    exploring,
+    observe,
+    profiling,
+    publishing,
+    rendering,
+    studies,
+)
 from anonvma.cli.group import main
 
 __all__ = [
     "comparing",
+    "cost",
     "exploring",
     "main",
     "observe",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The commands by what they are for, in the order in which one comes to need them.
 _PURPOSES = {
     "See this machine": ("doctor", "census", "faults", "locks"),
-    "Run and report": ("report", "demo", "lab", "profile", "publish", "lint"),
+    "Run and report": ("report", "cost", "demo", "lab", "profile", "publish", "lint"),
     "Compare": ("pair", "experiment", "compare", "scaling"),
     "Keep many runs": ("runs", "query", "trend", "batch", "import", "record"),
 }
@@ -56,6 +56,9 @@ class _Grouped(click.Group):
         except AnonvmaError as error:
             click.echo(f"anonvma: {error}", err=True)
             context.exit(error.exit_code)
+        except KeyboardInterrupt:  # of which click would make "Aborted!" and 1
+            click.echo("anonvma: interrupted.", err=True)
+            context.exit(130)
 
 
 @click.group(cls=_Grouped, context_settings={"help_option_names": ["-h", "--help"]})
