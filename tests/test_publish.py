@@ -81,7 +81,12 @@ def message_of(file: Path) -> EmailMessage:
 
 def test_the_mail_reads_like_a_mail(published: Published) -> None:
     body = message_of(published.files["eml"]).get_content()
-    assert body.startswith("Yes. After small-allocs-mt on Linux ")
+    question, first = body.split("\n\n")[:2]
+    assert "> Is there perhaps a VMA for which we have a NULL vm_ops" in question
+    assert first.startswith("Yes. After small-allocs-mt on Linux ")
+    assert body[: body.index("bare")].endswith("VMAs are ")  # and in brackets it says what that is
+    assert body[: body.index("\nEvidence\n")].count("\n") < 48
+    assert "[symbol" not in body
     heads = ["Evidence", "How it was found", "What could not be observed", "How to repeat it"]
     places = [body.index(f"\n{head}\n{'-' * len(head)}\n") for head in heads]
     assert places == sorted(places)
@@ -133,7 +138,7 @@ def test_a_comparison_and_several(several: Published) -> None:
     assert "So bare VMAs explain 100.0% of the change in mmap_lock" in said
     assert re.search(r"^lock path +private /dev/zero +read, stays bare ", pair.text, re.M)
     body = message_of(several.files["eml"]).get_content()
-    assert body.startswith("Yes: 1 of 2 reports find ")
+    assert "\n\nYes: 1 of 2 reports find " in body
     assert len(re.findall(r"^(?:early|delayed)-\S+ +(?:yes|no) +\d", body, re.M)) == 7
     assert "anonvma pair --boots 3" in body and body.count("In a new clone") == 1
     for opened in [run.about.runs, pair.about.runs]:

@@ -11,6 +11,7 @@ import urllib.parse
 import zlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from planted import (
     COMMENTS,
@@ -287,3 +288,14 @@ def test_every_run_of_the_project_may_be_shared() -> None:
     for directory in sorted((Path(__file__).parent.parent / "data" / "recorded").glob("*/")):
         run = runs.Run.open(directory)
         redact.Shared(run, redact.Wall.around([run]))
+
+
+def test_functions_that_everybody_has_are_not_withheld() -> None:
+    """Of the kernel, the C library and our own programs; not those of a program of the user's."""
+    files = ["[kernel.kallsyms]", "vmload", "libc.so.6", "/usr/lib/libc-2.36.so", "secret", "[odd]"]
+    symbols = [f"function_of_{n}" for n in range(len(files))]
+    frames = pd.DataFrame({"symbol": symbols, "file": files})
+    (found,) = [words for column, _, words in identity.foreign(frames) if column == "symbol"]
+    assert found == symbols[4:]
+    recorded = runs.find("small-allocs-mt").table("frames")
+    assert [words for column, _, words in identity.foreign(recorded) if words] == []

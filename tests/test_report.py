@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import report, runs
+from anonvma import answer, report, runs
 from anonvma.runs import Run
 
 
@@ -26,17 +26,21 @@ def made() -> Run:
 
 def test_answer_of_the_recorded_run(run: Run) -> None:
     """800 MiB in units of 40 KiB are 20,480 VMAs of ten pages each."""
-    first, why, cost, traced, other = report.answer(run)
+    first, why, cost, traced, other = answer.sentences(run)
     assert first.startswith("Yes. After small-allocs-mt on Linux ")
-    assert "20,480 of 20,495 VMAs" in first
+    assert (
+        f"{run.manifest.created:%Y-%m-%d}, 20,480 of 20,495 VMAs are bare (vm_ops is NULL" in first
+    )
     assert "the same in each of 5 repeats" in first
     assert "all of them private /dev/zero" in first
-    assert "204,800 pages of the 204,800 they span" in first
+    assert "Of the 204,800 pages spanned, 204,800 are present, each the zero page." in first
     assert "do_anonymous_page()" in why and "mmap_zero()" in why
+    assert "do_huge_pmd_anonymous_page()" in why
     assert "lock_vma_under_rcu()" in cost
-    assert "204,800 (99.97%) found a bare VMA and left it bare" in traced
+    assert "204,800 (99.97 %) found a bare VMA and left it bare" in traced
     assert "All of those were taken under their VMA's own lock." in traced
     assert "204,800 of them make no anon_vma" in other
+    assert answer.finding(run).endswith(": 20,480 of 20,495 VMAs read, no anon_vma")
 
 
 def changed(run: Run, census: pd.DataFrame) -> Any:
@@ -56,15 +60,15 @@ def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
         bare=census["bare"] & ~written,
         **{"class": census["class"].where(~written)},
     )
-    said, *_ = report.answer(changed(run, census))
+    said, *_ = answer.sentences(changed(run, census))
     assert said.startswith("Not here. After small-allocs-mt")
-    assert "2 are bare: 2 guard." in said
+    assert "2 are bare (vm_ops is NULL, and so is anon_vma): 2 guard." in said
 
 
 def test_repeats_that_disagree_are_shown(run: Run) -> None:
     census = run.table("census")
     fewer = census[(census["repeat"] != 2) | (census.groupby("repeat").cumcount() % 2 == 0)]
-    first, *_ = report.answer(changed(run, fewer))
+    first, *_ = answer.sentences(changed(run, fewer))
     assert "and 20,480 in 5 repeats" in first
 
 

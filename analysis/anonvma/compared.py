@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from anonvma import compare, evidence, report
+from anonvma.errors import RunError
+from anonvma.numerals import interval, number
 from anonvma.runs import Run
 
-__all__ = ["CHANGED", "sections", "title"]
+__all__ = ["CHANGED", "finding", "sections", "title"]
 
 CHANGED = "What changed"
 """The section of `anonvma.compare.sections` that has the rows."""
@@ -33,6 +35,27 @@ def title(conditions: Mapping[str, Sequence[Run]]) -> str:
     """Return the report's title."""
     first, *_ = conditions.values()
     return f"anonvma: {first[0].manifest.workload.name}, {' against '.join(conditions)}"
+
+
+_SHOWN = {"higher": "{}", "lower": "{}", "alike": "alike, {}"}
+
+
+def finding(conditions: Mapping[str, Sequence[Run]]) -> str:
+    """Say in a line, such as a subject has room for, what changed."""
+    base, *heads = conditions
+    workload = conditions[base][0].manifest.workload.name
+    try:
+        rows = compare.headline(conditions)
+    except RunError:  # nothing that is measured in both
+        return f"{workload}, {' against '.join(conditions)}"
+    row = rows.iloc[-1]
+    what = str(row["metric"]).rpartition(".")[2].replace("_", " ")
+    of = f"{workload}, {heads[-1]} against {base}"
+    if row["verdict"] not in _SHOWN:
+        return f"{of}: no change of {what} shown"
+    within = interval(row["low"], row["high"], apart=1)
+    said = f"{what} times {number(row['ratio'])} ({within})"
+    return f"{of}: {_SHOWN[row['verdict']].format(said)}"
 
 
 def sections(
@@ -63,11 +86,12 @@ def sections(
 def _verdict(conditions: Mapping[str, Sequence[Run]]) -> str:
     first, *_ = conditions.values()
     left = {name: _left_bare(each) for name, each in conditions.items()}
-    bare = "; ".join(f"{count:,.0f} on {name}" for name, count in left.items())
-    workload = first[0].manifest.workload.name
+    bare = "; ".join(f"{number(count)} on {name}" for name, count in left.items())
+    workload, date = first[0].manifest.workload.name, f"{first[0].manifest.created:%Y-%m-%d}"
     return (
-        f"{'Yes' if any(left.values()) else 'Not here'}. After {workload}, page faults had filled "
-        f"VMAs that have a NULL vm_ops and still no anon_vma: {bare} (mean of a run)."
+        f"{'Yes' if any(left.values()) else 'Not here'}. After {workload} ({date}), VMAs that were "
+        "read and are still bare (vm_ops is NULL, and so is anon_vma): "
+        f"{bare} (mean of a run)."
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from anonvma import statistics
+from anonvma.faults import traced_repeats
 from anonvma.runs import Run
 
 __all__ = ["estimate", "table"]
@@ -64,7 +65,7 @@ def _of_census(run: Run) -> Measures:
 
 def _of_faults(run: Run) -> Measures:
     faults = run.table("faults")
-    faults = faults[faults["result"] != "error"]
+    faults = faults[(faults["result"] != "error") & (faults["mode"] != "gup")]
     count = faults["count"].astype("float64")
     bare = faults["before"] == "bare"
     left = bare & (faults["after"] == "bare")
@@ -76,8 +77,9 @@ def _of_faults(run: Run) -> Measures:
         "found bare, under mmap_lock": under,
     }
     for figure, rows in chosen.items():
-        # A repeat that was not traced has no rows and is no 0.
-        yield figure, count.where(rows, 0.0).groupby(faults["repeat"]).sum()
+        summed = count.where(rows, 0.0).groupby(faults["repeat"]).sum()
+        # A repeat that was traced and took none is a 0; one that was not traced is none.
+        yield figure, summed.reindex(traced_repeats(run), fill_value=0.0)
 
 
 def _of_locks(run: Run) -> Measures:

@@ -25,8 +25,9 @@ import pandas as pd
 
 from anonvma import specimens, statistics
 from anonvma.census import COLOURS
-from anonvma.faults_file import LOSSES, PATHS, STATES
+from anonvma.faults_file import LOSSES, STATES
 from anonvma.runs import Run
+from anonvma.section import ALL, Whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,9 +47,11 @@ __all__ = [
     "plot_over_time",
     "plot_transitions",
     "prediction",
-    "sentences",
     "source_said",
+    "traced",
+    "traced_repeats",
     "transitions",
+    "wholes",
 ]
 
 _PATH_COLOURS = {"vma": "#009e73", "retry": "#e69f00", "mmap": "#d55e00", "unknown": "#999999"}
@@ -77,8 +80,21 @@ def _handled(faults: pd.DataFrame) -> pd.DataFrame:
     return found.astype({"count": "float64"}) if "count" in found else found
 
 
+def traced(run: Run) -> pd.DataFrame:
+    """Return a run's table ``faults``, which knows of repeats that took none, too."""
+    faults = run.table("faults")
+    faults.attrs["repeats"] = len(traced_repeats(run))
+    return faults
+
+
+def traced_repeats(run: Run) -> list[int]:
+    """Return the repeats of a run in which page faults were traced."""
+    tracing = run.table("tracing")
+    return sorted(set(tracing.loc[tracing["traced"].isin(["faults", "events"]), "repeat"]))
+
+
 def _repeats(faults: pd.DataFrame) -> int:
-    return max(int(faults["repeat"].nunique()), 1)
+    return max(int(faults.attrs.get("repeats", faults["repeat"].nunique())), 1)
 
 
 # ---- what a fault leaves ----
@@ -239,8 +255,30 @@ def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
         .div(_repeats(faults))
         .sort_values("found bare", ascending=False, kind="stable")
     )
-    table.loc["all"] = table.sum()
+    table.loc[ALL] = table.sum()
     return table.rename_axis("origin").reset_index()
+
+
+def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
+    """What the rows of `transitions`, `by_origin`, `lock_paths` and `counterfactual` add up to."""
+    n = _repeats(faults)
+    count = faults["count"].astype("float64")
+    bare, anon = faults["before"] == "bare", faults["before"] == "anon_vma"
+    user = faults["mode"] == "user"
+    failed, kernel = "which ended in an error", "which the kernel took and get_user_pages()"
+
+    def whole(rows: pd.Series[bool], column: str, what: str, rest: str) -> Whole:
+        return Whole(column, float(count[rows].sum()) / n, what, rest)
+
+    every = bare | ~bare
+    return {
+        "transitions": whole(every, "faults", "page faults", failed),
+        "by_origin": whole(bare | anon, "faults", "page faults on anonymous VMAs", failed),
+        "lock_paths": whole(every, "faults", "page faults", f"{kernel}, or {failed}"),
+        "counterfactual": whole(
+            bare & (user | ~user), "found bare", "faults that found a bare VMA", kernel
+        ),
+    }
 
 
 def prediction(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
@@ -493,31 +531,6 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
 # ---- in words ----
 
 
-def sentences(run: Run) -> list[str]:
-    """Say what the trace of a run means.
-
-    Returns
-    -------
-    list of str
-        What the faults left, which lock they took, and what the other check would have made of
-        them; empty where nothing was traced.
-    """
-    if "faults" not in run.manifest.tables:
-        return []
-    faults = run.table("faults")
-    other = counterfactual(faults).set_index("origin").T["all"]
-    total = _handled(faults)["count"].sum() / _repeats(faults)
-    stayed = faults[(faults["before"] == "bare") & (faults["after"] == "bare")]
-    reads = _handled(stayed)["count"].sum() / _repeats(faults)
-    first = (
-        f"Of {total:,.0f} page faults, {reads:,.0f} ({reads / max(total, 1):.2%}) found a bare VMA "
-        "and left it bare."
-    )
-    said = [f"{first} {_which_lock(stayed)}".strip()]
-    said.append(_what_if(run.manifest.features["regime"]["name"], other))
-    return said
-
-
 def source_said(run: Run) -> str:
     """Say how the faults of a run were traced, and what that way does not show."""
     tracing = run.table("tracing")
@@ -537,42 +550,4 @@ def source_said(run: Run) -> str:
         "`get_user_pages()` are counted, "
         "not shown. Remedy: a kernel and a host that allow fentry, such as a guest "
         "(`-p target guest:IMAGE`)."
-    )
-
-
-def _which_lock(stayed: pd.DataFrame) -> str:
-    found = _handled(stayed)
-    paths = found.groupby("path", observed=True)["count"].sum()
-    total = paths.sum()
-    if not total or "unknown" in paths[paths > 0]:
-        return ""
-    words = {
-        "vma": "under their VMA's own lock",
-        "mmap": "under mmap_lock",
-        "retry": "first under the VMA's lock and again under mmap_lock",
-    }
-    present = [path for path in PATHS if paths.get(path)]
-    if len(present) == 1:
-        return f"All of those were taken {words[present[0]]}."
-    told = [f"{paths[path] / total:.2%} {words[path]}" for path in present]
-    return f"Of those, {', '.join(told)}."
-
-
-def _what_if(regime: str | None, other: pd.Series[float]) -> str:
-    bare, makes, spared = (float(other[n]) for n in ("found bare", "make anon_vma", "spared"))
-    early = f"the {bare:,.0f} faults of user mode that found a bare VMA"
-    if regime == "early":
-        return (
-            f"This kernel checks early: it sent these {bare:,.0f} faults to mmap_lock. A delayed "
-            f"check would have spared {spared:,.0f} of them; the other {makes:,.0f} make an "
-            "anon_vma, for which it only tries to take mmap_lock."
-        )
-    if regime == "delayed":
-        return (
-            f"This kernel checks late. An early check, as in Linux 6.4 to 6.9, sends {early} to "
-            f"mmap_lock; {spared:,.0f} of them make no anon_vma and go there for nothing."
-        )
-    return (
-        f"With locks for VMAs and an early check, as in Linux 6.4 to 6.9, {early} go to mmap_lock; "
-        f"{spared:,.0f} of them for nothing."
     )

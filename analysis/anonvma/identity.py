@@ -49,20 +49,26 @@ FOREIGN = {
     "symbol": "symbol",
     "call_path": "symbol",
 }
-_KERNEL = "[kernel.kallsyms]"
-"""The file of functions that are the kernel's own, as perf names it; a module has another."""
+_EVERYBODYS = re.compile(
+    r"\[kernel\.kallsyms\]|\[vdso\]|(?:.*/)?(?:(?:ld|lib(?:c|m|pthread|dl|rt|gcc_s|stdc\+\+))[-.][\w.+-]*"
+    r"|vmload|specimens|vmaprobe)"
+)
+"""Files whose functions everybody has: the kernel, as perf names it (a module has another), the C
+library, and our own programs, which are linked with it."""
 
 
 def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
     """Yield each column of `FOREIGN` that a table has, its kind, and its words that are not ours.
 
-    The kernel's own functions are anybody's, and no profile can be read without them.
+    Functions of the kernel, the C library and our own programs are anybody's, and no profile can be
+    read without them.
     """
     for column, kind in FOREIGN.items():
         if column in frame:
             words = {str(word) for word in frame[column].dropna().unique()}
             if column == "symbol" and "file" in frame:
-                words -= set(frame.loc[frame["file"] == _KERNEL, column])
+                files = frame["file"].astype("object").fillna("").astype("str")
+                words -= set(frame.loc[files.str.fullmatch(_EVERYBODYS), column].dropna())
             yield column, kind, sorted(word for word in words if not is_public(word))
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from anonvma import report, runs
+from anonvma import places, report, runs
+from anonvma.answer import QUESTION
 from anonvma.report import Section
 
 __all__ = ["body", "signature"]
@@ -29,7 +30,13 @@ _ORDER = ("Evidence", "How it was found")
 _LAST = ("What could not be observed", "How to repeat it")
 
 
-def body(parts: Sequence[Section], withheld: str = "") -> str:
+_ASKED_BY = (
+    'In April 2024 Matthew Wilcox asked ("Re: [PATCH] mm: Always sanity check anon_vma first for '
+    'per-vma locks"):'
+)
+
+
+def body(parts: Sequence[Section], withheld: str = "", asked: bool = False) -> str:
     """Return the text of a mail.
 
     Parameters
@@ -38,6 +45,8 @@ def body(parts: Sequence[Section], withheld: str = "") -> str:
         The report's, the answer first.
     withheld : str
         A sentence on what was withheld; it stands with what could not be observed.
+    asked : bool
+        Whether to quote the question, for a reader who has nothing but this mail.
 
     Returns
     -------
@@ -45,7 +54,9 @@ def body(parts: Sequence[Section], withheld: str = "") -> str:
         Ends in the signature. Free of control characters.
     """
     answer, *others = parts
-    lines = [*_paragraphs(answer)]
+    quoted = [f"> {line}" for line in report.wrapped(QUESTION, report.WIDTH - 2)]
+    lines = [*report.wrapped(_ASKED_BY), *quoted, ""] if asked else []
+    lines += _paragraphs(answer)
     if origin := _origin(answer):
         lines += [*origin, ""]
     for part in _in_order(others):
@@ -66,7 +77,8 @@ def body(parts: Sequence[Section], withheld: str = "") -> str:
 
 def signature() -> list[str]:
     """Return the lines of the signature; a mail reader greys out what follows the two dashes."""
-    return ["-- ", f"anonvma {runs.version()}"]
+    address = places.project_url()
+    return ["-- ", f"anonvma {runs.version()}", *([address] if address else [])]
 
 
 def _in_order(parts: Sequence[Section]) -> list[Section]:
@@ -89,7 +101,7 @@ def _answering(grid: pd.DataFrame | None) -> pd.DataFrame | None:
 
 
 def _paragraphs(part: Section) -> Iterator[str]:
-    for paragraph in part.paragraphs:
+    for paragraph in part.words:
         yield from report.wrapped(paragraph)
         yield ""
 

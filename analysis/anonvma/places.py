@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tomllib
 from pathlib import Path
 
 from anonvma.errors import SetupError
 
-__all__ = ["build", "program", "recorded", "root", "runs"]
+__all__ = ["build", "program", "project_url", "recorded", "root", "runs"]
 
 
 def root() -> Path:
@@ -30,6 +32,20 @@ def runs() -> Path:
 def recorded() -> Path:
     """Return the directory of the runs that come with the project."""
     return root() / "data" / "recorded"
+
+
+@functools.cache
+def project_url() -> str | None:
+    """Return where the project is published: ``Repository`` of [project.urls] in pyproject.toml.
+
+    None where that is not set, or no checkout is at hand to read it from.
+    """
+    try:
+        settings = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    address = settings.get("project", {}).get("urls", {}).get("Repository")
+    return str(address) if address else None
 
 
 def program(name: str) -> Path:

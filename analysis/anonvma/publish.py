@@ -58,6 +58,8 @@ class Rendered:
     about : Subject
         Behind the wall.
     title : str
+    finding : str
+        In a line: the subject of a mail.
     verdict : str
         ``yes`` or ``no``.
     sections : list of Section
@@ -69,6 +71,7 @@ class Rendered:
 
     about: Subject
     title: str
+    finding: str
     verdict: str
     sections: list[Section]
     text: str
@@ -134,8 +137,8 @@ def render(
     text = wall.scrub(report.text(sections, title))
     html = page.page(notebook, title, wall, about.fragments())
     _refuse_leaks(wall, text, html)
-    verdict = "yes" if _answer_of(sections).startswith("Yes") else "no"
-    return Rendered(about, title, verdict, sections, text, html, wall)
+    finding = wall.scrub(headers.one_line(report.printable(about.finding)))
+    return Rendered(about, title, finding, about.verdict.value, sections, text, html, wall)
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:
@@ -176,13 +179,14 @@ def put(
     if len(rendered) == 1:
         (one,) = rendered
         _put_report(one, scratch)
-        body, title = letter.body(one.sections, one.wall.said(one.text, one.html)), one.title
-        body = one.wall.scrub(body)
+        title, withheld = one.finding, one.wall.said(one.text, one.html)
+        body = one.wall.scrub(letter.body(one.sections, withheld, asked=_asks(envelope)))
         page_file = scratch / "report.html"
     else:
         title, parts = _summary(rendered)
         page_file = _put_index(rendered, scratch, title, parts)
-        body = letter.body(parts, redact.said(withheld_from(rendered)))
+        withheld = redact.said(withheld_from(rendered))
+        body = letter.body(parts, withheld, asked=_asks(envelope))
         body = redact.Wall.joined(one.wall for one in rendered).scrub(body)
         (scratch / "report.txt").write_text(body, encoding="utf-8")
     for one in rendered:
@@ -200,6 +204,11 @@ def put(
     kinds = {"text": "report.txt", "eml": "report.eml", "mbox": "report.mbox"}
     files = {kind: scratch / name for kind, name in kinds.items()} | {"html": page_file}
     return files, lint.check(message.as_bytes())
+
+
+def _asks(envelope: Envelope) -> bool:
+    """Whether the mail has to say what it answers: a reply quotes it already."""
+    return envelope.reply is None or not envelope.reply.above()
 
 
 def _put_report(one: Rendered, directory: Path) -> None:
@@ -230,7 +239,8 @@ def _summary(rendered: Sequence[Rendered]) -> tuple[str, list[Section]]:
         _joined("What could not be observed", rendered),
         _repeated(rendered),
     ]
-    return f"anonvma: {len(rendered)} reports", parts
+    title = f"{len(yes)} of {len(rendered)} workloads leave VMAs read and without an anon_vma"
+    return title, parts
 
 
 def _joined(title: str, rendered: Sequence[Rendered]) -> Section:

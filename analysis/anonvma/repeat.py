@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anonvma import runs
+from anonvma import places, runs
 from anonvma.runs import Manifest, Run
 
 __all__ = ["commands", "commit_of", "manifest_sha256", "words"]
@@ -128,7 +128,8 @@ def _fact(run: Run, name: str) -> str | None:
 
 def _clone(opened: Sequence[Run], analysed: bool) -> str:
     needs = "git, make, python3 3.11 or later, and root or sudo without a password"
-    where = "In a new clone of anonvma"
+    address = places.project_url()
+    where = f"In a new clone of {address or 'anonvma'}"
     if commit_of(opened[0].manifest.anonvma) is None:
         where += " (the run does not say which commit collected it"
         where += "; this one analysed it)" if analysed else ")"

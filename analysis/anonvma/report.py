@@ -8,7 +8,6 @@ one self-contained page of that notebook.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import html
 import io
@@ -22,65 +21,42 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from anonvma import census, evidence, faults, locks, perf_profile, repeat, specimens, statistics
+from anonvma import (
+    answer,
+    census,
+    evidence,
+    faults,
+    locks,
+    perf_profile,
+    repeat,
+    specimens,
+    statistics,
+)
+from anonvma.answer import kernel_of
 from anonvma.runs import Run
+from anonvma.section import Section, Whole
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Image
     from matplotlib.figure import Figure
 
-__all__ = ["PROFILE", "Section", "answer", "figures", "last_census", "markdown", "sections", "text"]
+__all__ = ["PROFILE", "Section", "figures", "last_census", "markdown", "sections", "text"]
 
 WIDTH = 72
 MIB = 1 << 20
-_WHY_ZERO_PAGE = (
-    "Why: a read fault on anonymous memory does not need a page of its own. do_anonymous_page() "
-    "(mm/memory.c) maps the shared zero page and returns before vmf_anon_prepare(), so "
-    "vma->anon_vma stays NULL, however many pages are read. Only a write makes one."
-)
-_WHY_DEV_ZERO = (
-    "A private mapping of /dev/zero is such memory although it has a file: mmap_zero() "
-    "(drivers/char/mem.c) calls vma_set_anonymous(), which clears vm_ops."
-)
-_COST = (
-    "On Linux 6.4 to 6.9 lock_vma_under_rcu() turned away a VMA in that state, so each of these "
-    "faults took mmap_lock, not only the first of each VMA."
-)
-
-
 _TRACED = (
     "In each repeat it then ran three times more, in turns: untraced, with every page fault "
-    "traced, and with every taking of mmap_lock traced."
+    "traced, and with every acquisition of mmap_lock traced."
 )
 
 
 PROFILE = "Where the time went"
 """The section that a run with samples has."""
 
+CALLERS = 8
+"""Of those who took mmap_lock, how many are shown."""
+
 _PATHS = "After the first repeat it ran once more, for the call paths of its page faults."
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A piece of the report.
-
-    Attributes
-    ----------
-    title : str
-    paragraphs : list of str
-    table : DataFrame or None
-        Shown without its index.
-    commands : list of str
-        Lines for a shell, shown as they are.
-    sources : tuple of str
-        Where its numbers come from, each as ``RUN/FILE``; none where it has none.
-    """
-
-    title: str
-    paragraphs: list[str]
-    table: pd.DataFrame | None = None
-    commands: list[str] = dataclasses.field(default_factory=list)
-    sources: tuple[str, ...] = ()
 
 
 def last_census(run: Run) -> pd.DataFrame:
@@ -94,83 +70,6 @@ def drawn_from(run: Run, *tables: str) -> tuple[str, ...]:
     """Name the files of a run that numbers come from, of those tables that it has."""
     held = run.manifest.tables
     return tuple(f"{run.id}/{held[name].file}" for name in tables if name in held)
-
-
-def _where(run: Run) -> str:
-    target = run.manifest.target
-    return f"Linux {target['kernel_release']} ({target['architecture']}, {target['cpus']} CPUs)"
-
-
-def _most_common(values: pd.Series[str]) -> str:
-    counts = values.value_counts()
-    share = counts.iloc[0] / counts.sum()
-    if share == 1:
-        return f"all of them {counts.index[0]}"
-    return f"{counts.iloc[0]:,} of them {counts.index[0]}"
-
-
-def _agreement(run: Run) -> str:
-    """Whether every repeat says the same, in a clause."""
-    vmas = run.table("census")
-    counts = vmas[vmas["class"] == "zero-page"].groupby("repeat").size()
-    counts = counts.reindex(range(1, run.manifest.repeats + 1), fill_value=0)
-    if len(counts) == 1:
-        return "observed once"
-    if counts.nunique() == 1:
-        return f"the same in each of {len(counts)} repeats"
-    return f"between {counts.min():,} and {counts.max():,} in {len(counts)} repeats"
-
-
-def answer(run: Run) -> list[str]:
-    """Answer the mail's question for this run, in a few sentences.
-
-    Returns
-    -------
-    list of str
-        Paragraphs: what was found, what it amounts to, why.
-    """
-    vmas = last_census(run)
-    found = vmas[vmas["class"] == "zero-page"]
-    name = run.manifest.workload.name
-    if found.empty:
-        return _no(run, vmas)
-    zero = int(found["zero"].sum())
-    first = (
-        f"Yes. After {name} on {_where(run)}, {len(found):,} of {len(vmas):,} VMAs have a NULL "
-        f"vm_ops and no anon_vma although page faults have filled them ({_agreement(run)}); "
-        f"{_most_common(found['origin'].astype(str))}."
-    )
-    pages = int(found["bytes"].sum()) // run.manifest.target["page_size"]
-    second = f"They hold {zero:,} pages of the {pages:,} they span, and every one is the zero page."
-    why = [_WHY_ZERO_PAGE]
-    if (found["origin"] == "private /dev/zero").any():
-        why.append(_WHY_DEV_ZERO)
-    parts = [f"{first} {second} {_faults(run, zero)}".strip(), " ".join(why), _COST]
-    return parts + faults.sentences(run)
-
-
-def _no(run: Run, vmas: pd.DataFrame) -> list[str]:
-    table = census.by_class(vmas)
-    kinds = ", ".join(f"{row.vmas:,} {name}" for name, row in table.iterrows() if row["vmas"])
-    bare = f"{int(vmas['bare'].sum()):,} are bare: {kinds}" if kinds else "none is bare"
-    return [
-        f"Not here. After {run.manifest.workload.name} on {_where(run)} no VMA with a NULL vm_ops "
-        f"was left without an anon_vma by a page fault ({_agreement(run)}). Of {len(vmas):,} VMAs "
-        f"{bare}.",
-        *faults.sentences(run),
-    ]
-
-
-def _faults(run: Run, zero: int) -> str:
-    """Set the zero pages against the faults that perf counted, where it did."""
-    counts = _counts(run)
-    if "page-faults" not in counts or run.manifest.pages_how is None:
-        return ""
-    mean = counts["page-faults"].mean()
-    return (
-        f"perf stat counted {mean:,.0f} page faults (mean of {len(counts['page-faults'])}): "
-        f"these pages account for {zero / mean:.2%} of them."
-    )
 
 
 def _counts(run: Run) -> dict[str, pd.Series[float]]:
@@ -243,7 +142,7 @@ def sections(
     parts = [
         Section(
             "Answer",
-            [*([note] if note else []), *answer(run)],
+            [*([note] if note else []), *answer.sentences(run)],
             sources=drawn_from(run, "census", "perf_stat", "faults"),
         ),
         Section("How it was found", _method(run), sources=drawn_from(run, "census")),
@@ -253,12 +152,14 @@ def sections(
             [_classes_said()],
             census.by_class(vmas).reset_index(),
             sources=drawn_from(run, "census"),
+            whole=Whole("vmas", int(vmas["bare"].sum()), "bare VMAs"),
         ),
         Section(
             "Anonymous VMAs by origin",
             [],
             census.by_origin(vmas).reset_index(),
             sources=drawn_from(run, "census"),
+            whole=Whole("vmas", int(vmas["anonymous"].sum()), "anonymous VMAs"),
         ),
     ]
     parts += _fault_sections(run)
@@ -306,31 +207,54 @@ def how_to_repeat(
 def _fault_sections(run: Run) -> list[Section]:
     if "faults" not in run.manifest.tables:
         return []
-    traced, traced_in = run.table("faults"), drawn_from(run, "faults")
+    traced, traced_in = faults.traced(run), drawn_from(run, "faults")
+    wholes = faults.wholes(traced)
     source = faults.source_said(run).replace("`", "").replace("*", "")
-    parts = [
-        Section(
-            "Page faults, by what they found and left",
-            ["Mean of one repeat. bare: vm_ops and anon_vma are NULL.", source],
-            faults.transitions(traced),
-            sources=traced_in,
-        ),
-        Section("The lock they were taken under", [], faults.lock_paths(traced), sources=traced_in),
-        Section(
-            "Faults on bare VMAs, and what each check makes of them",
-            [
-                "An early check sends those found bare to mmap_lock; a delayed one spares those "
-                "that make no anon_vma."
-            ],
-            faults.counterfactual(traced),
-            sources=traced_in,
-        ),
-    ]
+    if traced.empty:
+        words = ["None was taken while they were traced.", source]
+        parts = [Section("Page faults, by what they found and left", words, sources=traced_in)]
+    else:
+        parts = [
+            Section(
+                "Page faults, by what they found and left",
+                ["Mean of one repeat. bare: vm_ops and anon_vma are NULL.", source],
+                faults.transitions(traced),
+                sources=traced_in,
+                whole=wholes["transitions"],
+            ),
+            Section(
+                "The lock they were taken under",
+                [],
+                faults.lock_paths(traced),
+                sources=traced_in,
+                whole=wholes["lock_paths"],
+            ),
+            Section(
+                "Faults on bare VMAs, and what each check makes of them",
+                [
+                    "An early check sends those found bare to mmap_lock; a delayed one spares "
+                    "those that make no anon_vma."
+                ],
+                faults.counterfactual(traced),
+                sources=traced_in,
+                whole=wholes["counterfactual"],
+            ),
+        ]
     if "locks" in run.manifest.tables:
-        callers = locks.callers(run.table("locks")).head(8)
-        taken_in = drawn_from(run, "locks")
+        callers = locks.callers(run.table("locks"))
         parts.append(
-            Section("Who took mmap_lock", ["Mean of one repeat."], callers, sources=taken_in)
+            Section(
+                "Who took mmap_lock",
+                ["Mean of one repeat."],
+                callers.head(CALLERS),
+                sources=drawn_from(run, "locks"),
+                whole=Whole(
+                    "taken",
+                    float(callers["taken"].sum()),
+                    "acquisitions",
+                    f"by {len(callers[CALLERS:])} other callers",
+                ),
+            )
         )
     tracing = run.table("tracing")
     costs = faults.cost(tracing)
@@ -378,7 +302,7 @@ def _specimen_sections(run: Run) -> list[Section]:
     rows = specimens.answers(table)
     anonymous = table[table["vm_ops"].isna() & (table["state"] != "gone")]
     made = (
-        f"{len(table)} mappings of {table['kind'].nunique()} kinds were made on {_where(run)}, "
+        f"{len(table)} mappings of {table['kind'].nunique()} kinds were made on {kernel_of(run)}, "
         f"each touched in one way, and looked up in the census. {len(rows)} of them answer the "
         "question: vm_ops is NULL, a fault has filled them, and anon_vma is NULL (zero-page)."
     )
@@ -419,7 +343,7 @@ def collected(run: Run) -> str:
     manifest = run.manifest
     rows = [f"{name} ({table.rows:,} rows)" for name, table in sorted(manifest.tables.items())]
     return (
-        f"`{shlex.join(manifest.workload.argv)}`, {manifest.repeats} repeats, on {_where(run)}, "
+        f"`{shlex.join(manifest.workload.argv)}`, {manifest.repeats} repeats, on {kernel_of(run)}, "
         f"{manifest.created:%Y-%m-%d}.  \n"
         f"Tables: {', '.join(rows)}.  \n"
         f"Pages in bare VMAs: {manifest.pages_how}. Lost while reading: "
@@ -532,7 +456,7 @@ def text(parts: list[Section], title: str) -> str:
     lines = [*textwrap.wrap(printable(title), WIDTH), ""]
     for part in parts:
         lines += [part.title, "-" * len(part.title), ""]
-        for paragraph in part.paragraphs:
+        for paragraph in part.words:
             lines += [*wrapped(paragraph), ""]
         if part.table is not None:
             lines += [*table_lines(part.table), *_sources_lines(part), ""]
@@ -558,9 +482,11 @@ def _sources_lines(part: Section) -> list[str]:
     return wrapped(f"(from {said})") if said else []
 
 
-def wrapped(words: str) -> list[str]:
-    """Set a paragraph within 72 columns, no word broken."""
-    return textwrap.wrap(printable(words), WIDTH, break_long_words=False, break_on_hyphens=False)
+def wrapped(words: str, width: int = WIDTH) -> list[str]:
+    """Set a paragraph within 72 columns, no word broken, and no number parted from its per cent."""
+    kept = printable(words).replace(" %", "\N{NO-BREAK SPACE}%")
+    lines = textwrap.wrap(kept, width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 # A word for the shell, its quotes never broken, and an option of papermill with what it sets.
@@ -582,7 +508,7 @@ def command_lines(commands: list[str]) -> Iterator[str]:
 
 def title(run: Run) -> str:
     """Return the report's title."""
-    return f"anonvma: {run.manifest.workload.name} on {_where(run)}"
+    return f"anonvma: {run.manifest.workload.name} on {kernel_of(run)}"
 
 
 def in_markdown(words: str) -> str:
@@ -593,7 +519,7 @@ def in_markdown(words: str) -> str:
 
 def markdown(part: Section) -> str:
     """Return a section's words, without its table, for a notebook."""
-    words = [f"## {in_markdown(part.title)}", *map(in_markdown, part.paragraphs)]
+    words = [f"## {in_markdown(part.title)}", *map(in_markdown, part.words)]
     if part.commands:
         words.append("```sh\n" + "\n".join(command_lines(part.commands)) + "\n```")
     if part.table is None and part.sources:

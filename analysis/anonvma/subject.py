@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from anonvma import (
+    answer,
     cause,
     census,
     compare,
@@ -76,6 +77,18 @@ class Subject:
         """What the report is called."""
         return report.title(self.run) if self.run else compared.title(self.conditions)
 
+    @property
+    def verdict(self) -> answer.Answer:
+        """Whether any run of it has the VMA that the mail asks for."""
+        every = (run for each in self.conditions.values() for run in each)
+        found = {answer.of_run(run).answer for run in every}
+        return answer.Answer.YES if answer.Answer.YES in found else answer.Answer.NO
+
+    @property
+    def finding(self) -> str:
+        """What was found, in a line."""
+        return answer.finding(self.run) if self.run else compared.finding(self.conditions)
+
     def sections(self, note: str | None = None, analysed: bool = False) -> list[report.Section]:
         """Say everything, the answer first.
 
@@ -88,9 +101,9 @@ class Subject:
         """
         if self.run:
             return report.sections(self.run, self.specimens, note, analysed)
-        answer, *others = compared.sections(self.conditions, analysed)
-        said = [*([note] if note else []), *answer.paragraphs]
-        return [dataclasses.replace(answer, paragraphs=said), *others]
+        first, *others = compared.sections(self.conditions, analysed)
+        said = [*([note] if note else []), *first.paragraphs]
+        return [dataclasses.replace(first, paragraphs=said), *others]
 
     def shared(self, wall: redact.Wall) -> Subject:
         """Return the same, its data behind the wall."""
@@ -240,7 +253,7 @@ def _callers(run: Run) -> Drawn:
     taken = run.table("locks")
     drawn, ax = plt.subplots(figsize=(5.5, 3))
     locks.plot_callers(taken, ax=ax)
-    table = locks.callers(taken).head(8)
+    table = locks.callers(taken).head(report.CALLERS)
     table = table.assign(asked_by=table["asked_by"] + ", for " + table["mode"])
     return drawn, f"Who took mmap_lock. {report.in_words(table, 'asked_by', 'taken')}"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from anonvma import places
 from anonvma.cli.group import main, short
 from anonvma.errors import MailError
 
@@ -28,6 +29,12 @@ Examples:
   anonvma publish latest --reply-to saved.eml --quote lines.txt --send
   anonvma publish latest --reply-to 20240426.1234@example.org    (asks b4 for it)
 """
+
+
+_NO_ADDRESS = (
+    "the mail cannot say where anonvma is to be had: set Repository under [project.urls] in "
+    "pyproject.toml."
+)
 
 
 @main.command(name="publish", epilog=_PUBLISH_EXAMPLES)
@@ -51,7 +58,9 @@ Examples:
 @click.option("--output", type=click.Path(path_type=Path), help="Where it goes: a directory.")
 @click.option("--send", "sending", is_flag=True, help="Show the mail, ask, and send it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@click.pass_context
 def publish_command(
+    context: click.Context,
     names: tuple[str, ...],
     made: str | None,
     to: tuple[str, ...],
@@ -75,7 +84,8 @@ def publish_command(
     on standard error, so that you can allow it, line by line, in the file of --allow.
 
     Nothing is sent without --send, and with it only by your own "git send-email", after the mail
-    was shown and you said yes. Exit codes: 0 done; 1 failed, or not sent; 2 usage.
+    was shown and you said yes. Exit codes: 0 done; 1 failed, not sent, or written without a From;
+    2 usage.
     """
     from anonvma import ending, mail, publish, report
 
@@ -95,6 +105,8 @@ def publish_command(
         done = publish.write(names, scratch, envelope, output=place, made=made, allow=allow)
     for name, value in done.withheld.items():
         click.echo(f"anonvma: withheld {name}: {report.printable(value)}", err=True)
+    if places.project_url() is None:
+        click.echo(f"anonvma: {_NO_ADDRESS}", err=True)
     for complaint in done.complaints:
         click.echo(f"anonvma: {complaint.level}: {complaint.sentence}", err=True)
     if not as_json:
@@ -104,6 +116,8 @@ def publish_command(
     sent = sending and _send(done)
     if as_json:
         click.echo(json.dumps({**_published_json(done), "sent": sent}, indent=2))
+    if envelope.sender is None:  # the complaint that says so is an error, with its remedy
+        context.exit(1)
 
 
 def _send(done: publish.Published) -> bool:
