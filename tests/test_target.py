@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -379,16 +380,51 @@ def test_killing_our_process_group_puts_a_sysctl_back(privileged: Local, old: in
 def test_two_runs_do_not_put_back_each_other_s_values(
     privileged: Local, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target_module, "_LOCK_PATIENCE", 0.2)
+    monkeypatch.setattr(target_module, "_PATIENCE", 0.2)
     with script(RAISE, SYSCTL, str(old + 5)) as other:
         assert other.stdout and other.stdout.readline()
         with (
-            pytest.raises(TargetError, match=f"another run on this machine holds {SYSCTL} raised"),
+            pytest.raises(TargetError, match=f"process {other.pid} still has it raised"),
             privileged.sysctl_at_least(SYSCTL, old + 1),
         ):
             pass
+        # What was enough before the other came is enough when it is gone.
+        with privileged.sysctl_at_least(SYSCTL, old - 1) as raised:
+            assert raised.new == old + 5
         other.kill()
     wait_for_value(old)
+
+
+def test_a_guardian_that_is_killed_leaves_nothing_raised(
+    privileged: Local, old: int, token: str
+) -> None:
+    """At once where we still are, and by whoever comes next where we are not; both say so."""
+    with privileged.sysctl_at_least(SYSCTL, old + 5) as raised:
+        (guardian,) = (line for line in processes.carriers(token) if "trap" in line)
+        privileged.run(["kill", "-KILL", guardian.split()[0]], privileged=True)
+    assert present() == old and raised.note and "was killed" in raised.note
+    with script(RAISE, SYSCTL, str(old + 5), **{processes.VARIABLE: token}) as other:
+        assert other.stdout and other.stdout.readline()
+        (guardian,) = (line for line in processes.carriers(token) if "trap" in line)
+        privileged.run(["kill", "-KILL", guardian.split()[0]], privileged=True)
+        other.kill()
+    assert present() == old + 5
+    with privileged.sysctl_at_least(SYSCTL, old - 1) as raised:  # it is high enough as it is
+        assert present() == old == raised.new
+    assert any(f"had left {SYSCTL} at {old + 5}" in note for note in privileged.notes)
+
+
+def test_nobody_else_can_hold_the_lock(privileged: Local, old: int) -> None:
+    """A lock on the sysctl's own file, which anybody can open, is nobody's business."""
+    with open("/proc/sys/" + SYSCTL.replace(".", "/"), "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with privileged.sysctl_at_least(SYSCTL, old + 5):
+            assert present() == old + 5
+        with privileged.sysctl_at_least(SYSCTL, old - 1):
+            pass
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    listed = privileged.run([*nobody, "ls", "/run/anonvma"], privileged=True)
+    assert listed.returncode and b"ermission" in listed.stderr
 
 
 # ---- privilege ----

@@ -13,11 +13,12 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
+
+from anonvma import scratch as scratches
 
 __all__ = ["end_children", "scratch"]
 
@@ -30,11 +31,11 @@ def scratch() -> Iterator[Path]:
 
     SIGINT, SIGTERM and SIGHUP end the process at once, from here on.
     """
-    directory = Path(tempfile.mkdtemp(prefix="anonvma-report-"))
+    directory = scratches.make("report")
 
     def end(number: int, frame: object) -> NoReturn:
         end_children()
-        shutil.rmtree(directory, ignore_errors=True)
+        scratches.remove_all()
         sys.stderr.write("\nanonvma: interrupted; nothing unfinished is kept.\n")
         os._exit(128 + number)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import resource
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from anonvma import census_file, faults_file, places, target
+from anonvma import census_file, faults_file, places, scratch, target
 from anonvma.census_file import Census
 from anonvma.errors import AnonvmaError, PrivilegeError, ProbeError
 from anonvma.selection import STATES, Vmas
@@ -121,8 +120,8 @@ class Observer:
         """
         begin, cpu = time.monotonic(), _cpu_seconds()
         named = [word for pid in pids for word in ("--pid", str(pid))]
-        with tempfile.TemporaryDirectory() as directory:
-            local = self._run(["census", *named], "--output", Path(directory))
+        with scratch.directory("live") as directory:
+            local = self._run(["census", *named], "--output", directory)
             found = census_file.read(local)
         return Taken(found, time.monotonic() - begin, _cpu_seconds() - cpu)
 
@@ -139,14 +138,14 @@ class Observer:
         AnonvmaError
             As for `census`.
         """
-        with tempfile.TemporaryDirectory() as directory:
+        with scratch.directory("live") as directory:
             events = self._there.place(f"events-{self._count}")
             words = ["faults", "--pid", str(pid), "--seconds", f"{seconds:g}", "--stacks"]
-            local = self._run([*words, "--events", events], "--output", Path(directory))
+            local = self._run([*words, "--events", events], "--output", directory)
             text = local.read_bytes()
             counted = faults_file.read_faults(text)
-            self._there.pull(events, Path(directory) / "events")
-            each = faults_file.read_events(Path(directory) / "events", counted)
+            self._there.pull(events, directory / "events")
+            each = faults_file.read_events(directory / "events", counted)
         tables = {
             "faults": counted.faults,
             "fault_events": each,

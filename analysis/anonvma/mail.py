@@ -17,14 +17,13 @@ import re
 import secrets
 import shutil
 import subprocess
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from email.message import EmailMessage
 from email.utils import format_datetime, getaddresses, parsedate_to_datetime
 from pathlib import Path
 
-from anonvma import headers
+from anonvma import headers, scratch
 from anonvma.errors import MailError
 from anonvma.headers import POLICY, address, addresses, options, text
 
@@ -260,11 +259,11 @@ def _by_b4(wanted: str) -> EmailMessage:
             f"to answer {wanted} without its text, b4 has to be installed: save the message and "
             "give it as --reply-to FILE, or give the lines to quote by --quote FILE."
         )
-    with tempfile.TemporaryDirectory(prefix="anonvma-b4-") as directory:
-        argv = ["b4", "mbox", "--outdir", directory, "--mbox-name", "thread", "--"]
+    with scratch.directory("b4") as directory:
+        argv = ["b4", "mbox", "--outdir", str(directory), "--mbox-name", "thread", "--"]
         argv.append(wanted.strip("<>"))
         done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        file = next((path for path in Path(directory).iterdir() if path.is_file()), None)
+        file = next((path for path in directory.iterdir() if path.is_file()), None)
         if done.returncode or file is None:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise MailError(f"b4 mbox {wanted} brought nothing: {said[-1] if said else 'silence'}.")

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import io
 import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from anonvma import places
+from anonvma import places, scratch
 from anonvma.engine import Refused
 from anonvma.errors import NotebookError
 from anonvma.steps import Tell
@@ -60,16 +63,17 @@ def execute(
     logging.getLogger("papermill").setLevel(logging.ERROR)
     given = {key: value for key, value in parameters.items() if value is not None}
     try:
-        notebook: nbformat.NotebookNode = papermill.execute_notebook(
-            nbformat.read(source, as_version=4),  # type: ignore[no-untyped-call]
-            _literal(output.resolve()),  # written as it goes, so that a failure leaves it
-            parameters=given,
-            cwd=str(source.parent),
-            progress_bar=False,
-            tell=tell,
-            # ipykernel 7 warns at every start that it talks over TCP, and at some ends of the end.
-            extra_arguments=["--log-level=CRITICAL"],
-        )
+        with _temporary_files_swept():
+            notebook: nbformat.NotebookNode = papermill.execute_notebook(
+                nbformat.read(source, as_version=4),  # type: ignore[no-untyped-call]
+                _literal(output.resolve()),  # written as it goes, so that a failure leaves it
+                parameters=given,
+                cwd=str(source.parent),
+                progress_bar=False,
+                tell=tell,
+                # ipykernel 7 warns at every start that it talks over TCP, and at some ends.
+                extra_arguments=["--log-level=CRITICAL"],
+            )
     except Refused as error:
         raise error.error from None
     except PapermillExecutionError as error:
@@ -83,6 +87,21 @@ def execute(
         notebook.metadata.papermill[path] = None
     nbformat.write(notebook, output)  # type: ignore[no-untyped-call]
     return notebook
+
+
+@contextmanager
+def _temporary_files_swept() -> Iterator[None]:
+    """Have what Jupyter leaves when it is killed where the next run sweeps it.
+
+    It keeps the key to the kernel in a temporary file of a name that says nothing.
+    """
+    before = tempfile.tempdir
+    with scratch.directory("kernel") as directory:
+        tempfile.tempdir = str(directory)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def _literal(path: Path) -> str:

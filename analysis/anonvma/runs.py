@@ -21,14 +21,15 @@ from __future__ import annotations
 import datetime
 import fcntl
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
@@ -37,9 +38,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from anonvma import catalogue, places
+from anonvma import catalogue, places, run_files
 from anonvma.errors import RunError, TargetLost
 
 __all__ = [
@@ -66,7 +67,7 @@ _ASCENDING = {"time_ns", "address", "vm_start"}
 
 _MANIFEST = "manifest.json"
 _OWNER = ".owner"  # locked while a partial run has someone who is making it
-_MANIFEST_MAX = 16 << 20
+_MANIFEST_MAX = 2 << 20  # the largest of ours have some 10 kB
 _FAILURE = "failure.json"
 
 
@@ -320,6 +321,74 @@ def _inside(path: str) -> str:
     return path
 
 
+def _plain(value: Any, depth: int = 20) -> Any:
+    """Refuse what JSON may hold and no table can: half characters, endless and huge numbers."""
+    if depth == 0:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError(f"{value!r} is not Unicode")
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError("a number has more than 64 bits")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _plain(key, depth - 1)
+            _plain(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _plain(item, depth - 1)
+    return value
+
+
+# What is asked of a target and of a kernel's features, by its kind; null where it is not known.
+_TARGET: dict[str, type] = {
+    **dict.fromkeys(
+        ("kind", "kernel_release", "architecture", "cpu_model", "thp", "image_sha256", "accel"), str
+    ),
+    **dict.fromkeys(("config_sha256", "append", "accel_reason", "link"), str),
+    **dict.fromkeys(("perf_version", "qemu_version"), str),
+    **dict.fromkeys(("cpus", "memory_bytes", "memory_given_bytes", "page_size"), int),
+    **dict.fromkeys(("max_map_count", "overcommit_memory"), int),
+    "config": dict,
+}
+_ALWAYS = (
+    "kind",
+    "kernel_release",
+    "architecture",
+    "cpus",
+    "cpu_model",
+    "memory_bytes",
+    "page_size",
+)
+_LARGEST = {"cpus": 1 << 31, "page_size": 1 << 31, "memory_bytes": 1 << 63}
+_KIND_WORDS = {str: "words", int: "a whole number", dict: "an object"}
+
+
+def _target(facts: dict[str, Any]) -> dict[str, Any]:
+    for name, kind in _TARGET.items():
+        value = facts.get(name)
+        if value is None:
+            continue
+        if type(value) is not kind:
+            raise ValueError(f"{name} is not {_KIND_WORDS[kind]}")
+        if isinstance(value, int) and name in _LARGEST and not 1 <= value < _LARGEST[name]:
+            raise ValueError(f"there is no machine whose {name} is {value}")
+    return {**dict.fromkeys(_ALWAYS), **facts}
+
+
+def _features(told: dict[str, Any]) -> dict[str, Any]:
+    regime = told.get("regime", {})
+    if not isinstance(regime, dict):
+        raise ValueError("regime is not an object")
+    if any(not isinstance(word, str | None) for word in regime.values()):
+        raise ValueError("regime has something other than words")
+    if not isinstance(told.get("features", {}), dict):
+        raise ValueError("features is not an object")
+    return told
+
+
 class TableFile(_Strict):
     """A table of a run."""
 
@@ -395,7 +464,7 @@ class Manifest(_Strict):
     target: dict[str, Any]
     workload: Command
     parameters: dict[str, Any]
-    repeats: int
+    repeats: int = Field(ge=0, lt=1 << 31)
     features: dict[str, Any]
     tables: dict[str, TableFile]
     raw: list[RawFile]
@@ -403,6 +472,9 @@ class Manifest(_Strict):
     losses: dict[str, int]
     pages_how: str | None = None
     notes: list[str]
+    _is_plain = model_validator(mode="before")(_plain)
+    _target_is_one = field_validator("target")(_target)
+    _features_are_some = field_validator("features")(_features)
 
 
 # ---- reading ----
@@ -447,12 +519,8 @@ class Run:
         if path.name.endswith(".failed"):
             raise RunError(f"{path} is the record of a run that failed; see {_FAILURE} in it.")
         run = cls(path.resolve(), read_manifest(path))
-        known = schemas()
         for name, entry in run.manifest.tables.items():
-            if name not in known:
-                raise RunError(f"{path}: its manifest names a table {name!r} that is not known.")
-            _check_hash(path / entry.file, entry.sha256)
-            _check_table(path / entry.file, entry.rows, known[name])
+            check_table(path, name, entry)
         for raw in run.manifest.raw:
             _check_size(path / raw.file, raw.bytes)
         return run
@@ -467,7 +535,9 @@ class Run:
         """
         # A column of counts stays one of whole numbers where some are null.
         whole = {pa.uint64(): pd.UInt64Dtype(), pa.int64(): pd.Int64Dtype()}
-        frame: pd.DataFrame = self.arrow(name).to_pandas(types_mapper=whole.get)
+        table = self.arrow(name)
+        with self._read(self.path / self.manifest.tables[name].file):
+            frame: pd.DataFrame = table.to_pandas(types_mapper=whole.get)
         return frame
 
     def arrow(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -480,9 +550,25 @@ class Run:
         """
         if name not in self.manifest.tables:
             raise RunError(f"run {self.id} has no table {name!r}: {self._why_not(name)}")
+        file = self.path / self.manifest.tables[name].file
         # Not read_table(): for one file it opens a whole dataset.
-        with pq.ParquetFile(self.path / self.manifest.tables[name].file) as file:
-            return file.read(columns and list(columns))
+        with (
+            self._read(file),
+            run_files.opened(file) as stream,
+            pq.ParquetFile(stream) as parquet,
+        ):
+            run_files.check_unpacked(file, parquet)
+            return parquet.read(columns and list(columns))
+
+    @contextmanager
+    def _read(self, file: Path) -> Iterator[None]:
+        """Turn what may be wrong with a table's pages into a sentence."""
+        try:
+            yield
+        except MemoryError:  # Arrow's, too
+            raise RunError(f"there is not enough memory to open {file}.") from None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise RunError(f"{file} is damaged: {_first_line(error)}.") from None
 
     def columns(self, name: str) -> list[str]:
         """Return the names of a table's columns, without reading it."""
@@ -517,14 +603,10 @@ def read_manifest(path: Path) -> Manifest:
     file = path / _MANIFEST
     if not path.is_dir():
         raise RunError(f"{path} is not a run: there is no such directory.")
+    if not os.path.lexists(file):
+        raise RunError(f"{path} is not a run: it has no {_MANIFEST}.")
     try:
-        if file.stat().st_size > _MANIFEST_MAX:
-            raise RunError(f"{file} is too large to be a manifest.")
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise RunError(f"{path} is not a run: it has no {_MANIFEST}.") from None
-    except OSError as error:
-        raise RunError(f"cannot read {file}: {error.strerror}.") from None
+        content = json.loads(run_files.contents(file, _MANIFEST_MAX))
     except (ValueError, RecursionError):
         raise RunError(f"{file} is damaged: it is not whole JSON.") from None
     _check_format(file, content)
@@ -555,28 +637,38 @@ def _check_format(file: Path, content: Any) -> None:
 
 
 def _check_size(file: Path, size: int) -> None:
-    try:
-        found = file.stat().st_size
-    except OSError as error:
-        raise RunError(f"the run is not whole: {file}: {error.strerror}.") from None
-    if found != size:
+    if (found := run_files.size_of(file)) != size:
         raise RunError(f"{file} was changed: it has {found} bytes, its manifest says {size}.")
 
 
+def check_table(directory: Path, name: str, entry: TableFile) -> None:
+    """Make sure that a table is the one that the manifest tells of.
+
+    Raises
+    ------
+    RunError
+        When it is missing, was changed, or has other columns or rows.
+    """
+    if (declared := schemas().get(name)) is None:
+        raise RunError(f"{directory}: its manifest names a table {name!r} that is not known.")
+    _check_hash(directory / entry.file, entry.sha256)
+    _check_table(directory / entry.file, entry.rows, declared)
+
+
 def _check_hash(file: Path, sha256: str) -> None:
-    try:
-        found = _hash(file)
-    except OSError as error:
-        raise RunError(f"the run is not whole: {file}: {error.strerror}.") from None
-    if found != sha256:
+    if run_files.hash_of(file) != sha256:
         raise RunError(f"{file} was changed: its hash is not the one in the manifest.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _check_table(file: Path, rows: int, declared: pa.Schema) -> None:
     try:
-        with pq.ParquetFile(file) as parquet:
+        with run_files.opened(file) as stream, pq.ParquetFile(stream) as parquet:
             found, count = parquet.schema_arrow, parquet.metadata.num_rows
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError, MemoryError):
         raise RunError(f"{file} is not a Parquet file.") from None
     # The words that describe a column may be improved, so they do not count.
     if not found.equals(declared, check_metadata=False):
@@ -594,11 +686,6 @@ def _difference(found: pa.Schema, declared: pa.Schema) -> str:
             return f"{name} is {found.field(name).type}, not {declared.field(name).type}"
     extra = [name for name in found.names if name not in declared.names]
     return f"{extra[0]} is not declared" if extra else "they are in another order"
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # ---- writing ----
@@ -751,7 +838,7 @@ class RunWriter:
             column_encoding=delta or None,
         )
         sync(file)
-        return TableFile(file=file.name, rows=table.num_rows, sha256=_hash(file))
+        return TableFile(file=file.name, rows=table.num_rows, sha256=run_files.hash_of(file))
 
     def _raw_files(self) -> list[RawFile]:
         files = sorted(file for file in (self.path / "raw").rglob("*") if file.is_file())
@@ -761,7 +848,7 @@ class RunWriter:
             RawFile(
                 file=file.relative_to(self.path).as_posix(),
                 bytes=file.stat().st_size,
-                sha256=_hash(file),
+                sha256=run_files.hash_of(file),
             )
             for file in files
         ]
@@ -926,4 +1013,19 @@ def find_all(pattern: str) -> list[Run]:
     RunError
         When none matches, or one cannot be opened.
     """
-    return [Run.open(path) for path in catalogue.all_places(pattern)]
+    return _whole(catalogue.all_places(pattern))
+
+
+def _whole(directories: Sequence[Path]) -> list[Run]:
+    """Open runs; those that cannot be are named on standard error, unless none can."""
+    opened, damaged = [], []
+    for path in directories:
+        try:
+            opened.append(Run.open(path))
+        except RunError as error:
+            damaged.append(error)
+    if not opened:
+        raise damaged[0]
+    for why in damaged:
+        sys.stderr.write(f"anonvma: left out: {why}\n")
+    return opened

@@ -19,10 +19,11 @@ whatever it says, and what a directory or a file of a run is called is never par
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,10 +35,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from anonvma import places, runs
+from anonvma import places, runs, scratch
 from anonvma.cell import CELL
 from anonvma.errors import RunError, StoreError
-from anonvma.runs import Manifest, Run, field
+from anonvma.runs import Manifest, Run, TableFile, field
+from anonvma.seals import Seals
 
 __all__ = ["Store", "directories", "views"]
 
@@ -117,12 +119,26 @@ def directories(root: Path) -> Iterator[Path]:
     What is unfinished, failed or superseded is no run.
     """
     for parent, names, files in os.walk(root):
-        if "manifest.json" in files:
+        if "manifest.json" in (*files, *names):
             names.clear()
             yield Path(parent)
         else:
             kept = (n for n in names if n not in _SKIPPED and not n.endswith(_SKIPPED_ENDS))
             names[:] = sorted(n for n in kept if not n.startswith("."))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One run's part of a view."""
+
+    run: str
+    directory: Path
+    table: str
+    entry: TableFile
+
+    @property
+    def file(self) -> Path:
+        return self.directory / self.entry.file
 
 
 class Store(AbstractContextManager["Store"]):
@@ -136,12 +152,13 @@ class Store(AbstractContextManager["Store"]):
         How much DuckDB may use before it goes to disk, such as ``1GB``.
     check : bool
         Whether to hash every table, as `anonvma.runs.Run.open` does, and leave out what is damaged;
-        else only what has no manifest that can be read is.
+        else only what has no manifest that can be read is, and from a query those tables that it
+        asks for and that are not what their manifest says.
 
     Attributes
     ----------
     damaged : list of str
-        A sentence on each run that had to be left out.
+        A sentence on each run, or table of one, that had to be left out.
 
     Raises
     ------
@@ -155,14 +172,20 @@ class Store(AbstractContextManager["Store"]):
         self.roots = [Path(root) for root in roots] or [places.runs()]
         self.damaged: list[str] = []
         self._rows: list[dict[str, Any]] = []
-        self._files: dict[str, list[tuple[str, Path]]] = {}
+        self._files: dict[str, list[_Part]] = {}
+        self._seals = {root: Seals(root) for root in self.roots}
         for root in self.roots:
             if not root.is_dir():
                 raise StoreError(f"there is no directory of runs {root}: collect a run first.")
             for directory in directories(root):
                 self._add(root, directory, check)
-        self._scratch = Path(tempfile.mkdtemp(prefix="anonvma-store-"))
-        self._connection = self._connect(memory)
+        self._checked: set[str] = set()
+        self._scratch = scratch.make("store")
+        try:
+            self._connection = self._connect(memory)
+        except BaseException:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
@@ -185,9 +208,15 @@ class Store(AbstractContextManager["Store"]):
         name = directory.name if directory == root else str(directory.relative_to(root))
         if len(self.roots) > 1:
             name = f"{root.name}/{name}"
-        self._rows.append({"run": name, **_row(directory, manifest)})
+        row = {"run": name, **_row(directory, manifest)}
+        try:
+            pa.Table.from_pylist([row], schema=RUNS)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            self.damaged.append(f"{directory}: its manifest cannot be a row of a table: {error}.")
+            return
+        self._rows.append(row)
         for table, entry in manifest.tables.items():
-            self._files.setdefault(table, []).append((name, directory / entry.file))
+            self._files.setdefault(table, []).append(_Part(name, directory, table, entry))
 
     def runs(self) -> pd.DataFrame:
         """Return the view ``runs``, oldest first."""
@@ -199,7 +228,7 @@ class Store(AbstractContextManager["Store"]):
         connection = duckdb.connect(":memory:")
         connection.register("runs", pa.Table.from_pylist(self._rows, schema=RUNS))
         for name, declared in runs.schemas().items():
-            connection.register(name, _dataset(declared, self._files.get(name, [])))
+            connection.register(name, _dataset(declared, []))
         connection.execute(f"create view headlines as {HEADLINES}")
         for option, value in (
             ("memory_limit", memory),
@@ -212,6 +241,8 @@ class Store(AbstractContextManager["Store"]):
             ("enable_external_access", "false"),
             ("lock_configuration", "true"),
         ):
+            if value.startswith("-"):
+                raise StoreError(f"{memory!r} is no amount of memory: write such as 1GB.")
             quoted = value.replace("'", "''")
             try:
                 connection.execute(f"set {option} = '{quoted}'")
@@ -232,22 +263,97 @@ class Store(AbstractContextManager["Store"]):
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1:
                 raise StoreError(f"one query is wanted, and these are {len(statements)}.")
-            kinds = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-            if statements[0].type not in kinds:
-                kind = statements[0].type.name
-                raise StoreError(f"runs are only read here, and {kind} is more than a SELECT.")
-            found: pd.DataFrame = self._connection.execute(statements[0]).df()
+            self._refuse_changes(sql, statements[0].type)
+            asked = self._asked(sql)
+            for name in asked:
+                self._check(name)
+            try:
+                found: pd.DataFrame = self._connection.execute(statements[0]).df()
+            except (duckdb.Error, pa.ArrowException):
+                if not self._leave_out_unreadable(asked):
+                    raise
+                found = self._connection.execute(sql).df()
             return found
-        except duckdb.OutOfMemoryException:
+        except (duckdb.OutOfMemoryException, MemoryError):
             raise StoreError(
                 "the query needs more memory than it may have: give it more with --memory, or ask "
                 "for less at once."
             ) from None
+        except UnicodeError:
+            raise StoreError("the query is not UTF-8.") from None
         except (duckdb.Error, pa.ArrowException) as error:
             raise StoreError(_sentence(error)) from None
 
+    def _refuse_changes(self, sql: str, kind: duckdb.StatementType) -> None:
+        if kind == duckdb.StatementType.EXPLAIN:
+            # EXPLAIN ANALYZE carries out what it explains.
+            explained = re.sub(r"(?is)^\s*explain\s+(?:analyze\s+|\([^)]*\)\s*)?", "", sql)
+            kinds = [one.type for one in self._connection.extract_statements(explained)]
+            kind = kinds[0] if len(kinds) == 1 else kind
+        if kind == duckdb.StatementType.MULTI:
+            raise StoreError(
+                "DuckDB turns PIVOT into several statements, and one is wanted: name its columns, "
+                "as in: from t pivot (sum(x) for y in ('a', 'b'))."
+            )
+        if kind != duckdb.StatementType.SELECT:
+            raise StoreError(f"runs are only read here, and {kind.name} is more than a SELECT.")
 
-def _dataset(declared: pa.Schema, files: Sequence[tuple[str, Path]]) -> ds.Dataset:
+    def _asked(self, sql: str) -> list[str]:
+        """Return the tables that a query reads."""
+        # Of a connection that knows of no table; ours would name what its views are made of.
+        apart = duckdb.connect(":memory:", config={"enable_external_access": "false"})
+        with apart:
+            try:
+                names = {name.lower() for name in apart.get_table_names(sql)}
+            except duckdb.Error:  # it cannot be told without the columns
+                names = set(self._files)
+        if "headlines" in names:
+            names |= {"throughput", "repeats", "vmstat", "census"}
+        return sorted(names & set(self._files))
+
+    def _check(self, name: str) -> None:
+        """Register a table of those runs in which it is what their manifest says."""
+        if name not in self._checked:
+            self._checked.add(name)
+            sound = [part for part in self._files[name] if self._is_sound(part)]
+            for seals in self._seals.values():
+                seals.save()
+            self._register(name, sound)
+
+    def _is_sound(self, part: _Part) -> bool:
+        seals = next(s for root, s in self._seals.items() if part.directory.is_relative_to(root))
+        try:
+            if not seals.holds(part.file, part.entry.sha256):
+                runs.check_table(part.directory, part.table, part.entry)
+                seals.put(part.file, part.entry.sha256)
+        except RunError as error:
+            self.damaged.append(str(error))
+            return False
+        return True
+
+    def _leave_out_unreadable(self, names: Sequence[str]) -> bool:
+        """Take out tables whose pages cannot be read though they are what their manifest says."""
+        before = len(self.damaged)
+        for name in names:
+            readable = []
+            for part in self._files[name]:
+                try:
+                    for _ in _dataset(runs.schemas()[name], [part]).to_batches():
+                        pass
+                    readable.append(part)
+                except (pa.ArrowException, OSError) as error:
+                    said = str(error).splitlines()[0].rstrip(".")
+                    self.damaged.append(f"{part.file} is damaged: {said}.")
+            if len(readable) < len(self._files[name]):
+                self._register(name, readable)
+        return len(self.damaged) > before
+
+    def _register(self, name: str, parts: Sequence[_Part]) -> None:
+        self._files[name] = list(parts)
+        self._connection.register(name, _dataset(runs.schemas()[name], parts))
+
+
+def _dataset(declared: pa.Schema, parts: Sequence[_Part]) -> ds.Dataset:
     """Return the same table of many runs as one, which is read when it is asked for."""
     plain = [pa.field("run", pa.string())]
     for column in declared:
@@ -256,15 +362,15 @@ def _dataset(declared: pa.Schema, files: Sequence[tuple[str, Path]]) -> ds.Datas
             pa.field(column.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
         )
     schema, form, local = pa.schema(plain), ds.ParquetFileFormat(), fs.LocalFileSystem()
-    if not files:
+    if not parts:
         return ds.dataset(schema.empty_table())
     fragments = [
         form.make_fragment(
-            str(path),
+            str(part.file),
             filesystem=local,
-            partition_expression=ds.field("run") == name,
+            partition_expression=ds.field("run") == part.run,
         )
-        for name, path in files
+        for part in parts
     ]
     return ds.FileSystemDataset(fragments, schema, form, local)
 

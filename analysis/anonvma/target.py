@@ -10,7 +10,6 @@ and a changed sysctl gets its old value back (see `Target.sysctl_at_least`).
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
 import os
@@ -19,14 +18,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
+from anonvma import scratch
 from anonvma.errors import PrivilegeError, TargetError, TargetTimeout
 from anonvma.nearest import hint
 
@@ -311,7 +309,6 @@ def _options(text: str, rest: str, kind: str, known: Sequence[str]) -> tuple[str
 # ---- this machine ----
 
 _KEEPER = Path(__file__).with_name("keeper.py")
-_PREFIX = "anonvma"
 
 
 class Local(Target):
@@ -330,7 +327,6 @@ class Local(Target):
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        _sweep(Path(tempfile.gettempdir()))
         self._work = _make_work_directory()
         self._pushed: dict[Path, str] = {}
         self._count = 0
@@ -534,7 +530,8 @@ class Local(Target):
 
         A guardian process raises it and puts it back when its standard input ends: at the end of
         the block, or when we are killed. It leaves alone what someone else has changed meanwhile.
-        Of several runs on one machine only one raises a sysctl at a time; the others wait for it.
+        Of several runs on one machine only one raises a sysctl at a time; the others wait for it,
+        and say for whom. What a guardian that was killed itself left raised, the next puts back.
 
         Yields
         ------
@@ -549,16 +546,25 @@ class Local(Target):
         path = sysctl_path(name)
         if not path.is_file():
             raise TargetError(f"this kernel has no sysctl {name}.")
-        if value > 0:
-            _wait_for_other_runs(path, name)
         present = int(self.read(str(path)))
-        if present >= value:
+        with self._guarded(path, name, value, present) as raised:
+            yield raised
+
+    @contextmanager
+    def _guarded(self, path: Path, name: str, value: int, present: int) -> Iterator[Raised]:
+        if value <= 0 or (present >= value and not self._may_be_root()):
             yield Raised(name, present, present)
             return
         guardian = self._guardian(path, value)
-        with guardian.pipes:
+        with guardian:
             said = guardian.answer()
+            while said.startswith(("recovered ", "waiting ")):
+                self._hear(name, said)
+                said = guardian.answer()
             if not said.startswith("raised "):
+                if present >= value and not said.startswith("process "):  # no sudo, no /run
+                    yield Raised(name, present, present)
+                    return
                 raise TargetError(f"cannot raise {name} to {value}: {said}.")
             old, new = map(int, said.split()[1:])
             raised = Raised(name, old, new)
@@ -566,12 +572,38 @@ class Local(Target):
                 yield raised
             finally:
                 raised.note = guardian.dismiss(raised)
+                if raised.note:
+                    self._put_back_after(path, raised)
+
+    def _may_be_root(self) -> bool:
+        return os.geteuid() == 0 or shutil.which("sudo") is not None
+
+    def _hear(self, name: str, said: str) -> None:
+        """Say what a guardian does before it raises a sysctl."""
+        what, *words = said.split()
+        note = f"waiting for process {words[0]}, which has {name} raised, for a minute at most"
+        if what == "recovered":
+            was, left = words
+            note = f"a run that was killed had left {name} at {left}; it was put back to {was}."
+            self.notes.append(note)
+        sys.stderr.write(f"anonvma: {note}\n")
+
+    def _put_back_after(self, path: Path, raised: Raised) -> None:
+        """Have a new guardian put back what ours, which somebody killed, has left raised."""
+        with self._guardian(path, 0) as guardian:
+            said = guardian.answer()
+            if said == f"recovered {raised.old} {raised.new}":
+                raised.note = (
+                    f"what was to put {raised.name} back was killed; it was put back to "
+                    f"{raised.old} all the same."
+                )
 
     def _guardian(self, path: Path, value: int) -> _Guardian:
         sudo = self._sudo()
         # In a session of its own a signal to our process group does not reach it.
         session = ["setsid", "--wait"] if sudo else []
         argv = [*sudo, *session, "sh", "-c", _GUARDIAN, "sh", str(path), str(value)]
+        argv += [_LOCKS, str(os.getpid()), f"{_PATIENCE:g}"]
         return _Guardian(
             subprocess.Popen(
                 argv,
@@ -585,26 +617,59 @@ class Local(Target):
 
 # ---- sysctls ----
 
-# The only place that puts a sysctl back. The lock on the sysctl's own file serialises runs; it goes
-# with the shell. Read through cat, and again if cat was killed: a shell's own read asks for a byte
-# at a time, and a sysctl gives only its first read anything.
+_LOCKS = "/run/anonvma"
+"""Where root keeps what it has raised, and the locks on that. Nobody else can open these: on a file
+that can be read, such as the sysctl's own, anybody can hold a lock."""
+
+# The only place that puts a sysctl back. It writes down what it will have raised before it does, so
+# that whoever comes next can put it back if this shell is killed; the lock goes with it. Read
+# through cat, and again if cat was killed: a shell's own read asks for a byte at a time, and a
+# sysctl gives only its first read anything.
 _GUARDIAN = r"""
 trap '' INT TERM HUP PIPE
+umask 077
 look() { value=; until [ -n "$value" ]; do value=$(cat "$1"); done; }
-exec 9<"$1"
-flock -w 60 9 || { echo "another run holds it raised"; exit 1; }
+mkdir -p "$3" || exit 1
+if [ -L "$3" ] || [ ! -O "$3" ]; then echo "$3 is not root's"; exit 1; fi
+chmod 700 "$3" && exec 9>>"$3/${1##*/}" || exit 1
+noted="$3/${1##*/}"
+if ! flock -n 9; then
+	was=; who=; read -r was left who <"$noted"
+	if [ "${was:-0}" -ge "$2" ]; then  # enough whether or not it is put back meanwhile
+		look "$1"
+		echo "raised $value $value"
+		while read -r line; do :; done
+		echo "restored $value"
+		exit 0
+	fi
+	echo "waiting ${who:-?}"
+	flock -w "$5" 9 || { echo "process ${who:-?} still has it raised"; exit 1; }
+fi
+was=; read -r was left who <"$noted"
+if [ -n "$was" ]; then
+	look "$1"
+	if [ "$value" = "$left" ] && printf '%s\n' "$was" >"$1"; then echo "recovered $was $left"; fi
+	: >"$noted"
+fi
 look "$1"; old=$value
-if [ "$old" -ge "$2" ]; then new=$old; else new=$2; fi
-printf '%s\n' "$new" >"$1" || exit 1
-echo "raised $old $new"
+if [ "$old" -ge "$2" ]; then
+	flock -u 9
+	echo "raised $old $old"
+	while read -r line; do :; done
+	echo "restored $old"
+	exit 0
+fi
+echo "$old $2 $4" >"$noted"
+printf '%s\n' "$2" >"$1" || { : >"$noted"; exit 1; }
+echo "raised $old $2"
 while read -r line; do :; done
 look "$1"
-if [ "$value" != "$new" ]; then echo "changed $value"; exit 0; fi
-printf '%s\n' "$old" >"$1" && echo "restored $old"
+if [ "$value" != "$2" ]; then : >"$noted"; echo "changed $value"; exit 0; fi
+printf '%s\n' "$old" >"$1" && : >"$noted" && echo "restored $old"
 """
 
+_PATIENCE = 60.0  # seconds that a run waits for another that has a sysctl raised
 _SYSCTL_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
-_LOCK_PATIENCE = 60.0  # seconds; as long as the guardian's own
 
 
 class _Guardian:
@@ -613,6 +678,15 @@ class _Guardian:
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
         self.pipes = popen  # a context manager that closes them and waits
+
+    def __enter__(self) -> _Guardian:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.pipes:
+            assert self._popen.stdin is not None
+            with suppress(BrokenPipeError):
+                self._popen.stdin.close()
 
     def answer(self) -> str:
         """Return its next line: what it did, or why it could not."""
@@ -654,34 +728,11 @@ def sysctl_path(name: str) -> Path:
     return Path("/proc/sys", *name.split("."))
 
 
-def _wait_for_other_runs(path: Path, name: str) -> None:
-    """Wait until no other run holds the sysctl raised: it would lower it under our feet."""
-    deadline = time.monotonic() + _LOCK_PATIENCE
-    with path.open("rb") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TargetError(
-                        f"another run on this machine holds {name} raised: wait until it is done."
-                    ) from None
-                time.sleep(0.1)
-
-
 # ---- the work directory ----
 
 
 def _make_work_directory() -> Path:
-    prefix = f"{_PREFIX}-{_namespace()}-{os.getpid()}-{_start_time(os.getpid())}-"
-    try:
-        work = Path(tempfile.mkdtemp(prefix=prefix))
-    except OSError as error:
-        raise TargetError(
-            f"cannot make a work directory in {tempfile.gettempdir()}: {error.strerror}; "
-            "set TMPDIR to a directory that can be written to."
-        ) from None
+    work = scratch.make("work")
     if os.statvfs(work).f_flag & os.ST_NOEXEC:
         work.rmdir()
         raise TargetError(
@@ -689,36 +740,6 @@ def _make_work_directory() -> Path:
             "set TMPDIR to another directory."
         )
     return work
-
-
-def _sweep(directory: Path) -> None:
-    """Remove the work directories of runs of this user that were killed.
-
-    A process number means something only within its pid namespace: others' are left alone.
-    """
-    pattern = re.compile(rf"{_PREFIX}-{_namespace()}-(\d+)-(\d+)-\w+")
-    for path in directory.glob(f"{_PREFIX}-*"):
-        match = pattern.fullmatch(path.name)
-        try:
-            ours = match and path.lstat().st_uid == os.geteuid()
-        except FileNotFoundError:
-            continue
-        if match and ours and _start_time(int(match[1])) != int(match[2]):
-            # Another run may be sweeping too.
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _namespace() -> int:
-    return Path("/proc/self/ns/pid").stat().st_ino
-
-
-def _start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot, or None if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(stat.rpartition(b")")[2].split()[19])  # field 22 of proc(5); the name may hold ')'
 
 
 # ---- facts ----

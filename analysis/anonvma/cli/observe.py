@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anonvma import places, target
+from anonvma import places, scratch, target
 from anonvma.cli.group import json_of, main
 from anonvma.errors import AnonvmaError, ProbeError
 
@@ -123,13 +122,13 @@ def _take_census(where: str, pids: tuple[int, ...]) -> Census:
     """Take a census of a target now, of all processes or of some."""
     from anonvma import census_file
 
-    with target.parse(where) as there, tempfile.TemporaryDirectory() as directory:
+    with target.parse(where) as there, scratch.directory("observe") as directory:
         there.require_privilege()
         output = there.place("census")
         named = [word for pid in pids for word in ("--pid", str(pid))]
         probe = there.push(places.program("vmaprobe"))
         _pass_on(there.run([probe, "census", *named, "--output", output], privileged=True))
-        local = Path(directory) / "census"
+        local = directory / "census"
         there.pull(output, local)
         return census_file.read(local)
 
@@ -268,8 +267,8 @@ def _trace(
             if done.returncode in (126, 127):  # as a shell says it
                 raise ProbeError(f"{ended}, as what cannot be run does.", done.returncode)
             click.echo(f"anonvma: {ended}.", err=True)
-        with tempfile.TemporaryDirectory() as directory:
-            local = Path(directory) / "traced"
+        with scratch.directory("observe") as directory:
+            local = directory / "traced"
             there.pull(output, local)
             return local.read_bytes()
 

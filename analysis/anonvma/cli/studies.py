@@ -150,7 +150,8 @@ def query(roots: tuple[Path, ...], as_json: bool, sql: str | None, memory: str) 
 
     There is a view for each table of data/README.md, of that name, with a column "run" more;
     "runs", one row a run; and "headlines" (run, metric, value). Without SQL they are listed. Runs
-    are only read: nothing else can be reached by a query, and nothing be written.
+    are only read: nothing else can be reached by a query, and nothing be written. A table that is
+    not what its run's manifest says is left out, and named on standard error.
 
     \b
     anonvma query "select kernel_release, avg(value) from headlines join runs using (run)
@@ -163,8 +164,11 @@ def query(roots: tuple[Path, ...], as_json: bool, sql: str | None, memory: str) 
         _show_table(views(), as_json)
         return
     with Store(roots, memory=memory) as store:
-        _say_damaged(store.damaged)
-        _show_table(store.query(sql), as_json)
+        try:
+            found = store.query(sql)
+        finally:
+            _say_damaged(store.damaged)
+        _show_table(found, as_json)
 
 
 @main.command()
@@ -188,8 +192,10 @@ def trend(
     from anonvma.store import Store
 
     with Store(roots) as store:
-        _say_damaged(store.damaged)
-        rows = trends.series(store, metrics or trends.METRICS)
+        try:
+            rows = trends.series(store, metrics or trends.METRICS)
+        finally:
+            _say_damaged(store.damaged)
     found = trends.changes(rows)
     if chart:
         trends.draw(rows, found, chart)
