@@ -72,6 +72,7 @@ def test_two_hundred_planted_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "report.eml",
         "report.mbox",
         "report.html",
+        ".anonvma",
     }
     for file in written:
         found = everything_in(file.read_bytes())

@@ -6,7 +6,6 @@ The report stays with the user; ``anonvma publish STUDY-DIRECTORY`` makes one th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from anonvma import cause, compare, counts, page, report
+from anonvma import cause, compare, counts, mark, page, report
 from anonvma.batch import Outcome
 from anonvma.errors import RunError
 from anonvma.report import Section
@@ -33,15 +32,11 @@ def write(study: Study, outcome: Outcome) -> Path | None:
     if not outcome.runs:
         return None
     place = outcome.directory / "report"
-    partial = place.with_name("report.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     parts, heading = sections(study, outcome), f"anonvma: study {study.name}"
-    (partial / "report.txt").write_text(report.text(parts, heading), encoding="utf-8")
-    (partial / "report.html").write_text(_page(parts, heading), encoding="utf-8")
-    _tidy(study, outcome).to_csv(partial / "comparison.csv", index=False)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+    with mark.replacing(place) as partial:
+        (partial / "report.txt").write_text(report.text(parts, heading), encoding="utf-8")
+        (partial / "report.html").write_text(_page(parts, heading), encoding="utf-8")
+        _tidy(study, outcome).to_csv(partial / "comparison.csv", index=False)
     return place
 
 

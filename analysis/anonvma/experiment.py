@@ -22,7 +22,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from anonvma import places, runs
+from anonvma import mark, places, runs
 from anonvma.collect import collect
 from anonvma.errors import RunError
 from anonvma.runs import Run
@@ -252,8 +251,11 @@ class _Work:
         condition = self.by_name[name]
         self.say(called)
         begun = time.monotonic()
-        scratch = self.into / ".scratch"
-        with parse(condition.target) as there, _busy(condition.busy):
+        with (
+            mark.draft(self.into / "scratch") as scratch,
+            parse(condition.target) as there,
+            _busy(condition.busy),
+        ):
             made = collect(
                 there,
                 condition.workload,
@@ -262,8 +264,7 @@ class _Work:
                 perf_record=False,
                 trace=self.trace,
             )
-        made.path.rename(self.into / called)
-        shutil.rmtree(scratch, ignore_errors=True)
+            made.path.rename(self.into / called)
         self.state["order"].append(called)
         self.state["spent_s"] = round(self.state["spent_s"] + time.monotonic() - begun, 1)
         _write(self.into, self.state)

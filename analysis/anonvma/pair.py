@@ -8,11 +8,10 @@ other conditions there is `anonvma.experiment`.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from anonvma import experiment, places, runs
+from anonvma import experiment, mark, places, runs
 from anonvma.collect import collect
 from anonvma.errors import RunError
 from anonvma.runs import Run
@@ -87,22 +86,21 @@ def collect_pair(
     """
     if boots < 1:
         raise RunError(f"boots is {boots}: at least 1 is needed.")
-    scratch = into / ".pair"
     done = []
-    for kernel, boot in _order(list(images), boots):
-        workloads = [*WORKLOADS, *([_SPECIMENS] if boot == 1 else [])]
-        todo = {f"{kernel}-{load.name}-{boot}": load for load in workloads}
-        if profile:
-            todo[f"{kernel}-profile-{boot}"] = PROFILED
-        todo = {name: load for name, load in todo.items() if not (into / name).exists()}
-        if not todo:
-            continue
-        say(f"booting {kernel}, {boot} of {boots}")
-        with parse(f"guest:{images[kernel]}{options}") as guest:
-            for name, load in todo.items():
-                say(name)
-                profiled = load is PROFILED
-                run = collect(guest, load, repeats=2, out=scratch, perf_record=profiled)
-                done.append(runs.record(run, name, into))
-    shutil.rmtree(scratch, ignore_errors=True)
+    with mark.draft(into / "pair") as scratch:
+        for kernel, boot in _order(list(images), boots):
+            workloads = [*WORKLOADS, *([_SPECIMENS] if boot == 1 else [])]
+            todo = {f"{kernel}-{load.name}-{boot}": load for load in workloads}
+            if profile:
+                todo[f"{kernel}-profile-{boot}"] = PROFILED
+            todo = {name: load for name, load in todo.items() if not (into / name).exists()}
+            if not todo:
+                continue
+            say(f"booting {kernel}, {boot} of {boots}")
+            with parse(f"guest:{images[kernel]}{options}") as guest:
+                for name, load in todo.items():
+                    say(name)
+                    profiled = load is PROFILED
+                    run = collect(guest, load, repeats=2, out=scratch, perf_record=profiled)
+                    done.append(runs.record(run, name, into))
     return done

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from anonvma import (
     letter,
     lint,
     mail,
+    mark,
     notebooks,
     page,
     redact,
@@ -31,7 +31,7 @@ from anonvma import (
     runs,
     subject,
 )
-from anonvma.errors import AnonvmaError, RedactionError
+from anonvma.errors import RedactionError
 from anonvma.report import Section
 from anonvma.subject import Subject
 
@@ -354,20 +354,10 @@ def write(
     AnonvmaError
         When something cannot be opened, rendered or written; then nothing was.
     """
-    if output.exists() and not (output / "report.eml").exists():
-        raise AnonvmaError(f"{output} is there already and was not published by anonvma.")
+    mark.check(output)  # now, and not when all is rendered
     rendered = [render(name, scratch, made, allow) for name in _each(names)]
-    partial = output.with_name(output.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with mark.replacing(output) as partial:
         files, complaints = put(rendered, partial, envelope)
-        shutil.rmtree(output, ignore_errors=True)
-        partial.rename(output)
-    except OSError as error:
-        raise AnonvmaError(f"cannot write {output}: {error.strerror}.") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     placed = {kind: output / file.relative_to(partial) for kind, file in files.items()}
     withheld = {
         name: value

@@ -40,7 +40,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from anonvma import catalogue, places, run_files
+from anonvma import catalogue, mark, places, run_files
 from anonvma.errors import RunError, TargetLost
 
 __all__ = [
@@ -875,13 +875,24 @@ def sweep(directory: Path) -> list[Path]:
     try:
         with _locked(directory):
             for path in sorted(directory.glob("*.partial")):
-                if path.is_dir() and not path.is_symlink() and not _has_owner(path):
+                if _is_ours(path) and not _has_owner(path):
                     shutil.rmtree(path)
                     removed.append(path)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}"
         raise RunError(f"cannot remove an unfinished run, {what}.") from None
     return removed
+
+
+def _is_ours(partial: Path) -> bool:
+    """Tell whether a partial run is one, and not what somebody else calls so."""
+    if partial.is_symlink() or not re.fullmatch(r"\d{8}T\d{6}Z-[\w-]+\.partial", partial.name):
+        return False
+    # Killed before the owner's file was there, or after it had served.
+    names = {_OWNER, _MANIFEST, f"{_MANIFEST}.tmp", _FAILURE}
+    return partial.is_dir() and (
+        not any(partial.iterdir()) or any((partial / name).exists() for name in names)
+    )
 
 
 def _has_owner(partial: Path) -> bool:
@@ -987,15 +998,14 @@ def record(run: Run, name: str, directory: Path | None = None, without: Sequence
     place = (directory or places.recorded()) / name
     if place.exists():
         raise RunError(f"there is a run {place} already: choose another name, or remove it.")
-    partial = place.with_name(name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     tables = {key: table for key, table in run.manifest.tables.items() if key not in without}
-    for table in tables.values():
-        shutil.copyfile(run.path / table.file, partial / table.file)
     kept = run.manifest.model_copy(update={"raw": [], "tables": tables})
-    (partial / _MANIFEST).write_text(kept.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.rename(place)
+    with mark.draft(place) as partial:
+        for table in tables.values():
+            shutil.copyfile(run.path / table.file, partial / table.file)
+        (partial / _MANIFEST).write_text(kept.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (partial / mark.MARK).unlink()
+        partial.rename(place)
     return Run.open(place)
 
 

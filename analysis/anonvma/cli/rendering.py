@@ -88,7 +88,7 @@ def _collect(output: Path, parameters: dict[str, Any], tell: Tell) -> Run:
 
 def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, bar: Bar) -> None:
     """Run the other notebooks, put everything in its place at once, and print the answer."""
-    from anonvma import notebooks, report
+    from anonvma import mark, notebooks, report
     from anonvma.page import page
     from anonvma.subject import Subject
 
@@ -112,12 +112,9 @@ def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, b
     fragments = Subject({run.id: [run]}, made).fragments()
     html = page(notebook, heading, fragments=fragments)
     (scratch / "report.html").write_text(html, encoding="utf-8")
-    partial = place.with_name(place.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(scratch, partial)
-    partial.chmod(0o755)  # the scratch directory is for us alone
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+    with mark.replacing(place) as partial:
+        shutil.copytree(scratch, partial, dirs_exist_ok=True)
+        partial.chmod(0o755)  # the scratch directory is for us alone
     click.echo()
     click.echo(report.text(parts[:1], heading))
     for what, where in (

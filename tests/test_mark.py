@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Marks: what anonvma did not write is never replaced or removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from anonvma import mark, runs
+from anonvma.errors import AnonvmaError
+
+
+def write(place: Path, *names: str) -> None:
+    with mark.replacing(place) as draft:
+        for name in names:
+            (draft / name).parent.mkdir(exist_ok=True)
+            (draft / name).write_text("ours")
+
+
+def everything(place: Path) -> dict[str, str]:
+    return {str(f.relative_to(place)): f.read_text() for f in place.rglob("*") if f.is_file()}
+
+
+def test_what_we_wrote_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "out", "report.eml", "one/report.txt")
+    write(tmp_path / "out", "report.txt")
+    assert set(everything(tmp_path / "out")) == {"report.txt", mark.MARK}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty", "x")
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    ["report.eml", "my-notes.txt", "sub/deep/notes", "report.txt", ".hidden", "cells.json"],
+)
+def test_what_is_somebody_else_s_stays(tmp_path: Path, theirs: str) -> None:
+    place, beside = tmp_path / "out", tmp_path / "out.partial"
+    for directory in (place, beside):
+        (directory / theirs).parent.mkdir(parents=True)
+        (directory / theirs).write_text("theirs")
+    before = everything(tmp_path)
+    with pytest.raises(AnonvmaError, match="was not published by anonvma"):
+        write(place, "report.txt")
+    assert everything(tmp_path) == before
+    write(tmp_path / "other", "report.txt")
+    (tmp_path / "other" / theirs).parent.mkdir(parents=True, exist_ok=True)
+    if theirs != "report.txt":
+        (tmp_path / "other" / theirs).write_text("theirs")
+        with pytest.raises(AnonvmaError, match="which anonvma did not write"):
+            write(tmp_path / "other", "x")
+        assert (tmp_path / "other" / theirs).read_text() == "theirs"
+
+
+def test_a_link_or_a_file_is_no_place(tmp_path: Path) -> None:
+    write(tmp_path / "out", "x")
+    (tmp_path / "link").symlink_to("out")
+    (tmp_path / "file").touch()
+    for name in ("link", "file"):
+        with pytest.raises(AnonvmaError, match="is no directory"):
+            write(tmp_path / name, "y")
+    assert set(everything(tmp_path / "out")) == {"x", mark.MARK}
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path / "out", "x")
+    with pytest.raises(ZeroDivisionError), mark.replacing(tmp_path / "out"):
+        raise ZeroDivisionError
+    assert set(everything(tmp_path)) == {"out/x", f"out/{mark.MARK}"}
+
+
+def test_drafts_of_the_dead_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    for name, maker in ((".out.aaaa.partial", [1 << 22, 5]), (".out.bbbb.partial", [1, -1])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / mark.MARK).write_text(json.dumps({"maker": maker}))
+    for name in (".out.cccc.partial", ".other.dddd.partial", "out.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "theirs").touch()
+    write(tmp_path / "out", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.dddd.partial",
+        ".out.cccc.partial",
+        "out",
+        "out.partial",
+    ]
+
+
+def test_a_directory_of_somebody_s_among_the_runs_is_not_swept(tmp_path: Path) -> None:
+    for name in ("thesis.partial", "20260101T000000Z-thesis.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "chapter-1").write_text("theirs")
+    (tmp_path / "20260101T000000Z-x.partial").mkdir()
+    (tmp_path / "20260101T000000Z-x.partial" / "manifest.json.tmp").touch()
+    assert [path.name for path in runs.sweep(tmp_path)] == ["20260101T000000Z-x.partial"]
+
+
+def test_recording_touches_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "kept.partial").mkdir()
+    (tmp_path / "kept.partial" / "theirs").touch()
+    made = runs.record(runs.find("specimens"), "kept", tmp_path)
+    assert (tmp_path / "kept.partial" / "theirs").exists() and not (made.path / mark.MARK).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "kept.partial"]
