@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anonvma import census, census_file, specimens
+from anonvma import census, census_file, places, specimens
 from anonvma.census_file import (
     HAS_ANON,
     HAS_FILE,
@@ -28,6 +28,7 @@ from anonvma.census_file import (
     STRING,
 )
 from anonvma.errors import AnonvmaError, CensusError
+from anonvma.runs import Run
 
 PAGE = 4096
 UNKNOWN = 0xFFFFFFFFFFFFFFFF
@@ -303,3 +304,55 @@ def test_specimens_are_looked_up_by_address_and_process(tmp_path: Path) -> None:
     assert specimens.answers(table)["kind"].tolist() == ["a"]
     assert specimens.missing(made)["missing"].tolist() == ["lacking"]
     assert specimens.grid(table).loc["a"].tolist() == ["untouched", "zero-page"]
+
+
+def test_specimens_of_dev_zero_are_told_by_how_they_were_mapped(tmp_path: Path) -> None:
+    """A kernel that keeps no file for them has nothing in the census to tell them by."""
+    frame = decode(tmp_path, [vma(0x10000, 2, zero=2), vma(0x20000, 2, bits=HAS_FILE, path=1)]).vmas
+    made = pd.DataFrame(
+        {
+            "kind": ["private-devzero", "private-devzero", "private-anonymous", "shared-devzero"],
+            "touch": "read",
+            "pid": 10,
+            "start": [0x10000, 0x20000, 0x10000, 0x10000],
+            "explain": "because",
+            "missing": None,
+        }
+    )
+    table = specimens.observed(made, frame)
+    named = ["private /dev/zero"] * 2 + ["private anonymous"] * 2
+    assert table["origin"].tolist() == named
+    assert (table["explain"] == "because").tolist() == [False, True, True, True]
+    assert "keeps no file" in table["explain"][0]
+
+
+VM_IO, VM_PFNMAP, VM_MIXEDMAP = 0x4000, 0x400, 0x10000000
+
+
+def test_pages_of_its_own_in_a_bare_vma_raise_an_alarm(tmp_path: Path) -> None:
+    """As on a kernel that makes its anon_vmas later."""
+    drivers = [
+        vma(0x100000 * (n + 2), 2, present=2, zero=0, flags=flag)
+        for n, flag in enumerate((VM_IO, VM_PFNMAP, VM_MIXEDMAP))
+    ]
+    quiet = [
+        vma(0x10000, 3, zero=3),
+        vma(0x20000, 2),
+        vma(0x30000, 2, bits=HAS_ANON, present=2, zero=0),
+        vma(0x40000, 2, swapped=1),
+        vma(0x50000, 2, **dict.fromkeys(census_file.PAGE_COUNTS, UNKNOWN)),
+        *drivers,
+    ]
+    assert census.alarm(decode(tmp_path, quiet).vmas) is None
+    lazy = [*quiet, vma(0x60000, 4, present=3, zero=1)]
+    assert census.alarm(decode(tmp_path, lazy).vmas) == (1, 2)
+    lazy += [vma(0x70000, 4, present=4, zero=0)]
+    assert census.alarm(decode(tmp_path, lazy).vmas) == (2, 6)
+
+
+def test_no_recorded_run_raises_an_alarm() -> None:
+    for manifest in sorted(places.recorded().glob("*/manifest.json")):
+        place = manifest.parent
+        run = Run.open(place)
+        if "census" in run.manifest.tables:
+            assert census.alarm(run.table("census")) is None, place.name

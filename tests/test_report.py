@@ -137,3 +137,36 @@ def test_hostile_words_are_shown_harmlessly() -> None:
     assert "\\x1b[31m" in text
     shown = report.styled(pd.DataFrame({"comm": [name]})).data
     assert "<script>" not in shown and "&lt;script&gt;" in shown
+
+
+def test_mappings_of_dev_zero_that_have_no_file(run: Run) -> None:
+    """The census of a kernel that keeps no file for them."""
+    census = run.table("census")
+    mapped = census["origin"] == "private /dev/zero"
+    origin = census["origin"].astype(object).mask(mapped, "private anonymous")
+    other = changed(run, census.assign(origin=origin))
+    command = run.manifest.workload.model_copy(
+        update={"maps": "private /dev/zero", "mappings": 20480}
+    )
+    other.manifest = run.manifest.model_copy(update={"workload": command})
+    first, why, _, mapped_said, *_ = answer.sentences(other)
+    assert "all of them private anonymous" in first
+    assert "mmap_zero" not in why
+    assert mapped_said.startswith("small-allocs-mt mapped /dev/zero, privately, 20,480 times. This")
+    assert "vm_file is NULL" in mapped_said
+    # Where the census has them by that name there is nothing to say.
+    named = changed(run, census)
+    named.manifest = other.manifest
+    assert answer.of_run(named).unnamed is None
+    assert answer.of_run(run).unnamed is None
+
+
+def test_alarm_comes_first(run: Run) -> None:
+    census = run.table("census")
+    wrong = census["class"] == "zero-page"
+    census = census.assign(
+        zero=census["zero"].mask(wrong, census["zero"] - 1),
+        note=census["note"].astype(object).mask(wrong, "pages that are not the zero page"),
+    )
+    first, *_ = answer.sentences(changed(run, census))
+    assert first.startswith("Beware: 20,480 bare VMAs hold 20,480 pages that are not the zero page")

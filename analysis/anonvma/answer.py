@@ -25,6 +25,7 @@ __all__ = [
     "Answer",
     "Traced",
     "Verdict",
+    "alarm_said",
     "fault_sentences",
     "finding",
     "kernel_of",
@@ -95,6 +96,11 @@ class Verdict:
         Of the kernel.
     watched : float or None
         The seconds, of a process that ran already.
+    alarm : census.Alarm or None
+        Bare VMAs with pages of their own, in the last repeat.
+    unnamed : int or None
+        The mappings of private /dev/zero that the workload made and that no VMA is named after, on
+        a kernel that keeps no file for them; 0 if how many is not known; None elsewhere.
     went_on : int
         Processes that the command left running, in all repeats together.
     """
@@ -108,6 +114,8 @@ class Verdict:
     traced: Traced | None
     regime: str | None
     watched: float | None
+    alarm: census.Alarm | None
+    unnamed: int | None
     went_on: int
 
     @property
@@ -138,8 +146,17 @@ def of_run(run: Run) -> Verdict:
         traced=_traced(run),
         regime=manifest.features.get("regime", {}).get("name"),
         watched=None if watched is None else float(watched),
+        alarm=census.alarm(vmas),
+        unnamed=_unnamed(run, vmas),
         went_on=int(manifest.losses.get("went_on", 0)),
     )
+
+
+def _unnamed(run: Run, vmas: pd.DataFrame) -> int | None:
+    command = run.manifest.workload
+    if command.maps != "private /dev/zero" or (vmas["origin"] == command.maps).any():
+        return None
+    return command.mappings or 0
 
 
 def _traced(run: Run) -> Traced | None:
@@ -194,7 +211,8 @@ def sentences(run: Run) -> list[str]:
         What there is; why; which lock the faults took, and what an early check makes of them.
     """
     verdict, release = of_run(run), str(run.manifest.target["kernel_release"])
-    said = [_first(run, verdict)]
+    said = [alarm_said(verdict.alarm)] if verdict.alarm else []
+    said.append(_first(run, verdict))
     if verdict.went_on:
         said.append(_went_on(verdict.went_on))
     if verdict.answer is Answer.YES:
@@ -202,7 +220,21 @@ def sentences(run: Run) -> list[str]:
         if "private /dev/zero" in verdict.origins:
             why.append(kernel_facts.dev_zero(release))
         said += [" ".join(why), kernel_facts.EARLY_CHECK]
+    if verdict.unnamed is not None:
+        times = f", {_count(verdict.unnamed, 'time')}" if verdict.unnamed else ""
+        name = run.manifest.workload.name
+        mapped = f"{name} mapped /dev/zero, privately{times}."
+        said.append(f"{mapped} {kernel_facts.DEV_ZERO_WITHOUT_FILE}")
     return said + _of_faults(verdict)
+
+
+def alarm_said(alarm: census.Alarm) -> str:
+    """Say that bare VMAs have pages of their own, and what that means."""
+    return (
+        f"Beware: {_count(alarm.vmas, 'bare VMA')} {'holds' if alarm.vmas == 1 else 'hold'} "
+        f"{_count(alarm.pages, 'page')} that {'is' if alarm.pages == 1 else 'are'} not the zero "
+        f"page. {kernel_facts.PAGES_OF_ITS_OWN}"
+    )
 
 
 def fault_sentences(run: Run) -> list[str]:

@@ -25,8 +25,9 @@ with named columns; each ``plot_x`` draws the table of ``x``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from anonvma.census_file import CLASSES, LOSSES, NOTES, ORIGINS, SCHEMA, Census, read
@@ -40,7 +41,9 @@ __all__ = [
     "NOTES",
     "ORIGINS",
     "SCHEMA",
+    "Alarm",
     "Census",
+    "alarm",
     "bare",
     "by_class",
     "by_origin",
@@ -228,6 +231,30 @@ def plot_zero_pages_per_vma(vmas: pd.DataFrame, page_size: int, ax: Axes | None 
     ax.set(xlabel="zero pages in one VMA", ylabel="VMAs", title="What reading leaves behind")
     sns.despine(ax=ax)
     return ax
+
+
+_DRIVERS_PAGES = 0x4000 | 0x400 | 0x10000000  # VM_IO, VM_PFNMAP, VM_MIXEDMAP
+
+
+class Alarm(NamedTuple):
+    """Bare VMAs with pages of their own, and how many such pages."""
+
+    vmas: int
+    pages: int
+
+
+def alarm(vmas: pd.DataFrame) -> Alarm | None:
+    """Find what no kernel known to us leaves behind: bare VMAs with pages of their own.
+
+    A page of its own belongs to an anon_vma: do_anonymous_page(), wp_page_copy() and the huge
+    paths prepare one first. A kernel on which this is not so makes them later (a lazy anon_vma) or
+    does without (as with a COW context), and then NULL no longer means what is said of it here.
+    What a driver has put into its mapping is no such page.
+    """
+    wrong = bare(vmas)
+    wrong = wrong[wrong["note"] == "pages that are not the zero page"]
+    wrong = wrong[(wrong["flags"].to_numpy("uint64") & np.uint64(_DRIVERS_PAGES)) == 0]
+    return Alarm(len(wrong), int((wrong["present"] - wrong["zero"]).sum())) if len(wrong) else None
 
 
 def losses(counts: dict[str, int]) -> pd.DataFrame:

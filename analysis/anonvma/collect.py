@@ -616,7 +616,12 @@ class _Collection:
             tables,
             {
                 "target": self.facts,
-                "workload": Command(name=self.workload.name, argv=argv),
+                "workload": Command(
+                    name=self.workload.name,
+                    argv=argv,
+                    maps=self.workload.maps,
+                    mappings=self.workload.expected_vmas,
+                ),
                 "parameters": parameters,
                 "repeats": self.repeats,
                 "features": self.features,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["EARLY_CHECK", "dev_zero", "zero_page"]
+__all__ = ["DEV_ZERO_WITHOUT_FILE", "EARLY_CHECK", "PAGES_OF_ITS_OWN", "dev_zero", "zero_page"]
 
 EARLY_CHECK = (
     "On Linux 6.4 to 6.9 lock_vma_under_rcu() (mm/memory.c) turned away any bare VMA, so each page "
@@ -18,6 +18,19 @@ EARLY_CHECK = (
     "where an anon_vma is needed."
 )
 """The check that the mail deletes, and what took its place."""
+
+DEV_ZERO_WITHOUT_FILE = (
+    "This kernel keeps no file for such a mapping: vm_file is NULL and the offset is that of the "
+    "address, so nothing in a VMA tells it from memory mapped with MAP_ANONYMOUS, and neighbours "
+    "merge. What is called private anonymous here has these mappings among it."
+)
+"""Of private /dev/zero, as was queued for the kernel in autumn 2026."""
+
+PAGES_OF_ITS_OWN = (
+    "A kernel of 6.1 to 7.3 prepares an anon_vma before it maps such a page; this one makes them "
+    "later or does without, so that a NULL anon_vma does not say of it what is said here."
+)
+"""Of pages in a bare VMA that are not the zero page."""
 
 
 def zero_page(release: str) -> str:

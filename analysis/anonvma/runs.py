@@ -420,6 +420,8 @@ class Command(_Strict):
 
     name: str
     argv: list[str]
+    maps: str | None = None
+    mappings: int | None = None
 
 
 class Manifest(_Strict):

@@ -29,6 +29,15 @@ STATES = {
     "anon_vma": "has an anon_vma",
     "vm_ops": "has vm_ops",
 }
+# Kinds that the program maps so, by its own word.
+_PRIVATE_DEV_ZERO = (
+    *("private-devzero", "private-devzero-readonly", "devzero-beside-written"),
+    *("devzero-merge-by-offset", "thp-devzero"),
+)
+_NO_FILE = (
+    "mapped from /dev/zero, for which this kernel keeps no file: vm_file is NULL, the offset is "
+    "that of the address, and it becomes what private anonymous memory becomes there"
+)
 _COLOURS = COLOURS | {"vm_ops": "#ece7d5"}
 
 
@@ -67,7 +76,19 @@ def observed(specimens: pd.DataFrame, vmas: pd.DataFrame) -> pd.DataFrame:
     touched = table["touch"] != "untouched"
     surprising = table["vm_ops"].isna() & (touched ^ table["anon_vma"])
     table["surprising"] = surprising.fillna(False).astype(bool) & (table["state"] != "gone")
-    return table.join(made["explain"])
+    return _without_file(table.join(made["explain"]))
+
+
+def _without_file(table: pd.DataFrame) -> pd.DataFrame:
+    """Say of private /dev/zero that it is that, also where the kernel keeps no file for it.
+
+    What the program explains is of kernels that keep one.
+    """
+    nameless = table["kind"].isin(_PRIVATE_DEV_ZERO) & (table["origin"] == "private anonymous")
+    return table.assign(
+        origin=table["origin"].mask(nameless, "private /dev/zero"),
+        explain=table["explain"].mask(nameless, _NO_FILE),
+    )
 
 
 def _look_up(made: pd.DataFrame, vmas: pd.DataFrame) -> pd.DataFrame:

@@ -48,6 +48,12 @@ def parse_size(text: str | int, what: str = "size") -> int:
     return size
 
 
+# With none of these vmload maps /dev/zero, privately.
+_NOT_DEV_ZERO = frozenset(
+    ("-f", "--file", "-O", "--anonymous", "-a", "--malloc", "-U", "--hugetlb")
+)
+
+
 @functools.cache
 def cases() -> dict[str, str]:
     """Return the cases that vmload knows, each with the options it stands for.
@@ -284,6 +290,15 @@ class Workload(BaseModel):
         if "--prealloc" in self._options:
             return 1 if "-t" in self._options else self.threads
         return self.threads * math.ceil(self.bytes // self.threads / self.mapping_bytes)
+
+    @property
+    def maps(self) -> str | None:
+        """The origin of what it maps, by how it maps it; None where that is not known.
+
+        A kernel may keep no file for a private mapping of /dev/zero; then its VMAs do not tell.
+        """
+        options = set(self._options) if self.kind == "case" else {"--file"}
+        return None if options & _NOT_DEV_ZERO else "private /dev/zero"
 
     @property
     def expected_pages(self) -> int | None:

@@ -91,8 +91,8 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
 
     Needs root, or sudo without a password, on the target.
     """
+    from anonvma import answer, report
     from anonvma import census as tables_of
-    from anonvma import report
 
     found = _take_census(where, pids)
     tables = {
@@ -111,6 +111,9 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
     lost = lost[lost["count"] > 0]
     said = [f"{row.count} {row.lost}" for row in lost.itertuples(index=False)]
     parts.append(report.Section("Lost while reading", said or ["Nothing."]))
+    if beware := tables_of.alarm(found.vmas):
+        said = [answer.alarm_said(beware)]
+        parts.insert(0, report.Section("Not as on any kernel known", said))
     heading = (
         f"{len(found.vmas):,} VMAs of {len(found.mms):,} address spaces, "
         f"Linux {found.header['release']}"
@@ -134,11 +137,15 @@ def _take_census(where: str, pids: tuple[int, ...]) -> Census:
 
 
 def _census_json(found: Census, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    from anonvma import census as tables_of
+
+    beware = tables_of.alarm(found.vmas)
     return {
         "release": found.header["release"],
         "vmas": len(found.vmas),
         "mms": len(found.mms),
         "pages_how": found.header["pages_how"],
+        "alarm": beware._asdict() if beware else None,
         "losses": found.losses,
         **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
     }
