@@ -32,6 +32,44 @@ import pytest
 matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parent.parent
+# What takes long, and why; `make check` leaves it out.
+SLOW = {
+    "test_batch.py": "studies to their end: Snakemake, and a notebook per job, each starts Python",
+    "test_bench.py": "the bench's own rounds, with 70,000 VMAs",
+    "test_bench_compare.py": "the bench's own rounds",
+    "test_bench_explore.py": "the bench's own rounds",
+    "test_bench_faults.py": "the bench's own rounds, with a million faults",
+    "test_bench_perf.py": "the bench's own rounds",
+    "test_bench_ssh.py": "the bench's own rounds, on a host",
+    "test_bench_store.py": "the bench's own rounds",
+    "test_cause.py": "runs of both conditions, collected",
+    "test_cli.py": "every command in a Python of its own",
+    "test_collect.py": "runs, collected; each of them killed at several moments",
+    "test_experiment.py": "several runs per condition",
+    "test_explore.py": "widgets over whole runs, each with its figures",
+    "test_explore_browser.py": "JupyterLab and Chromium",
+    "test_faults_program.py": "kprobes are attached to each of many kernel functions, per test",
+    "test_flame.py": "Chromium",
+    "test_guest.py": "guests boot under emulation",
+    "test_importing.py": "perf reads recordings, each with symbols",
+    "test_killed.py": "make report, killed at several stages",
+    "test_lab.py": "JupyterLab, as root and as others",
+    "test_live.py": "censuses of the whole machine, and what they trace",
+    "test_locks_program.py": "kprobes are attached to each of many kernel functions, per test",
+    "test_notebooks.py": "whole notebooks, executed",
+    "test_pair.py": "guests boot under emulation",
+    "test_perf_abridged.py": "perf reads recordings, each with symbols",
+    "test_perf_data.py": "perf reads recordings, each with symbols",
+    "test_perf_profile.py": "perf reads recordings, each with symbols",
+    "test_publish.py": "reports are rendered, shown by Chromium, and mailed",
+    "test_regime.py": "faults are traced to see what the kernel does",
+    "test_repeat.py": "runs, collected again from a clone",
+    "test_ssh.py": "hosts boot, and lose their connections",
+    "test_ssh_collect.py": "runs over ssh, and notebooks",
+    "test_ssh_network.py": "hosts boot, and lose their connections",
+    "test_start.py": "every command in a Python of its own",
+    "test_tracing_ends.py": "kprobes are attached to each of many kernel functions, per test",
+}
 FAILURES = ROOT / "build" / "failures"
 
 
@@ -46,6 +84,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+        if item.path.name in SLOW or item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.slow)
+    # The long ones first, so that none is left for the end, when the other workers are done.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 # ---- the machine to oneself ----

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -74,22 +75,25 @@ def test_killed(tmp_path: Path, build: Path, number: signal.Signals, stage: str)
     before = MAX_MAP_COUNT.read_text()
     mark = f"ANONVMA_TEST={uuid.uuid4().hex}"
     makefile = tmp_path / "Makefile"
-    words = ["setpriv --pdeathsig TERM --", sys.executable, "-m anonvma", *REPORT]
-    makefile.write_text(f"report:\n\t@{' '.join(words)}\n")  # as the project's own does
+    words = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "anonvma", *REPORT]
+    makefile.write_text(f"report:\n\t@{shlex.join(words)}\n")  # as the project's own does
     environment = {
         **os.environ,
         "ANONVMA_TEST": mark.partition("=")[2],
         "ANONVMA_RUNS": str(tmp_path / "runs"),
         "ANONVMA_BUILD": str(build),
     }
-    make = subprocess.Popen(
-        ["make", "-f", makefile, "report"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        make = subprocess.Popen(
+            ["make", "-f", makefile, "report"],
+            env=environment,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
     until(lambda: make.poll() is not None or reached(stage, mark, tmp_path / "runs"))
+    assert make.poll() is None, log.read_text()
     if number in (signal.SIGINT, signal.SIGHUP):
         os.killpg(make.pid, number)  # as a terminal does
     else:

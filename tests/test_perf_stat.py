@@ -154,7 +154,9 @@ def test_real_output_is_read(form: str, interval: list[str], tmp_path: Path) -> 
     assert totals["task-clock"]["value"] > 1 and totals["task-clock"]["unit"] == "msec"
     assert bool(found.intervals) == bool(interval)
     if interval:
-        counted = sum(row["value"] for row in found.intervals if row["event"] == "page-faults")
+        # On a busy machine nothing runs in some interval, and perf says that it counted nothing.
+        faults = [row["value"] for row in found.intervals if row["event"] == "page-faults"]
+        counted = sum(value for value in faults if value is not None)
         assert counted == pytest.approx(totals["page-faults"]["value"], rel=0.01)
         assert found.seconds and found.seconds >= found.intervals[-1]["seconds"] * 0.999
     elif form == "plain":

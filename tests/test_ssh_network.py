@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -164,7 +165,8 @@ def test_a_slow_cable_is_put_up_with(lab: Lab, tmp_path: Path) -> None:
 
 def test_a_slow_connection_with_a_long_way_is_put_up_with(tmp_path: Path) -> None:
     proxy = Path(__file__).with_name("slow_proxy.py")
-    slow = f"Host box\nProxyCommand {sys.executable} {proxy} %h %p 2000000 0.004"
+    command = shlex.join([sys.executable, str(proxy)])
+    slow = f"Host box\nProxyCommand {command} %h %p 2000000 0.004"
     with hosts.host(tmp_path / "host", ssh_config=slow) as machine:
         with parse(machine.target("root", patience=60)) as there:
             assert there.facts()["link_round_trip_s"] > 0.008
