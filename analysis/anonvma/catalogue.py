@@ -2,12 +2,14 @@
 """Which runs there are, by name: those that come with the project, then the user's own.
 
 None of them is opened here, nor is anything imported that would read one: whoever only has to know
-whether there is such a run is told at once.
+whether there is such a run, and one that has the tables that are needed, is told at once.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from anonvma import places
@@ -19,19 +21,26 @@ __all__ = ["all_places", "known", "place"]
 _MANIFEST = "manifest.json"
 
 
-def place(name: str | Path) -> Path:
-    """Return the directory that `anonvma.runs.find` would open, without a look into it.
+def place(name: str | Path, needs: Sequence[str] = ()) -> Path:
+    """Return the directory that `anonvma.runs.find` would open, with a look at its manifest only.
+
+    Parameters
+    ----------
+    name : str or path
+    needs : sequence of str
+        The tables without which it is of no use; ``latest`` is the newest that has them.
 
     Raises
     ------
     RunError
-        When there is none; with the name that was most likely meant.
+        When there is none, with the name that was most likely meant; or it lacks what is needed,
+        with the newest that has it.
     """
     if str(name) == "latest":
-        return _latest()
+        return _latest(needs)
     for path in (Path(name), places.recorded() / name, places.runs() / name):
         if path.is_dir():
-            return path
+            return _with(path, needs)
     told = hint(
         Path(name).name,
         ["latest", *known()],
@@ -41,13 +50,52 @@ def place(name: str | Path) -> Path:
     raise RunError(f"there is no run {str(name)!r}: {told}")
 
 
-def _latest() -> Path:
-    own = [path for path in places.runs().glob("*/" + _MANIFEST) if path.parent.suffix == ""]
+def _latest(needs: Sequence[str]) -> Path:
+    own = _own()
     if not own:
         raise RunError(f"there is no run in {places.runs()} yet: collect one first.")
-    # `make report` runs the specimens last, to go with the workload that it is about.
-    workloads = [path for path in own if not re.search(r"-specimens(-\d+)?$", path.parent.name)]
-    return max(workloads or own).parent
+    if found := _newest(own, needs):
+        return found
+    raise RunError(
+        f"none of the {len(own)} runs in {places.runs()} has what is needed here "
+        f"({', '.join(needs)}); the newest, {own[0].name}, has {', '.join(_tables(own[0]))}."
+    )
+
+
+def _with(path: Path, needs: Sequence[str]) -> Path:
+    """Return a run's directory if it has the tables; one that is damaged is for its reader."""
+    there = _tables(path)
+    lacking = [table for table in needs if table not in there]
+    if not there or not lacking:
+        return path
+    other = _newest(_own(), needs)
+    told = f"the newest of yours that has is {other.name}" if other else "none of yours has"
+    raise RunError(
+        f"run {path.name} has no table {' and no '.join(lacking)}, which is needed here: it has "
+        f"{', '.join(there)}; {told}."
+    )
+
+
+def _newest(own: Sequence[Path], needs: Sequence[str]) -> Path | None:
+    return next((path for path in own if not needs or set(needs) <= set(_tables(path))), None)
+
+
+def _own() -> list[Path]:
+    """Return the user's runs, the newest first; those of specimens after all others.
+
+    `make report` runs the specimens last, to go with the workload that it is about.
+    """
+    found = [path.parent for path in places.runs().glob("*/" + _MANIFEST)]
+    own = sorted((path for path in found if path.suffix == ""), reverse=True)
+    return sorted(own, key=lambda path: bool(re.search(r"-specimens(-\d+)?$", path.name)))
+
+
+def _tables(path: Path) -> list[str]:
+    """Return the names of a run's tables; none where its manifest cannot be read."""
+    try:
+        return sorted(json.loads((path / _MANIFEST).read_bytes())["tables"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def known() -> list[str]:

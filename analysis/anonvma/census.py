@@ -15,7 +15,8 @@ untouched
     It could be accessed, but no page is in it.
 zero-page
     It has been read: ``do_anonymous_page()`` answers a read fault with the shared zero
-    page and returns before ``vmf_anon_prepare()``. Read as often as you like, it stays bare.
+    page and returns before ``vmf_anon_prepare()``. Read as often as you like, it stays bare; only
+    a huge page makes an anon_vma for a read, too (``do_huge_pmd_anonymous_page()``).
 other
     Anything else; the column ``note`` names it.
 
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from anonvma.blank import blank
 from anonvma.census_file import CLASSES, LOSSES, NOTES, ORIGINS, SCHEMA, Census, read
 
 if TYPE_CHECKING:
@@ -150,6 +152,8 @@ def plot_by_origin(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
     import seaborn as sns
 
     table = by_origin(vmas)
+    if table.empty:
+        return blank(ax, "Anonymous VMAs by origin", "no anonymous VMA")
     states = [state for state in COLOURS if table[state].any()]
     shares = table[states].div(table["vmas"], axis=0) * 100
     ax = shares.plot.barh(
@@ -226,6 +230,8 @@ def plot_zero_pages_per_vma(vmas: pd.DataFrame, page_size: int, ax: Axes | None 
     from matplotlib.ticker import EngFormatter
 
     table = zero_pages_per_vma(vmas, page_size).astype({"zero": "int64"})
+    if table.empty:
+        return blank(ax, "What reading leaves behind", "no bare VMA that was read")
     ax = sns.barplot(table, x="zero", y="vmas", hue="origin", ax=ax, palette="colorblind")
     ax.yaxis.set_major_formatter(EngFormatter())
     ax.set(xlabel="zero pages in one VMA", ylabel="VMAs", title="What reading leaves behind")

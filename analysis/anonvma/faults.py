@@ -24,8 +24,10 @@ import numpy as np
 import pandas as pd
 
 from anonvma import specimens, statistics
+from anonvma.blank import blank
 from anonvma.census import COLOURS
 from anonvma.faults_file import LOSSES, STATES
+from anonvma.numerals import number, percent
 from anonvma.runs import Run
 from anonvma.section import ALL, Whole
 
@@ -129,6 +131,8 @@ def plot_transitions(faults: pd.DataFrame, ax: Axes | None = None) -> Axes:
     import seaborn as sns
 
     table = transitions(faults)
+    if table.empty:
+        return blank(ax, "Page faults by what they found and left", "no page fault")
     matrix = table.pivot(index="before", columns="after", values="faults").fillna(0)
     names = [name for name in STATES if name in matrix.index or name in matrix.columns]
     matrix = matrix.reindex(index=names, columns=names, fill_value=0).astype("float64")
@@ -214,6 +218,8 @@ def plot_lock_paths(faults: pd.DataFrame, most: int = 6, ax: Axes | None = None)
     import seaborn as sns
 
     table = lock_paths(faults).head(most).set_index("change")
+    if table.empty:
+        return blank(ax, "The lock each fault was taken under", "no page fault in user mode")
     paths = [path for path in _PATH_COLOURS if path in table]
     shares = table[paths].div(table["faults"], axis=0) * 100
     ax = shares.plot.barh(
@@ -358,6 +364,8 @@ def plot_over_time(events: pd.DataFrame, bins: int = 60, ax: Axes | None = None)
     import seaborn as sns
     from matplotlib.ticker import EngFormatter
 
+    if events.empty:
+        return blank(ax, "Page faults over time, by what they found and left", "no page fault")
     table = over_time(events, bins).pivot(index="ms", columns="change", values="faults")
     names = [name for name in _TRANSITION_COLOURS if table[name].any()]
     ax = table[names].plot.area(
@@ -405,11 +413,12 @@ def attribution(tracing: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row a repeat: repeat, source, traced, charged (by getrusage(); null for a process
         only watched), gup (faults of get_user_pages() that the source does not show), share
-        (traced of charged, less those).
+        (traced of charged, less those; null where more was traced than charged).
     """
     found = tracing[tracing["traced"].isin(["faults", "events"])]
     charged = found["used"].astype("float64")
     gup = found["unseen_gup"].astype("float64").fillna(0)
+    share = found["counted"].astype("float64") / (charged - gup)
     table = pd.DataFrame(
         {
             "repeat": found["repeat"],
@@ -417,7 +426,8 @@ def attribution(tracing: pd.DataFrame) -> pd.DataFrame:
             "traced": found["counted"].astype("float64"),
             "charged": charged,
             "gup": gup,
-            "share": found["counted"].astype("float64") / (charged - gup),
+            # getrusage() does not know of children that nobody waited for: then it is no share.
+            "share": share.where((charged - gup > 0) & (share <= 1)),
         }
     )
     return table.reset_index(drop=True)
@@ -425,17 +435,24 @@ def attribution(tracing: pd.DataFrame) -> pd.DataFrame:
 
 def attribution_said(tracing: pd.DataFrame) -> str:
     """Say in a sentence how many of the faults charged were traced, and what was lost."""
-    table = attribution(tracing).dropna(subset="share")
+    table = attribution(tracing).dropna(subset="charged")
     lost = losses(tracing)
     lost = lost[lost["count"] > 0]
     told = "; ".join(f"{row.count:,} {row.lost}" for row in lost.itertuples(index=False))
     if table.empty:
         return f"Lost: {told or 'nothing'}."
-    share = table["traced"].sum() / (table["charged"] - table["gup"]).sum()
+    traced, charged = table["traced"].sum(), (table["charged"] - table["gup"]).sum()
+    of = "the faults that getrusage() charged to the workload while it was traced, those of"
+    if traced > charged:
+        return (
+            f"{number(traced)} faults were traced (n = {len(table)}), more than {of} "
+            f"get_user_pages() aside: {number(max(charged, 0))}. Children that nobody waited for "
+            f"are not charged. Lost: {told or 'nothing'}."
+        )
+    share = traced / charged if charged else 1.0
     return (
-        "Of the faults that getrusage() charged to the workload while it was traced, those of "
-        f"get_user_pages() aside, {share:.2%} were traced (n = {len(table)}); lost: "
-        f"{told or 'nothing'}."
+        f"Of {of} get_user_pages() aside, {percent(share, 2)} were traced "
+        f"(n = {len(table)}); lost: {told or 'nothing'}."
     )
 
 

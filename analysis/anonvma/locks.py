@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from anonvma.blank import blank
 from anonvma.runs import Run
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def plot_callers(locks: pd.DataFrame, most: int = 8, ax: Axes | None = None) -> 
     import seaborn as sns
 
     table = callers(locks).head(most)
+    if table.empty:
+        return blank(ax, "Who took mmap_lock", "nobody")
     ax = sns.barplot(
         table,
         x="taken",

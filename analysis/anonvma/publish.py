@@ -374,5 +374,5 @@ def default_output(names: Sequence[str]) -> Path:
 
     name = _slug(names[0]) if len(names) == 1 else f"{len(names)}-reports"
     if names == ["latest"]:
-        name = _slug(runs.find("latest").id)
+        name = _slug(runs.find("latest", ["census"]).id)
     return places.runs().parent / "published" / name

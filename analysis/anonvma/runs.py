@@ -958,21 +958,23 @@ def _git(*words: str) -> str | None:
     return done.stdout.strip()
 
 
-def find(name: str | Path) -> Run:
+def find(name: str | Path, needs: Sequence[str] = ()) -> Run:
     """Open a run by its path, or by its name among the recorded runs or the user's own.
 
     Parameters
     ----------
     name : str or path
         A directory; or the name of one in ``data/recorded`` or ``data/runs``; or ``latest``, the
-        user's newest, of the specimens only where there is no other.
+        user's newest that has what is needed, of the specimens only where there is no other.
+    needs : sequence of str
+        The tables without which it is of no use.
 
     Raises
     ------
     RunError
-        When there is none, or it cannot be opened.
+        When there is none, it cannot be opened, or it lacks what is needed.
     """
-    return Run.open(catalogue.place(name))
+    return Run.open(catalogue.place(name, needs))
 
 
 def record(run: Run, name: str, directory: Path | None = None, without: Sequence[str] = ()) -> Run:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from anonvma.blank import blank
 from anonvma.census import COLOURS
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ def plot_observed(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
+    if table.empty:
+        return blank(ax, "What became of each specimen", "no specimen was made")
     codes = {state: code for code, state in enumerate(STATES)}
     numbers = grid(table).apply(lambda column: column.map(codes)).astype(float)
     palette = [_COLOURS[state] for state in STATES]

@@ -173,8 +173,10 @@ def find(
         When one of them is no run, or only one condition is given.
     """
     if base is None and head is None:
-        opened = runs.find(str(run))
-        return Subject({opened.id: [opened]}, runs.find(made) if made else None)
+        opened = runs.find(str(run), ["census"])
+        return Subject(
+            {opened.id: [opened]}, runs.find(made, ["specimens", "census"]) if made else None
+        )
     if base is None or head is None:
         raise RunError("a comparison has two sides: give both base and head.")
     sides = {"base": runs.find_all(base), "head": runs.find_all(head)}

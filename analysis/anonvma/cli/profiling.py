@@ -103,7 +103,8 @@ def profile_command(
     """  # noqa: D301 (as above)
     from anonvma import perf_profile, report, runs
 
-    of = {run: runs.find(run)} | ({base: runs.find(base)} if base else {})
+    opened = [runs.find(name, ["samples"]) for name in (run, base) if name]
+    of = {each.id: each for each in opened}
     if output:
         _write_profile(list(of.values()), event, below, output)
         click.echo(short(output))
@@ -113,9 +114,9 @@ def profile_command(
         click.echo(json_of({"runs": list(of)}, tables))
         return
     parts = [report.Section(head, [], table) for head, table in tables.items()]
-    said = perf_profile.sentences(of[run])
+    said = perf_profile.sentences(opened[0])
     parts.insert(0, report.Section("In short", said))
-    click.echo(report.text(parts, f"Where the time goes: {run}"), nl=False)
+    click.echo(report.text(parts, f"Where the time goes: {opened[0].id}"), nl=False)
 
 
 def _write_profile(found: list[Run], event: str | None, below: str | None, output: Path) -> None:

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The answer and its report, on runs of every shape: what they say is in their tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anonvma import (
+    answer,
+    catalogue,
+    census,
+    faults,
+    kernel_facts,
+    letter,
+    lint,
+    locks,
+    mail,
+    report,
+    runs,
+    specimens,
+)
+from anonvma.errors import RunError
+from anonvma.faults_file import STATES
+from anonvma.numerals import number, percent
+from anonvma.section import Section, Whole
+from anonvma.subject import Subject
+
+REPEATS = 2
+RECORDED = runs.find("small-allocs-mt")
+TABLES = {name: RECORDED.table(name) for name in ("census", "tracing", "locks", "perf_stat")}
+FAULTS = RECORDED.table("faults")
+TYPES = {
+    name: "category" if isinstance(kind, pd.CategoricalDtype) else kind
+    for name, kind in FAULTS.dtypes.items()
+}
+
+
+def run_of(tables: dict[str, pd.DataFrame], **manifest: Any) -> Any:
+    """A run with these tables, else like the recorded one."""
+    held = {name: RECORDED.manifest.tables[name] for name in tables}
+    told = {"tables": held, "repeats": REPEATS, "unobserved": [], **manifest}
+    copied = RECORDED.manifest.model_copy(update=told)
+    return SimpleNamespace(
+        manifest=copied,
+        id=RECORDED.id,
+        path=RECORDED.path,
+        table=lambda name: tables[name].copy(),
+    )
+
+
+def one_fault(**values: Any) -> dict[str, Any]:
+    like = FAULTS.iloc[0].to_dict() | {"origin": "heap"}
+    return like | values
+
+
+FAULT = st.builds(
+    one_fault,
+    repeat=st.integers(1, REPEATS),
+    mode=st.sampled_from(["user", "kernel", "gup"]),
+    access=st.sampled_from(["read", "write", "exec"]),
+    before=st.sampled_from(STATES),
+    after=st.sampled_from(STATES),
+    path=st.sampled_from(["vma", "mmap", "retry", "unknown"]),
+    result=st.sampled_from(["minor", "major", "error"]),
+    count=st.integers(1, 10**6),
+)
+
+
+@st.composite
+def made(draw: st.DrawFn) -> Any:
+    """A run whose census, faults and locks are anything that they can be."""
+    census_of = TABLES["census"]
+    rows = draw(st.integers(0, 40))
+    vmas = census_of[census_of["repeat"] <= REPEATS].groupby("repeat").tail(rows).copy()
+    tables = {"census": vmas, "perf_stat": TABLES["perf_stat"]}
+    if draw(st.booleans()):
+        tracing = TABLES["tracing"][TABLES["tracing"]["repeat"] <= REPEATS].copy()
+        traced = tracing["traced"].isin(["faults", "events"])
+        tracing.loc[traced, "unseen_gup"] = draw(st.integers(0, 10**5))
+        found = pd.DataFrame(draw(st.lists(FAULT, max_size=12)), columns=FAULTS.columns)
+        tables |= {"tracing": tracing, "faults": found.astype(TYPES)}
+        tables["locks"] = TABLES["locks"].head(draw(st.integers(0, 40)))
+    told: dict[str, Any] = {}
+    if draw(st.booleans()):
+        told["losses"] = {"went_on": draw(st.integers(0, 3))}
+    if draw(st.booleans()):
+        told["parameters"] = {"workload": "pid:1", "seconds": 5.0}
+    told["features"] = {"regime": {"name": draw(st.sampled_from(["none", "early", "delayed"]))}}
+    return run_of(tables, **told)
+
+
+def check(run: Any) -> None:
+    """What holds of every report, however little or odd the run."""
+    parts = report.sections(run)
+    for part in parts:
+        if part.whole is None or part.table is None:
+            continue
+        rest = part.whole.left_out(part.table)
+        assert rest >= 0, part.title
+        assert rest == 0 or part.whole.rest, part.title  # what is left out is named
+    said = answer.sentences(run)
+    assert numbers(" ".join(said)) <= known(run)
+    for share in re.findall(r"([\d.,]+) ?%", report.text(parts, "t")):
+        assert float(share.replace(",", "")) <= 100
+    body = letter.body(parts, asked=True)
+    sent = mail.compose(body, subject=answer.finding(run), sender="a@b.org", to=["c@d.org"])
+    assert lint.check(sent.as_bytes()) == []
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers of a text that measure something: not releases, dates or bits of names."""
+    text = re.sub(r"\d{4}-\d{2}-\d{2}|pid:\S+|x86_64|Linux [\d.]\S*(?: to [\d.]+)?|6\.10", "", text)
+    return set(re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", text))
+
+
+def known(run: Any) -> set[str]:
+    """Every number of the tables beside the sentences, as it is printed."""
+    verdict = answer.of_run(run)
+    values = answer.table_of(verdict)["value"].tolist()
+    found = {number(value) for value in [*values, sum(verdict.bare.values()), *verdict.filled]}
+    target = run.manifest.target
+    found |= {number(target["cpus"]), number(run.manifest.repeats), number(verdict.went_on)}
+    found |= {f"{verdict.watched:g}" if verdict.watched else "1"}
+    traced = verdict.traced
+    if traced and traced.faults:
+        found.add(percent(traced.stayed / traced.faults, 2).strip("<> %"))
+        shares = (value / traced.stayed for value in traced.paths.values() if traced.stayed)
+        found |= {percent(share, 2).strip("<> %") for share in shares}
+    return found
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@given(made())
+def test_whatever_a_run_has_its_report_adds_up(run: Any) -> None:
+    check(run)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["small-allocs-mt", "specimens", "early-anon-w-seq-mt-1", "delayed-profile-1", "other-plain-1"],
+)
+def test_recorded_reports_add_up(name: str) -> None:
+    for part in report.sections(runs.find(name)):
+        if part.whole is not None and part.table is not None:
+            rest = part.whole.left_out(part.table)
+            assert rest == 0 or (rest > 0 and part.whole.rest), part.title
+
+
+# ---- one population ----
+
+
+def gup_run(unseen: int, faults_seen: list[dict[str, Any]]) -> Any:
+    tracing = TABLES["tracing"][TABLES["tracing"]["repeat"] <= REPEATS].copy()
+    tracing.loc[tracing["traced"].isin(["faults", "events"]), "unseen_gup"] = unseen
+    found = pd.DataFrame(faults_seen, columns=FAULTS.columns).astype(TYPES)
+    vmas = TABLES["census"][TABLES["census"]["repeat"] <= REPEATS].groupby("repeat").tail(200)
+    return run_of({"census": vmas, "tracing": tracing, "faults": found})
+
+
+def test_pages_by_get_user_pages_are_told_as_such() -> None:
+    few = [one_fault(repeat=r, count=61, before="vm_ops", after="vm_ops") for r in (1, 2)]
+    first, *_ = answer.sentences(gup_run(2000, few))
+    assert first.startswith("Yes. ")
+    assert "No page fault brought them: that was get_user_pages(), with 2,000 faults" in first
+    assert "page faults have filled" not in first and "%" not in first
+
+
+def test_a_source_that_shows_get_user_pages_says_the_same() -> None:
+    seen = [
+        one_fault(repeat=r, count=2000, mode="gup", before="bare", after="bare") for r in (1, 2)
+    ]
+    run = gup_run(0, seen)
+    verdict = answer.of_run(run)
+    assert verdict.traced is not None
+    assert (verdict.traced.faults, verdict.traced.stayed, verdict.traced.gup) == (0, 0, 2000)
+    assert "No page fault brought them" in answer.sentences(run)[0]
+
+
+def test_what_went_on_is_said() -> None:
+    run = run_of({"census": TABLES["census"]}, losses={"went_on": 1})
+    assert "1 process that the command left running" in answer.sentences(run)[1]
+
+
+def test_the_negative_answer_reads_as_well() -> None:
+    vmas = TABLES["census"]
+    vmas = vmas[(vmas["repeat"] <= REPEATS) & (vmas["class"] != "zero-page")]
+    makes = [one_fault(repeat=r, count=7, before="bare", after="anon_vma") for r in (1, 2)]
+    run = gup_run(0, makes)
+    tables = {"census": vmas, "tracing": run.table("tracing"), "faults": run.table("faults")}
+    said = answer.sentences(run_of(tables))
+    assert said[0].startswith("Not here. After ")
+    assert said[1] == (
+        "Of 7 page faults (traced apart, mean of a repeat) none found a bare VMA and left it bare."
+    )
+    assert said[2].startswith("An early check costs nothing here: all 7 faults of user mode ")
+
+
+# ---- nothing at all ----
+
+
+def test_every_figure_is_drawn_of_nothing() -> None:
+    """No fault, no lock, no VMA, no specimen: a figure says so."""
+    none, vmas = FAULTS.head(0), TABLES["census"].head(0)
+    events = RECORDED.table("fault_events").head(0)
+    mapped = specimens.observed(runs.find("specimens").table("specimens"), vmas).head(0)
+    for draw, arguments in (
+        (faults.plot_transitions, [none]),
+        (faults.plot_lock_paths, [none]),
+        (faults.plot_over_time, [events]),
+        (locks.plot_callers, [TABLES["locks"].head(0)]),
+        (census.plot_by_class, [vmas]),
+        (census.plot_by_origin, [vmas]),
+        (census.plot_zero_pages_per_vma, [vmas, 4096]),
+        (specimens.plot_observed, [mapped]),
+    ):
+        drawn, ax = plt.subplots()
+        draw(*arguments, ax=ax)  # type: ignore[operator]
+        drawn.canvas.draw()
+        plt.close(drawn)
+
+
+def test_a_report_of_a_process_that_takes_no_fault() -> None:
+    tables = {"census": TABLES["census"], "tracing": TABLES["tracing"], "faults": FAULTS.head(0)}
+    tables["locks"] = TABLES["locks"].head(0)
+    run = run_of(tables, parameters={"workload": "pid:1", "seconds": 5.0}, repeats=5)
+    check(run)
+    assert "It took no page fault in the 5 s that its faults were traced." in answer.sentences(run)
+    for drawn in Subject({"x": [run]}).figures().values():
+        for draw in drawn:
+            plt.close(draw()[0])
+
+
+# ---- the kernel ----
+
+
+@pytest.mark.parametrize(
+    ("release", "prepare", "hook"),
+    [
+        ("6.1.176", "anon_vma_prepare", "mmap_zero()"),
+        ("6.12.117-delayed", "vmf_anon_prepare", "mmap_zero()"),
+        ("6.18.44-fc", "vmf_anon_prepare", "mmap_zero()"),
+        ("7.3.4", "vmf_anon_prepare", "mmap_zero_prepare()"),
+    ],
+)
+def test_functions_are_those_of_the_release(release: str, prepare: str, hook: str) -> None:
+    assert f" {prepare}()" in kernel_facts.zero_page(release)
+    assert hook in kernel_facts.dev_zero(release)
+
+
+# ---- the newest that fits ----
+
+
+def test_latest_is_the_newest_that_has_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANONVMA_RUNS", str(tmp_path))
+    for name, has in (("1-a", "census"), ("2-imported", "samples"), ("3-specimens", "census")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps({"tables": {has: {}}}))
+    assert catalogue.place("latest").name == "2-imported"
+    assert catalogue.place("latest", ["census"]).name == "1-a"
+    with pytest.raises(RunError, match=r"2-imported has no table census.* yours that has is 1-a"):
+        catalogue.place("2-imported", ["census"])
+    with pytest.raises(RunError, match=r"none of the 3 runs .* \(locks\); the newest, 2-imported"):
+        catalogue.place("latest", ["locks"])
+
+
+# ---- rows and their whole ----
+
+
+@given(st.lists(st.integers(0, 10**9), max_size=9), st.integers(0, 10**9))
+def test_a_whole_names_what_no_row_has(rows: list[int], more: int) -> None:
+    table = pd.DataFrame({"what": ["x"] * len(rows), "n": rows})
+    whole = Whole("n", float(sum(rows) + more), "things", "elsewhere")
+    assert whole.left_out(table) == pytest.approx(more)
+    summed = pd.concat([table, pd.DataFrame({"what": ["all"], "n": [sum(rows)]})])
+    assert whole.left_out(summed) == pytest.approx(more)
+    said = Section("t", [], table, whole=whole).words[-1]
+    assert ("In no row" in said) == (more > 0)
+    assert number(sum(rows) + more) in said
