@@ -90,3 +90,25 @@ def test_recorded_runs_open_and_name_nobody() -> None:
         assert not run.manifest.raw
         words = " ".join(str(text) for text in vmas["path"].cat.categories)
         assert not re.search(r"/home/|/root\b|/usr/lib", words + run.manifest.model_dump_json())
+
+
+def test_notebooks_that_share_a_kernel_know_nothing_of_each_other(tmp_path: Path) -> None:
+    def executed(name: str, *sources: str) -> str:
+        file = tmp_path / f"{name}.ipynb"
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), file)
+        done = notebooks.execute(str(file), tmp_path / f"{name}-done.ipynb", {})
+        assert [cell.execution_count for cell in done.cells] == [1, 2]
+        return str(done.cells[0].outputs[0].text).strip()
+
+    ask = "import os; print(os.getpid(), 'left' in globals(), len(In), Out)"
+    with notebooks.one_kernel():
+        pid, *first = executed("first", ask, "left = 1").split(" ", 1)
+        again, *second = executed("second", ask, "left = 2").split(" ", 1)
+        assert first == second == ["False 2 {}"]
+        assert pid == again
+        with pytest.raises(NotebookError):
+            executed("failing", "1 / 0", "left = 3")
+    assert not Path(f"/proc/{pid}").exists()
+    assert executed("apart", ask, "left = 4").split(" ")[0] != pid

@@ -10,6 +10,7 @@ as one line.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from anonvma import errors
 from anonvma.errors import AnonvmaError
 from anonvma.steps import ASKED, STEPS, Tell
 
-__all__ = ["Engine", "Refused"]
+__all__ = ["Engine", "Refused", "one_kernel"]
 
 MARK = "parameters.check()"
 
@@ -48,6 +49,12 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
     """Takes what a notebook says of its progress out of its outputs."""
 
     tell: Tell | None = None
+
+    def papermill_execute_cells(self) -> None:
+        # A kernel that has executed another notebook forgets it.
+        if self.code_cells_executed == 0 and _shared and _shared[0] is not self:
+            self.wait_for_reply(self.kc.execute(_FORGET, silent=True, store_history=False))
+        super().papermill_execute_cells()
 
     def execute_cell(self, cell: Any, index: int, *rest: Any, **more: Any) -> Any:
         if self.tell is not None:
@@ -98,6 +105,8 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         """Execute a notebook by papermill's client, but for what it says of its progress."""
         more.pop("input_path", None)
         timeout, patience = more.pop("execution_timeout", None), more.pop("start_timeout", 60)
+        if _shared:
+            more["km"] = _shared[0].km
         client = _Client(
             nb_man,
             kernel_name=kernel_name,
@@ -107,8 +116,37 @@ class Engine(NBClientEngine):  # type: ignore[misc]
             **{name: value for name, value in more.items() if value is not None},
         )
         client.tell = tell
+        if _shared is not None:
+            _shared.append(client)
         with _asking_for_steps() if tell else contextlib.nullcontext():
-            client.execute()
+            # By default a client ends the kernel that it started.
+            client.execute(**({"cleanup_kc": False} if _shared is not None else {}))
+
+
+_FORGET = "get_ipython().reset(new_session=True)"
+_shared: list[_Client] | None = None
+"""The clients that share a kernel, of which the first started it; None: each has its own."""
+
+
+@contextlib.contextmanager
+def one_kernel() -> Iterator[None]:
+    """Let notebooks that are executed meanwhile share a kernel, each with a session of its own.
+
+    To start one, and to import in it what all of them import, takes longer than most of them do.
+    """
+    global _shared
+    clients: list[_Client] = []
+    _shared = clients
+    try:
+        yield
+    finally:
+        _shared = None
+        for client in reversed(clients):
+            atexit.unregister(client._cleanup_kernel)
+            if client.km is not None and client is clients[0]:
+                client._cleanup_kernel()
+            elif client.kc is not None:
+                client.kc.stop_channels()
 
 
 @contextlib.contextmanager

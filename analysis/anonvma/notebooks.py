@@ -20,12 +20,12 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from anonvma import places, scratch
+from anonvma import engine, places, scratch
 from anonvma.engine import Refused
 from anonvma.errors import NotebookError
 from anonvma.steps import Tell
 
-__all__ = ["execute", "text_of_cell"]
+__all__ = ["execute", "one_kernel", "text_of_cell"]
 
 
 def execute(
@@ -90,18 +90,32 @@ def execute(
 
 
 @contextmanager
+def one_kernel() -> Iterator[None]:
+    """Let the notebooks executed meanwhile share a kernel; see `anonvma.engine.one_kernel`."""
+    with _temporary_files_swept(), engine.one_kernel():
+        yield
+
+
+_swept = False
+
+
+@contextmanager
 def _temporary_files_swept() -> Iterator[None]:
     """Have what Jupyter leaves when it is killed where the next run sweeps it.
 
     It keeps the key to the kernel in a temporary file of a name that says nothing.
     """
+    global _swept
+    if _swept:  # those of a kernel that others go on with
+        yield
+        return
     before = tempfile.tempdir
     with scratch.directory("kernel") as directory:
-        tempfile.tempdir = str(directory)
+        tempfile.tempdir, _swept = str(directory), True
         try:
             yield
         finally:
-            tempfile.tempdir = before
+            tempfile.tempdir, _swept = before, False
 
 
 def _literal(path: Path) -> str:

@@ -66,7 +66,13 @@ def report_command(context: click.Context, /, size: str, **others: Any) -> None:
     preflight.collection(values, given, prefix="--")
     parameters = {name: values[name] for name in ("target", "workload", *given)}
     specimens = {"target": "local", "workload": "specimens"}
-    with ending.scratch() as scratch, Bar({**_COLLECTING, **_RENDERING}) as bar:
+    from anonvma import notebooks  # brings papermill, which what is refused need not wait for
+
+    with (
+        ending.scratch() as scratch,
+        Bar({**_COLLECTING, **_RENDERING}) as bar,
+        notebooks.one_kernel(),
+    ):
         run = _collect(scratch / "01-collect.ipynb", parameters, bar.of("collecting"))
         made = _collect(scratch / "01-collect-specimens.ipynb", specimens, bar.of("specimens"))
         _render(run, made, scratch, None, run.path / "report", bar)
@@ -130,7 +136,7 @@ def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, b
 @click.option("--run", "name", default="small-allocs-mt", show_default=True, help="A recorded run.")
 def demo(name: str) -> None:
     """The same report from recorded data: no root, no compiler, nothing measured here."""
-    from anonvma import ending, runs
+    from anonvma import ending, notebooks, runs
 
     run, made = runs.find(name), runs.find("specimens")
     note = (
@@ -139,7 +145,7 @@ def demo(name: str) -> None:
     )
     place = places.runs().parent / "demo"
     place.parent.mkdir(parents=True, exist_ok=True)
-    with ending.scratch() as scratch, Bar(_RENDERING) as bar:
+    with ending.scratch() as scratch, Bar(_RENDERING) as bar, notebooks.one_kernel():
         _render(run, made, scratch, note, place, bar)
 
 
