@@ -12,7 +12,7 @@ __all__ = ["hint", "nearest"]
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that someone who typed `word` most likely meant, or None."""
     by_case = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_case, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(word.lower(), by_case, n=1, cutoff=0.65)
     return by_case[near[0]] if near else None
 
 
