@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anonvma import numerals
@@ -52,6 +52,7 @@ def test_an_interval_does_not_contradict_its_verdict() -> None:
     assert numerals.interval(4096.0, 4096.0) == "4,096 to 4,096"
 
 
+@settings(deadline=None)
 @given(finite, finite, st.sampled_from([0.0, 1.0]))
 def test_no_bound_is_rounded_to_what_it_excludes(one: float, other: float, apart: float) -> None:
     low, high = sorted((one, other))
@@ -63,6 +64,7 @@ def test_no_bound_is_rounded_to_what_it_excludes(one: float, other: float, apart
         assert math.isclose(bound, said, rel_tol=0.006)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1))
 def test_a_part_is_neither_all_nor_nothing(share: float) -> None:
     said = numerals.percent(share)

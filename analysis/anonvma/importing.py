@@ -11,7 +11,6 @@ are text to everything after.
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from anonvma import perf, perf_data, perf_record, perf_script, perf_stat_file, p
 from anonvma.errors import ProfileError, RunError, SetupError, TargetError
 from anonvma.perf_data import Recording
 from anonvma.perf_script import Parser, Profile
+from anonvma.perf_stat_file import Counts
 from anonvma.runs import Command, Run, RunWriter, Unobserved
 from anonvma.target import Local
 
@@ -89,6 +89,7 @@ class _Import:
             "cpu_model": None,
             "perf_version": None,
         }
+        self.repeats = 1
         self.notes: list[str] = []
         self.unobserved: list[Unobserved] = []
 
@@ -130,7 +131,7 @@ class _Import:
         declared = runs.schemas()
         for name, frame in frames.items():
             if isinstance(frame, list):
-                rows: Any = [{**row, "repeat": 1} for row in frame]
+                rows: Any = [{"repeat": 1, **row} for row in frame]
             else:
                 rows = frame.assign(repeat=1)
             self.tables[name] = runs.to_table(rows, declared[name])
@@ -202,14 +203,30 @@ class _Import:
         self._once(path, "perf_stat")
         if path.stat().st_size > _STAT_LIMIT:
             raise ProfileError(f"{path} is too large to be output of 'perf stat'.")
-        found = perf_stat_file.read(path.read_bytes())
-        self._put({"perf_stat": found.totals})
-        if found.intervals:
-            self._put({"perf_intervals": found.intervals})
-        if found.seconds is not None and math.isfinite(found.seconds):
-            names = runs.schemas()["repeats"].names
-            self._put({"repeats": [dict.fromkeys(names) | {"seconds": found.seconds}]})
-        lacking = perf.unsupported(found.totals)
+        try:
+            found = perf_stat_file.read(path.read_bytes())
+        except ProfileError as error:
+            raise ProfileError(f"{path} cannot be read: {error}") from None
+        self._put(
+            {"perf_stat": [dict(row, repeat=n) for n, one in _each(found) for row in one.totals]}
+        )
+        intervals = [dict(row, repeat=n) for n, one in _each(found) for row in one.intervals]
+        if intervals:
+            self._put({"perf_intervals": intervals})
+        names = runs.schemas()["repeats"].names
+        seconds = {n: one.seconds for n, one in _each(found) if one.seconds is not None}
+        if seconds:
+            unknown = dict.fromkeys(names)
+            rows = [unknown | {"seconds": seconds.get(n), "repeat": n} for n, _ in _each(found)]
+            self._put({"repeats": rows})
+        self.repeats = max(self.repeats, len(found))
+        several = sorted({one.runs for one in found if one.runs > 1})
+        if several:
+            counts = " and ".join(map(str, several))
+            self.notes.append(
+                f"Counts and times are the means of {counts} executions, which perf stat -r made."
+            )
+        lacking = perf.unsupported(row for one in found for row in one.totals)
         if lacking:
             self.unobserved.append(
                 Unobserved(
@@ -238,13 +255,18 @@ class _Import:
                 "target": self.facts,
                 "workload": Command(name="imported", argv=[]),
                 "parameters": {"workload": "imported"},
-                "repeats": 1,
+                "repeats": self.repeats,
                 "features": {},
                 "unobserved": self.unobserved,
                 "losses": {},
                 "notes": self.notes,
             },
         )
+
+
+def _each(found: Sequence[Counts]) -> list[tuple[int, Counts]]:
+    """Number executions as repeats are, from 1."""
+    return list(enumerate(found, 1))
 
 
 def _limits(here: Local) -> list[str]:

@@ -22,6 +22,7 @@ __all__ = [
     "Settings",
     "bring",
     "find",
+    "json_line",
     "parse_intervals",
     "parse_stat",
     "times",
@@ -292,16 +293,22 @@ def _row(counter: dict[str, Any]) -> dict[str, Any]:
 
 def _counter(line: str) -> dict[str, Any] | None:
     """Return the object of a line that describes a counter."""
-    if not line.startswith("{"):
+    found = json_line(line)
+    return found if found and "event" in found and "counter-value" in found else None
+
+
+def json_line(line: str) -> dict[str, Any] | None:
+    """Return the object in a line of ``perf stat -j``; None if there is none."""
+    if not line.lstrip().startswith("{"):
         return None
     # Neither is JSON: a decimal comma, "pcnt-running" : 100,00, and C's idea of no number.
     line = re.sub(r'(" : -?\d+),(\d+)(?=[,}])', r"\1.\2", line)
     line = re.sub(r'" : -?(nan|inf)\b', '" : null', line)
     try:
         found = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
-    return found if "event" in found and "counter-value" in found else None
+    return found if isinstance(found, dict) else None
 
 
 def _number(text: str) -> float | None:
