@@ -90,8 +90,8 @@ def test_rows_by_hand(imported: Imported) -> None:
 
 
 def test_ratios_by_hand() -> None:
-    counts = {"dTLB-loads": 900.0, "dTLB-load-misses": 100.0, "cpu-cycles:u": 10.0}
-    counts |= {"cpu_core/instructions/": 20.0, "branch-instructions": 50.0, "branch-misses": 5.0}
+    counts = {"dTLB-loads": 900.0, "dTLB-load-misses": 100.0, "cpu-cycles": 10.0}
+    counts |= {"cpu/instructions/": 20.0, "branch-instructions": 50.0, "branch-misses": 5.0}
     counts |= {"iTLB-load-misses": 4.0, "cache-misses": 0.0}
     assert perf_stat.derived(counts) == {
         "cpi": 0.5,
@@ -101,6 +101,56 @@ def test_ratios_by_hand() -> None:
         "instructions-per-iTLB-miss": 5.0,
         "dTLB-load-miss-rate%": 10.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("counts", "ratios"),
+    [
+        # Kinds of cores are added up, as the kernel test robot does it.
+        ({"cpu_core/cycles/": 10, "cpu_atom/cycles/": 5,
+          "cpu_core/instructions/": 20, "cpu_atom/instructions/": 2.5}, {"ipc": 1.5}),
+        ({"armv8_cortex_a53/cycles/": 10, "armv8_cortex_a72/cycles/": 10,
+          "armv8_cortex_a53/instructions/": 5, "armv8_cortex_a72/instructions/": 35}, {"ipc": 2}),
+        # Not if one kind lacks an event of the ratio, or another unit has one of that name.
+        ({"cpu_core/cycles/": 10, "cpu_atom/cycles/": 5, "cpu_core/instructions/": 20}, {}),
+        ({"arm_dsu_0/cycles/": 10, "instructions": 20}, {}),
+        ({"arm_dsu_0/cycles/": 99, "cycles": 10, "instructions": 20}, {"ipc": 2}),
+        # Modes are kept apart.
+        ({"instructions:u": 10, "cycles:u": 5, "cycles:k": 90}, {"ipc:u": 2}),
+        ({"instructions": 10, "cycles:u": 5}, {}),
+        ({"instructions:uk": 10, "cpu/cycles/ku": 5}, {"ipc:ku": 2}),
+        ({"cpu_core/instructions/u": 10, "cpu_core/cycles:u/": 5}, {"ipc:u": 2}),
+        # How precise an address is has to do with sampling; a second name counts the same.
+        ({"instructions:pp": 10, "cycles:P": 5, "cpu-cycles": 7}, {"ipc": 2}),
+        # A tracepoint's name has a colon, too.
+        ({"sched:sched_switch": 3, "cycles": 5}, {}),
+    ],
+)  # fmt: skip
+def test_ratios_are_of_counters_that_belong_together(
+    counts: dict[str, float], ratios: dict[str, float]
+) -> None:
+    found = perf_stat.derived(counts)
+    assert {name: ratio for name, ratio in found.items() if name.startswith("ipc")} == ratios
+    turned = {name: 1 / ratio for name, ratio in found.items() if name.startswith("cpi")}
+    assert {name.replace("cpi", "ipc"): ratio for name, ratio in turned.items()} == ratios
+
+
+def test_a_ratio_of_one_mode_says_so(imported: Imported) -> None:
+    text = "".join(
+        line(None, event, value) + "\n"
+        for event, value in (("cache-misses:u", 1), ("cache-references:u", 4), ("cycles:k", 7))
+    )
+    run = imported(text)
+    assert rows_of(run)["perf-stat.overall.cache-miss-rate:u%"] == 25
+    table = perf_stat.absent(run).set_index("metric")
+    assert table.loc["perf-stat.overall.cpi:k", "lacking"] == "instructions"
+
+
+def test_cores_that_differ_are_said(imported: Imported) -> None:
+    events = ("cpu_core/cycles/", "cpu_atom/cycles/", "cpu_core/instructions/")
+    run = imported("".join(line(None, event, 5) + "\n" for event in events))
+    table = perf_stat.absent(run).set_index("metric")
+    assert "same cores" in table.loc["perf-stat.overall.ipc", "reason"]
 
 
 def test_a_multiplexed_counter_carries_its_share(imported: Imported) -> None:

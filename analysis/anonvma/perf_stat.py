@@ -25,7 +25,8 @@ Software clocks are in ms, as perf has them. A row that cannot be is not there, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMULAS",
     "INTERVALS",
+    "Counter",
     "absent",
+    "counter",
     "counters",
     "derived",
     "intervals",
@@ -133,32 +136,99 @@ FORMULAS: Mapping[str, Formula] = {
 """By the end of its name, how a row comes about."""
 
 
+class Counter(NamedTuple):
+    """What an event counts.
+
+    Attributes
+    ----------
+    name : str
+        Its usual name, without what follows.
+    mode : str
+        The modes of the processor that it is limited to, such as ``u``; empty for all.
+    pmu : str
+        Of a processor with several kinds of cores, those that it counts on; else empty.
+    """
+
+    name: str
+    mode: str
+    pmu: str
+
+
+_MODIFIERS = re.compile(r"(?P<name>.+?):(?P<modifiers>[ukhIGHpPSDWeb]+)")
+_PMU_EVENT = re.compile(r"(?P<pmu>[\w.-]+)/(?P<name>[^/=]+)/(?P<modifiers>[ukhIGHpPSDWeb]*)")
+_CORES = re.compile(
+    r"cpu(_core|_atom|_lowpower)?|arm(v[78]|_)?_?cortex_\w+|armv8_\w+|apple_\w+_pmu"
+)
+"""PMUs of cores; any other that has an event called cycles counts those of something else."""
+
+
+def counter(event: str) -> Counter:
+    """Take an event's name apart: ``cycles:u``, ``cpu_core/cycles/u``, ``sched:sched_switch``."""
+    name, modifiers, pmu = event, "", ""
+    within = _PMU_EVENT.fullmatch(event)
+    if within:
+        pmu, name, modifiers = within["pmu"], within["name"], within["modifiers"]
+        if not _CORES.fullmatch(pmu):
+            return Counter(event, "", "")
+    behind = _MODIFIERS.fullmatch(name)
+    if behind:
+        name, modifiers = behind["name"], modifiers + behind["modifiers"]
+    # Those that say how precise an address is, or how an event is scheduled, count the same.
+    mode = "".join(sorted(set(modifiers) & set("ukhGHI")))
+    return Counter(_SAME.get(name, name), mode, "" if pmu == "cpu" else pmu)
+
+
 def derived(counts: Mapping[str, float]) -> dict[str, float]:
     """Return the ratios of `FORMULAS` that counts allow; nothing is divided by 0.
+
+    Only counters that belong together are divided: of the same modes of the processor, which are
+    then part of the ratio's name (``ipc:u``), and of the same cores. On a processor with several
+    kinds of cores each event is summed up over them, where all of a ratio's are counted on the
+    same ones.
 
     Parameters
     ----------
     counts : mapping
         Event to count.
     """
-    known = {plain(event): value for event, value in counts.items()}
-    found = {}
-    for name, formula in FORMULAS.items():
-        if all(event in known for event in formula.needed):
-            below = sum(known[event] for event in formula.below)
-            if below:
-                above = sum(known[event] for event in formula.above)
-                found[name] = formula.factor * above / below
+    found: dict[str, float] = {}
+    for mode, known in _together(counts).items():
+        for name, formula in FORMULAS.items():
+            found |= {_limited(name, mode): ratio for ratio in _ratio(formula, known)}
     return found
 
 
-def plain(event: str) -> str:
-    """Return an event's usual name: without its modifiers or unit (cycles:u, cpu_core/cycles/)."""
-    name = event
-    if name.count("/") == 2 and "=" not in name:
-        name = name.split("/")[1]
-    name = name.partition(":")[0] if not name.partition(":")[2].count(":") else name
-    return _SAME.get(name, name)
+def _together(counts: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return counts by mode, name and kind of core; of two names for one thing the first."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for event, value in counts.items():
+        name, mode, pmu = counter(event)
+        found.setdefault(mode, {}).setdefault(name, {}).setdefault(pmu, value)
+    return found
+
+
+def _ratio(formula: Formula, known: Mapping[str, Mapping[str, float]]) -> Iterator[float]:
+    """Yield the ratio, if there is one."""
+    each = [known.get(event, {}) for event in formula.needed]
+    if all("" in counts for counts in each):
+        cores = {""}
+    else:
+        cores = set(each[0])
+        if not cores or any(set(counts) != cores for counts in each):
+            return
+    above, below = (
+        sum(known[event][core] for event in events for core in cores)
+        for events in (formula.above, formula.below)
+    )
+    if below:
+        yield formula.factor * above / below
+
+
+def _limited(name: str, mode: str) -> str:
+    """Return a ratio's name with the modes that it is of; per cent stay at its end."""
+    if not mode:
+        return name
+    return f"{name.removesuffix('%')}:{mode}{'%' if name.endswith('%') else ''}"
 
 
 # ---- tables of a run ----
@@ -205,7 +275,7 @@ def metrics(run: Run) -> pd.DataFrame:
         counted = counted[~counted["event"].isin(TIME_EVENTS)]  # columns of repeats already
         for repeat in sorted(counted["repeat"].unique()):
             part = counted[counted["repeat"] == repeat]
-            totals = dict(zip(part["event"], part["value"].astype(float), strict=True))
+            totals = _by_event(part)
             rows += [
                 (int(repeat), name, value)
                 for name, value in _of_totals(totals, seconds.get(repeat, 0.0))
@@ -218,6 +288,11 @@ def metrics(run: Run) -> pd.DataFrame:
             rows += [(int(repeat), name, value) for name, value in _of_intervals(part)]
     frame = pd.DataFrame(rows, columns=["repeat", "metric", "value"])
     return frame.astype({"repeat": "int64", "metric": "str", "value": "float64"})
+
+
+def _by_event(part: pd.DataFrame) -> dict[str, float]:
+    sums = part.groupby("event", sort=False)["value"].sum()
+    return {str(event): float(value) for event, value in sums.items()}
 
 
 def _seconds(run: Run) -> pd.Series[float]:
@@ -238,12 +313,7 @@ def _of_totals(totals: Mapping[str, float], seconds: float) -> list[tuple[str, f
 def _of_intervals(part: pd.DataFrame) -> list[tuple[str, float]]:
     found = part.groupby("event", sort=False)["per_s"].mean()
     rows = [(f"perf-stat.i.{event}", float(value)) for event, value in found.items()]
-    ratios = pd.DataFrame(
-        [
-            derived(dict(zip(one["event"], one["value"], strict=True)))
-            for _, one in part.groupby("seconds")
-        ]
-    )
+    ratios = pd.DataFrame([derived(_by_event(one)) for _, one in part.groupby("seconds")])
     return rows + [(f"perf-stat.i.{name}", float(value)) for name, value in ratios.mean().items()]
 
 
@@ -309,36 +379,47 @@ def absent(run: Run) -> pd.DataFrame:
         metric (``perf-stat.overall.…``), formula, lacking (the events without a count), reason.
     """
     table = run.table("perf_stat") if "perf_stat" in run.manifest.tables else _NOTHING
-    why: dict[str, str] = {}
+    why: dict[str, dict[str, dict[str, str]]] = {}
     for event, part in table.groupby("event", sort=False):
-        name = plain(str(event))
-        if not part["supported"].any():
-            why[name] = "this machine does not offer the counter"
-        elif part["value"].notna().sum() < part["repeat"].nunique():
-            why[name] = "perf never came to count it in at least one repeat"
-        elif not part["value"].astype(float).any():
-            why[name] = "it counted 0"
-        else:
-            why[name] = ""
+        name, mode, pmu = counter(str(event))
+        why.setdefault(mode, {}).setdefault(name, {}).setdefault(pmu, _reason(part))
     rows: list[dict[str, Any]] = []
-
-    def reason(event: str) -> str:
-        return why.get(event, "it was not asked for")
-
-    for metric, formula in FORMULAS.items():
-        lacking = [event for event in formula.needed if reason(event)]
-        # Not those that nobody asked for.
-        if lacking and any(event in why for event in formula.above):
-            reasons = dict.fromkeys(reason(event) for event in lacking)
-            rows.append(
-                {
-                    "metric": f"perf-stat.overall.{metric}",
-                    "formula": formula.words,
-                    "lacking": ", ".join(lacking),
-                    "reason": "; ".join(reasons),
-                }
-            )
+    for mode, known in why.items():
+        for metric, formula in FORMULAS.items():
+            lacking = {
+                event: _reasons(known.get(event, {}))
+                for event in formula.needed
+                if not known.get(event) or any(known[event].values())
+            }
+            cores = {frozenset(known.get(event, {})) for event in formula.needed}
+            if not lacking and len(cores) > 1 and not all("" in each for each in cores):
+                lacking = dict.fromkeys(formula.needed, "not all were counted on the same cores")
+            # Not those that nobody asked for.
+            if lacking and any(event in known for event in formula.above):
+                rows.append(
+                    {
+                        "metric": f"perf-stat.overall.{_limited(metric, mode)}",
+                        "formula": formula.words,
+                        "lacking": ", ".join(lacking),
+                        "reason": "; ".join(dict.fromkeys(lacking.values())),
+                    }
+                )
     return pd.DataFrame(rows, columns=["metric", "formula", "lacking", "reason"])
+
+
+def _reason(part: pd.DataFrame) -> str:
+    """Return why an event has no count to divide by; "" if it has."""
+    if not part["supported"].any():
+        return "this machine does not offer the counter"
+    if part["value"].notna().sum() < part["repeat"].nunique():
+        return "perf never came to count it in at least one repeat"
+    return "" if part["value"].astype(float).any() else "it counted 0"
+
+
+def _reasons(by_core: Mapping[str, str]) -> str:
+    if not by_core:
+        return "it was not asked for"
+    return "; ".join(dict.fromkeys(reason for reason in by_core.values() if reason))
 
 
 _NOTHING = pd.DataFrame(
