@@ -202,6 +202,45 @@ def test_three_columns_and_what_one_lacks() -> None:
     )
 
 
+def of_two(columns: dict[str, list[float | None]], n: int) -> list[str]:
+    values = pd.DataFrame(columns, dtype="float64")
+    labels = ["base"] * n + ["head"] * (len(values) - n)
+    about = lkp.Header({"test": "t"}, [("a" * 40, ""), ("b" * 40, "")])
+    return lkp.of_matrix(about, values, labels).splitlines()[9:]
+
+
+def test_a_run_that_lacks_a_row_has_0_in_it() -> None:
+    row = of_two({"perf-profile.self.cycles-pp.f": [6.0, *[None] * 5, *[6.0] * 6]}, 6)[-2]
+    assert row == "      1.00 ±223%      +5.0        6.00        perf-profile.self.cycles-pp.f"
+    row = of_two({"x.y": [None, 4.0, 3.0, 3.0]}, 2)[-2]
+    assert row == "      2.00 ±100%     +50.0%       3.00        x.y"
+    row = of_two({"x.y": [None, None, 3.0, 3.0]}, 2)[-2]
+    assert row == "      0.00         +3e+102%       3.00        x.y"
+
+
+def test_failures_stand_ahead_of_the_rest() -> None:
+    blocked = "dmesg.INFO:task_blocked_for_more_than#seconds"
+    columns: dict[str, list[float | None]] = {
+        "x.y": [1.0] * 12,
+        blocked: [*[1.0] * 5, 0.0, *[None] * 6],
+        "perf-sanity-tests.perf_all_PMU_test.fail": [*[None] * 6, *[1.0] * 6],
+    }
+    # The two rows of failures as two of the robot's mails have them, but for their names' order.
+    assert of_two(columns, 6) == [
+        "---------------- --------------------------- ",
+        "       fail:runs  %reproduction    fail:runs",
+        "           |             |             |    ",
+        f"          5:6          -83%            :6     {blocked}",
+        "           :6          100%           6:6     perf-sanity-tests.perf_all_PMU_test.fail",
+        "         %stddev     %change         %stddev",
+        "             \\          |                \\  ",
+        "      1.00            +0.0%       1.00        x.y",
+        "",
+    ]
+    alone = of_two({"x.fail": [1.0, None, 1.0]}, 1)
+    assert alone[3:] == ["          1:1          -50%           1:2     x.fail", ""]
+
+
 def test_hostile_names_stay_on_their_line() -> None:
     about = lkp.Header({"a\nb": "x\x1b[31m"}, [("0" * 40, "new\nline"), ("1" * 40, "")])
     text = lkp.table(about, {"evil\n\x1b]0;name": (1.0, 2.0)}, {"evil\n\x1b]0;name": (0.0, 0.0)})

@@ -8,7 +8,10 @@ The rules, as lkp-tests' ``compare`` prints them:
   The deviation is the population's (divided by n); a single run has none, nor a mean of 0.
 - *Change* against the first column, 10 wide: per cent, one decimal, two digits from 100,000 on; or
   the difference where the name begins with ``perf-profile`` or ends with ``%``.
-- What a condition lacks is 0, and from a mean of 0 the change is enormous: this is what it prints.
+- What a run lacks is 0 in it, and from a mean of 0 the change is enormous: so it prints.
+- *Failures* (``dmesg.*``, ``*.fail``, ...) stand ahead of the rest under a heading of their own:
+  how many runs have it, 11 wide and blank for none, ``:`` and the runs, 4 wide; and by how many
+  percentage points it is reproduced more often than in the first column, 10 wide.
 
 It says nothing of n, intervals or chance: `anonvma.compare.text` does.
 """
@@ -16,6 +19,7 @@ It says nothing of n, intervals or chance: `anonvma.compare.text` does.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,9 +31,9 @@ from anonvma import compare, metrics
 from anonvma.report import printable
 from anonvma.runs import Run
 
-__all__ = ["Header", "header", "of_matrix", "of_runs", "row", "table"]
+__all__ = ["Header", "failure", "header", "is_failure", "of_matrix", "of_runs", "row", "table"]
 
-_ABS, _REL, _ERR = 10, 10, 6
+_ABS, _REL, _ERR, _FAILED = 10, 10, 6, 11
 _FIRST = _ABS + _ERR
 _FURTHER = _FIRST + _REL + 1
 _NEXT_TO_NOTHING = 1e-100  # what the robot divides by in place of 0
@@ -87,6 +91,25 @@ def _by(base: float, mean: float, absolute: bool) -> float:
     return 100.0 * (mean - base) / base
 
 
+_FAILURES = re.compile(r"(dmesg|kmsg|last_state|stderr)\..*|.*\.(fail|pass|timeout)")
+
+
+def is_failure(name: str) -> bool:
+    """Tell whether a metric says of a run that something happened in it, and not how much."""
+    return _FAILURES.fullmatch(name) is not None
+
+
+def failure(name: str, failed: Sequence[int], runs: Sequence[int]) -> str:
+    """Return the row of a failure, without its line end: how many runs of each column have it."""
+    shares = [100 * some / all_ if all_ else 0.0 for some, all_ in zip(failed, runs, strict=True)]
+    parts = []
+    for place, (some, all_) in enumerate(zip(failed, runs, strict=True)):
+        if place:
+            parts.append(f"{shares[place] - shares[0]:{_REL}.0f}% ")
+        parts.append(f"{some or '':>{_FAILED}}:{all_:<{_FIRST - _FAILED - 1}}")
+    return f"{''.join(parts)}  {printable(name)}"
+
+
 def row(name: str, means: Sequence[float], deviations: Sequence[float | None]) -> str:
     """Return one row, without its line end.
 
@@ -111,8 +134,15 @@ def row(name: str, means: Sequence[float], deviations: Sequence[float | None]) -
 # ---- the header ----
 
 
-def header(about: Header) -> str:
-    """Return what stands above the rows, with its line end."""
+def header(about: Header, kind: str = "measured") -> str:
+    """Return what stands above the rows, with its line end.
+
+    Parameters
+    ----------
+    about : Header
+    kind : {"measured", "failed"}
+        What the first rows are.
+    """
     axes = {key: printable(text) for key, text in about.axes.items()}
     ids = [printable(commit) for commit, _ in about.commits]
     further = len(ids) - 1
@@ -130,10 +160,27 @@ def header(about: Header) -> str:
         f"{ids[0][:_FIRST]:>{_FIRST}} "
         + "".join(f"{commit[:_FURTHER]:>{_FURTHER}} " for commit in ids[1:]),
         f"{'-' * _FIRST} " + f"{'-' * _FURTHER} " * further,
-        "         %stddev" + "     %change         %stddev" * further,
-        "             \\  " + "        |                \\  " * further,
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _columns(kind, further)
+
+
+def _columns(kind: str, further: int) -> str:
+    """Return the two lines that name the columns."""
+    first, each, marks, more = {
+        "measured": (
+            "         %stddev",
+            "     %change         %stddev",
+            "             \\  ",
+            "        |                \\  ",
+        ),
+        "failed": (
+            "       fail:runs",
+            "  %reproduction    fail:runs",
+            "           |    ",
+            "         |             |    ",
+        ),
+    }[kind]
+    return f"{first}{each * further}\n{marks}{more * further}\n"
 
 
 # ---- the table ----
@@ -153,7 +200,10 @@ def in_order(names: Iterable[str], changes: Mapping[str, Sequence[float]]) -> li
 
 
 def table(
-    about: Header, means: Mapping[str, Sequence[float]], sds: Mapping[str, Sequence[float | None]]
+    about: Header,
+    means: Mapping[str, Sequence[float]],
+    sds: Mapping[str, Sequence[float | None]],
+    failures: Mapping[str, Sequence[tuple[int, int]]] | None = None,
 ) -> str:
     """Return the whole table, ending in an empty line as the robot's does.
 
@@ -162,13 +212,21 @@ def table(
     about : Header
     means, sds : mapping
         By metric, one a column, as `row` takes them.
+    failures : mapping, optional
+        By metric, of each column how many runs failed, and how many there are.
     """
     changes = {
         name: [_by(each[0], mean, compare.is_absolute(name)) for mean in each[1:]]
         for name, each in means.items()
     }
     rows = [row(name, means[name], sds[name]) for name in in_order(means, changes)]
-    return header(about) + "\n".join([*rows, "", ""])
+    if not failures:
+        return header(about) + "\n".join([*rows, "", ""])
+    failed = [failure(name, *zip(*failures[name], strict=True)) for name in sorted(failures)]
+    parts = [header(about, "failed") + "\n".join([*failed, ""])]
+    if rows:
+        parts.append(_columns("measured", len(about.commits) - 1) + "\n".join([*rows, ""]))
+    return "".join([*parts, "\n"])
 
 
 def of_matrix(about: Header, values: pd.DataFrame, labels: Sequence[str]) -> str:
@@ -183,12 +241,15 @@ def of_matrix(about: Header, values: pd.DataFrame, labels: Sequence[str]) -> str
         The condition of each run.
     """
     groups = [values[[label == name for label in labels]] for name in dict.fromkeys(labels)]
-    means, sds = {}, {}
-    for name in values.columns:
-        columns = [group[name].dropna().to_numpy(float) for group in groups]
-        means[str(name)] = [float(c.mean()) if len(c) else 0.0 for c in columns]
-        sds[str(name)] = [float(np.std(c)) if len(c) > 1 else None for c in columns]
-    return table(about, means, sds)
+    means, sds, failures = {}, {}, {}
+    for name in map(str, values.columns):
+        columns = [group[name].fillna(0.0).to_numpy(float) for group in groups]
+        if is_failure(name):
+            failures[name] = [(int((c != 0).sum()), len(c)) for c in columns]
+            continue
+        means[name] = [float(c.mean()) for c in columns]
+        sds[name] = [float(np.std(c)) if len(c) > 1 else None for c in columns]
+    return table(about, means, sds, failures)
 
 
 def of_runs(conditions: Mapping[str, Sequence[Run]], only: Iterable[str] | None = None) -> str:
