@@ -78,7 +78,7 @@ def test_shown_are_the_headline_and_what_changed_and_is_not_small() -> None:
     found = of(
         {
             "vm-scalability.throughput": [100, 150, 50, 110, 160, 60],
-            "faults.small": [10000, 10000, 10000, 10050, 10050, 10050],
+            "faults.small": [10000, 10001, 10000, 10050, 10051, 10050],
             "faults.large": [10, 10, 10, 90, 90, 90],
             "faults.gone": [500, 500, 500, 0, 0, 0],
             "vma-lock.abort%": [50.0, 50.0, 50.001, 50.05, 50.05, 50.051],
@@ -103,6 +103,12 @@ def test_headline_needs_no_correction_and_says_what_it_cannot_tell() -> None:
     found = of(values, SIX).reset_index()
     row = found.set_index("metric").loc["vm-scalability.throughput"]
     assert row["p"] < 0.05 < row["q"] and row["verdict"] == "unclear"
+    # The table shows it as the answer has it.
+    kept = compare.shown(found).set_index("metric")
+    assert kept.loc["vm-scalability.throughput", "verdict"] == "higher"
+    assert compare.most_said(found, "a") == "None of the 201 rows that were looked at changed."
+    every = compare.with_headline(found)["verdict"]
+    assert (every == "higher").sum() == 1
     first = compare.headline_of(found)
     assert first["verdict"].tolist() == ["higher"]
     assert first["half_width"].iloc[0] == pytest.approx(

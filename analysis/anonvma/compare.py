@@ -44,6 +44,7 @@ __all__ = [
     "shown",
     "table",
     "text",
+    "with_headline",
 ]
 
 HEADLINES = ("vm-scalability.throughput", "vm-scalability.time.elapsed_time")
@@ -138,12 +139,13 @@ def of_matrix(values: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     names = list(dict.fromkeys(labels))
     columns = [str(name) for name in values.columns]
     resolution = np.array([1.0 if _is_whole(name) else 0.0 for name in columns])
+    kinds = [name.partition(".")[0] for name in columns]
     array = values.to_numpy(float)
     rows = {name: array[[label == name for label in labels]] for name in names}
     base, *heads = names
     parts = []
     for head in heads:
-        part = statistics.between(rows[base], rows[head], resolution=resolution)
+        part = statistics.between(rows[base], rows[head], resolution=resolution, kinds=kinds)
         part.insert(0, "metric", columns)
         part.insert(1, "condition", head)
         parts.append(part)
@@ -168,7 +170,9 @@ _WHOLE_ENDS = ("_context_switches", "_page_faults", "-faults", "-switches", "-mi
 
 
 def _is_whole(metric: str) -> bool:
-    """Tell whether a metric counts in whole numbers."""
+    """Tell whether a metric counts in whole numbers: no rates, and no times."""
+    if metric.startswith(("perf-stat.ps.", "perf-stat.i.")) or ".wait_ns" in metric:
+        return False
     return metric.startswith(_WHOLE) or metric.endswith(_WHOLE_ENDS)
 
 
@@ -192,8 +196,23 @@ def _verdicts(found: pd.DataFrame, base: str) -> npt.NDArray[Any]:
     return verdicts.astype(str)
 
 
+def with_headline(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
+    """Judge the headline's rows of `table` as `headline` does: by p, without a correction.
+
+    So that a table does not say "unclear" of what the answer above it calls higher.
+    """
+    name = _headline_of(set(found["metric"]), metric, missing_ok=True)
+    rows = found["metric"] == name
+    again = found.assign(q=found["q"].where(~rows, found["p"]))
+    both = rows & (found["n"] > 0) & (found["n_base"] > 0)
+    verdicts = pd.Series(_verdicts(again, "base"), found.index)
+    return again.assign(verdict=found["verdict"].where(~both, verdicts))
+
+
 def shown(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     """Keep the rows worth reading, by `RULE`, the largest effects first.
+
+    The headline is judged as in `with_headline`.
 
     Parameters
     ----------
@@ -210,7 +229,8 @@ def shown(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     order = pd.DataFrame(
         {"head": ~is_head, "size": -_size(found), "metric": found["metric"]}
     ).sort_values(["head", "size", "metric"], kind="stable")
-    return found.loc[order.index[(kept | is_head)[order.index]]].reset_index(drop=True)
+    rows = with_headline(found, metric)
+    return rows.loc[order.index[(kept | is_head)[order.index]]].reset_index(drop=True)
 
 
 def _size(found: pd.DataFrame) -> pd.Series[float]:
@@ -303,7 +323,12 @@ def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
 def most_said(found: pd.DataFrame, base: str) -> str:
     """Say which rows of `table` changed most, whatever they are, and how many did at all."""
     changed = shown(found)
+    # Judged with all others, the headline, too.
     changed = changed[changed["verdict"].isin(["higher", "lower"])]
+    named = changed["metric"] == _headline_of(set(found["metric"]), None, missing_ok=True)
+    key = found.set_index(["metric", "condition"])["q"]
+    own = key.reindex(pd.MultiIndex.from_frame(changed[["metric", "condition"]])).to_numpy()
+    changed = changed[~named | (own < statistics.LEVEL)]
     if found["p"].isna().all():
         return f"None of {len(found)} rows can be judged: that takes two runs a side."
     if changed.empty:

@@ -9,8 +9,12 @@ Every row is one metric, and all rows are worked out at once: arrays are runs x 
 - The *ratio* of the means has its interval from the same test (Fieller's): it holds every ratio r
   that the runs do not rule out, head = r * base, and so leaves 1 out just when p is below 5 %.
   Where the first mean is 0 there is no ratio; where it cannot be told from 0, no interval.
-- What counts in whole numbers was rounded, so its variance is taken for 1/12 at least (Sheppard):
-  three boots that count 3 against three that count 4 are no finding, 4,096 against 0 is one.
+- What counts in whole numbers was rounded, so its variance is taken for 1/12 at least (Sheppard).
+- Runs that happen to count the same are not certain: two values that alternate at random agree
+  three times in one of four cases. Their variance is taken for what counts of the same kind have in
+  this comparison, as a multiple of their means (`_of_kind`). Where all of these agree in all runs,
+  too, that is next to nothing; where none is there to learn from it is half of a Poisson count's.
+  So three boots that count 3 against three that count 4 are no finding, 4,096 against 0 is one.
 - Where all runs of both sides are alike, and no rounding is known, the p-value is that of a
   permutation test, which for three against three is 0.1 at best.
 - With a single run on either side there is no interval, no p-value and no finding.
@@ -64,6 +68,7 @@ def between(
     head: npt.ArrayLike,
     *,
     resolution: npt.ArrayLike = 0.0,
+    kinds: npt.ArrayLike | None = None,
     level: float = LEVEL,
 ) -> pd.DataFrame:
     """Compare two sets of runs in every metric.
@@ -74,6 +79,8 @@ def between(
         One row a run, NaN where a run lacks a metric. The numbers of runs may differ.
     resolution : array_like, float
         Of each metric, or of all: 1 for what counts in whole numbers, 0 if there is none.
+    kinds : array_like, optional
+        Of each metric a name; counts of one kind are taken to vary alike. By default all are.
     level : float
         1 less the confidence of the intervals.
 
@@ -89,11 +96,18 @@ def between(
 
     one, other = _moments(base), _moments(head)
     floor = np.square(np.asarray(resolution, float)) / 12
+    borrowed = _of_kind(one, other, np.broadcast_to(floor > 0, one.n.shape), kinds)
     enough = (one.n > 1) & (other.n > 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(one.mean != 0, other.mean / one.mean, np.nan)
         ratio = np.where(ratio >= 0, ratio, np.nan)  # of unlike signs: nothing that one would say
-        errors = [np.maximum(side.variance, floor) / side.n for side in (one, other)]
+        errors = [
+            np.where(
+                side.variance == 0, np.maximum(borrowed, floor), np.maximum(side.variance, floor)
+            )
+            / side.n
+            for side in (one, other)
+        ]
         df = _degrees(one, other, errors[0], errors[1])
         margin = student(df, level)
         spread = np.sqrt(errors[0] + errors[1])
@@ -146,6 +160,26 @@ def _moments(values: npt.ArrayLike) -> _Moments:
     if array.ndim == 1:
         array = array[:, np.newaxis]
     return _Moments(array)
+
+
+def _of_kind(
+    one: _Moments, other: _Moments, counts: npt.NDArray[np.bool_], kinds: npt.ArrayLike | None
+) -> Array:
+    """Return the variance that each count may have whose runs agree; 0 for what is no count."""
+    with np.errstate(invalid="ignore"):
+        mean = (np.abs(one.mean) + np.abs(other.mean)) / 2  # of one side alone nothing is judged
+    labels = np.zeros(counts.shape, int) if kinds is None else pd.factorize(np.asarray(kinds))[0]
+    found = np.zeros(counts.shape)
+    for label in np.unique(labels[counts]):
+        mine = counts & (labels == label) & (mean > 0)
+        sides = np.concatenate([side.variance[mine] / mean[mine] for side in (one, other)])
+        sides = sides[np.isfinite(sides)]
+        # As if two sides more had been seen, with a Poisson count's variance.
+        found[mine] = mean[mine] * (sides.sum() + _PRIOR) / (len(sides) + _PRIOR)
+    return found
+
+
+_PRIOR = 2
 
 
 def _degrees(one: _Moments, other: _Moments, a: Array, b: Array) -> Array:

@@ -136,7 +136,7 @@ def compare_command(
     conditions.check(found, aspects)
     rows = compare.table(found)
     first = compare.headline_of(rows, metric)
-    kept = rows if every else compare.shown(rows, metric)
+    kept = compare.with_headline(rows, metric) if every else compare.shown(rows, metric)
     if as_lkp:
         click.echo(lkp.of_runs(found, kept["metric"]), nl=False)
     elif as_tsv:
