@@ -76,6 +76,64 @@ def test_one_of_each_kind_makes_one_run(recording: Path, tmp_path: Path) -> None
         import_files([counts, counts], tmp_path)
 
 
+BUSY = ["/usr/bin/python3", "-c", "for i in range(1000000): pass"]
+FORMS = {
+    "other build": ["-B", "-g"],
+    "compressed": ["-z", "-g"],
+    "build ids in records": ["--buildid-mmap"],
+    "threads": ["--threads", "-a"],
+    "switched": ["--switch-output"],
+    "all processors": ["-a", "-g"],
+    "no times of samples' periods": ["-c", "1000000"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_however_it_was_recorded(form: str, tmp_path: Path) -> None:
+    recordings.require_perf()
+    path = tmp_path / "perf.data"
+    words = ["perf", "record", "-q", "-N", *FORMS[form], "-e", "cpu-clock", "-o", str(path), "--"]
+    done = subprocess.run([*words, *BUSY], capture_output=True, env=recordings.ENVIRONMENT)
+    found = sorted(tmp_path.glob("perf.data*"))
+    if done.returncode or not found:
+        pytest.skip(f"this perf does not record so: {done.stderr.decode()[:200]}")
+    run = import_files([found[0]], tmp_path / "runs")
+    table = run.table("samples")
+    assert len(table) == text_of(found[0], "-F", "comm,time").count(b"\n")
+    assert "python3" in set(table["comm"])
+    assert not list(run.path.glob("*tmp*")), "what perf wrote meanwhile is gone"
+
+
+def test_a_recording_of_a_pipe(tmp_path: Path) -> None:
+    recordings.require_perf()
+    path = tmp_path / "perf.data"
+    with path.open("wb") as file:
+        words = ["perf", "record", "-q", "-e", "cpu-clock", "-o", "-", "--", *BUSY]
+        subprocess.run(words, stdout=file, check=True, env=recordings.ENVIRONMENT)
+    table = import_files([path], tmp_path / "runs").table("samples")
+    assert len(table) == text_of(path, "-F", "comm,time").count(b"\n")
+    assert "python3" in set(table["comm"])
+
+
+def test_a_directory_of_something_else_is_named(tmp_path: Path) -> None:
+    assert "none that 'perf record --threads' made" in refused(tmp_path, tmp_path / "runs")
+
+
+@pytest.mark.parametrize(("arch", "taken"), [(b"i686", True), (b"armv7l", False)])
+def test_a_recording_of_32_bits(arch: bytes, taken: bool, recording: Path, tmp_path: Path) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("x86-64 alone has this one's names")
+    content = recording.read_bytes()
+    length = content.index(b"x86_64\0") - 4
+    (size,) = struct.unpack_from("<I", content, length)
+    path = tmp_path / "perf.data"
+    path.write_bytes(content[: length + 4] + arch.ljust(size, b"\0") + content[length + 4 + size :])
+    if taken:
+        import_files([path], tmp_path / "runs")
+    else:
+        assert "was recorded on armv7l" in refused(path, tmp_path / "runs")
+
+
 def test_what_is_lacking_is_said(tmp_path: Path) -> None:
     busy = ["/usr/bin/python3", "-c", "for i in range(3000000): pass"]
     flat = recordings.record(tmp_path / "flat.data", "-F", "999", "-e", "cpu-clock", "--", *busy)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anonvma import perf_profile
 from anonvma.errors import ProfileError
-from anonvma.perf_script import Profile, fields, read
+from anonvma.perf_script import Parser, Profile, fields, read
 
 STACK = (
     b"\tffffffff81000001 clear_page_erms ([kernel.kallsyms])\n"
@@ -138,8 +140,114 @@ def test_fields_that_a_recording_has_not() -> None:
 @pytest.mark.parametrize("text", [b"", b"\n\n", b"hello\n", STACK, b"\0" * 5000, b"{}\n\n" * 500])
 @pytest.mark.parametrize("theirs", [True, False])
 def test_text_of_something_else(text: bytes, theirs: bool) -> None:
-    with pytest.raises(ProfileError, match="there is no sample in the text of perf script"):
+    why = "there is no sample in the text of perf script" + r"|line \d+ is neither" * theirs
+    with pytest.raises(ProfileError, match=why):
         read([text], theirs=theirs)
+
+
+# ---- somebody else's text: every line accounted for ----
+
+HEADS = (
+    b"bench 100 [000] 10.000100:    1000000 cpu-clock: \n",
+    b"   bench   100/101   [001]    10.000100500:    1000000 cpu-clock:u: \n",
+    b"bench 100 10.000100: sched:sched_switch: prev_comm=x ==> next_comm=y\n",
+    b"kworker/u16:3-events_unbound 7 [000] 10.000100: 1 cycles: \n",
+    b"Web Content 100 10.000100: 250000 cpu_core/cycles/P: \n",
+)
+FRAMES = (
+    b"\t            1234 spin+0x4 (/srv/bench)\n",
+    b"\tffffffff81000001 clear_page_erms+0x1 ([kernel.kallsyms])\n\tffff [unknown] ([unknown])\n",
+    b"\t            1300 main+0x10 (/srv/a b (deleted))\n  bench.c:12\n",
+    b"\t 7 gone (inlined)\n",
+    b"",
+)
+NEITHER = (
+    b"# ========\n# hostname : secret-host\n# cmdline : /usr/bin/perf record -g -- ./bench\n#\n",
+    b"         swapper     0     0.000000: PERF_RECORD_MMAP -1/0: [0xff(0x10) @ 0]: x [k]_text\n",
+    b"           bench   100    10.000000: PERF_RECORD_COMM: bench:100/100\n",
+    b"           bench   100/100   [000] 10.000150: PERF_RECORD_FORK(101:101):(100:100)\n",
+    b"   bench   100 [000]    10.000150: PERF_RECORD_SWITCH_CPU_WIDE OUT  next pid/tid: 1/1\n",
+    b"bench 100 10.1: PERF_RECORD_NAMESPACES 100/100 - nr_namespaces: 2\n"
+    b"\t\t[0/net: 3/0xf0000098, 1/uts: 3/0xeffffffe,\n\t\t 2/ipc: 3/0xefffffff]\n",
+    b"PERF_RECORD_FINISHED_ROUND\n",
+    b":-1    -1 [000] 1.000000: PERF_RECORD_KSYMBOL addr ffff len 53 type 1 flags 0x0 name bpf\n",
+    b"[kernel.kallsyms] with build id 0123456789abcdef not found, continuing without symbols\n",
+    b"Warning:\n1 out of order events recorded.\n",
+    b"Warning:\nProcessed 5 events and lost 2 chunks!\n\nCheck IO/CPU overload!\n\n",
+    b"no symbols found in /usr/bin/bench, maybe install a debug package?\n",
+    b"addr2line: DWARF error: could not find variable specification at offset 3f\n",
+    b"[ perf record: Woken up 1 times to write data ]\n",
+    b"\n",
+)
+pieces = st.one_of(
+    st.tuples(st.just("sample"), st.sampled_from(HEADS), st.sampled_from(FRAMES)),
+    st.tuples(st.just("neither"), st.sampled_from(NEITHER), st.just(b"")),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(pieces, max_size=12), st.integers(0, 2000))
+def test_every_sample_is_taken_and_nothing_else(parts: list[Any], cut: int) -> None:
+    text = b"".join(head + frames + b"\n" for _, head, frames in parts)
+    heads = [head for kind, head, _ in parts if kind == "sample"]
+    if not heads:
+        return
+    found = read([text[:cut], text[cut:]], theirs=True)
+    assert len(found.samples) == len(heads)
+    names = {"bench", "Web Content", "kworker/u16:3-events_unbound"}
+    assert set(found.samples["comm"]) <= names
+    assert set(found.frames["symbol"]) <= {"spin", "clear_page_erms", "main", "gone", "[unknown]"}
+
+
+@pytest.mark.parametrize("neither", NEITHER)
+def test_what_is_no_sample_is_no_part_of_one(neither: bytes) -> None:
+    one = HEADS[0] + FRAMES[0] + b"\n"
+    found = read([neither + one + neither + one + neither], theirs=True)
+    assert list(found.samples["comm"]) == ["bench", "bench"]
+    assert list(found.samples["event"]) == ["cpu-clock"] * 2 and stacks(found) == [["spin"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (HEADS[0] + FRAMES[0] + b"a line of a program's own output\n", 3),
+        (b"something else that is longer\n" + HEADS[0] + FRAMES[0], 1),
+        (FRAMES[0] + b"\n" + HEADS[0] + FRAMES[0], 1),
+        (HEADS[0] + FRAMES[0] + b"\n" + b"bench 100 no time at all: cpu-clock:\n" + FRAMES[0], 4),
+        ((HEADS[0] + FRAMES[0] + b"\n") * 70_000 + b"Segmentation fault (core dumped)\n", 210_001),
+        (HEADS[0] + FRAMES[0] + b"\nshort\n", 4),
+    ],
+)
+def test_any_other_line_is_named(text: bytes, line: int) -> None:
+    with pytest.raises(ProfileError, match=rf"^line {line} is neither of a sample nor of a frame"):
+        read([text], theirs=True)
+
+
+def test_a_name_with_an_empty_line_may_be_cut() -> None:
+    one = b"a b\n\n1/1 [0]\xff\t 11/11 [000] 1.000000: 5 cycles: \n" + FRAMES[0] + b"\n"
+    text = one * 100
+    parser = Parser(theirs=True)
+    for piece in (text[:3000], text[3000:]):
+        parser.feed(piece)
+        parser._advance()
+    assert set(parser.finish().samples["comm"]) == {"a b\n\n1/1 [0]\\xff"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_is_changed_there_are_samples_or_a_sentence(data: Any) -> None:
+    text = data.draw(st.sampled_from(HEADS)) + FRAMES[1] + b"\n"
+    text = data.draw(st.sampled_from(NEITHER)) + text + text
+    place, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 8))
+    changed = text[:place] + data.draw(st.binary(max_size=8)) + text[place + length :]
+    try:
+        found = read([changed], theirs=True)
+    except ProfileError as error:
+        assert str(error).isprintable()
+    else:
+        for event in perf_profile.events(found):
+            with suppress(ProfileError):  # every period 0
+                assert perf_profile.self_(found, event).between(0, 100.000001).all()
 
 
 def test_more_text_than_is_taken() -> None:

@@ -3,15 +3,18 @@
 
 Whoever sends a recording may want it to do more than be read. So what kind of file it is is told by
 what is in it, `anonvma.perf_data` checks its sizes before perf sees it, and perf then runs with no
-configuration, no cache, no search path, no privilege beyond the caller's, and limits on memory and
-time: it reads, and starts and fetches nothing. Symbols are those that the programs named in it have
-on this machine, and the kernel's if it is the running one; names of processes, events and functions
-are text to everything after.
+configuration, no cache, no search path, no privilege beyond the caller's, and limits on memory,
+time and the files it writes: it reads, and starts and fetches nothing. Symbols are those that the
+programs named in it have on this machine, and the kernel's if it is the running one; names of
+processes, events and functions are text to everything after.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ import pyarrow as pa
 from anonvma import perf, perf_data, perf_record, perf_script, perf_stat_file, places, runs
 from anonvma.errors import ProfileError, RunError, SetupError, TargetError
 from anonvma.perf_data import Recording
-from anonvma.perf_script import Parser, Profile
+from anonvma.perf_script import Profile
 from anonvma.perf_stat_file import Counts
 from anonvma.runs import Command, Run, RunWriter, Unobserved
 from anonvma.target import Local
@@ -37,6 +40,14 @@ _SECONDS = 1800  # of processor time for perf
 _LOOK = 64 << 10  # bytes from which the kind of a file is told
 _STAT_LIMIT = 64 << 20
 _PIECE = 8 << 20
+_ROOM = 64 << 20  # bytes of a file that perf writes: of a vDSO, or of its warnings
+_OF_A_PIPE = (16).to_bytes(8, "little")  # the size of the header when perf wrote to a pipe
+_OF_32_BITS = {"x86_64": ("i386", "i486", "i586", "i686"), "aarch64": ("armv7l", "armv8l")}
+"""By the machine, those whose recordings its perf reads as its own."""
+_NAMES_OF_TEXT = (
+    "Imported from text, in which a name of a process may pass for something else: blanks at the "
+    "ends of names are lost."
+)
 
 
 def import_files(
@@ -95,12 +106,17 @@ class _Import:
 
     def take(self, path: Path) -> None:
         """Take a file, whatever it is."""
+        if path.is_dir():
+            self._keep(path, "samples", self._directory(path))
+            return
         start = _start_of(path)
-        if start.startswith((b"PERFILE2", b"2ELIFREP")):
+        if start.startswith(b"PERFILE2") and len(start) >= 16 and start[8:16] == _OF_A_PIPE:
+            self._keep(path, "samples", self._named(path))
+        elif start.startswith((b"PERFILE2", b"2ELIFREP")):
             self._keep(path, "samples", self._recording(path))
         elif perf_stat_file.is_stat(start):
             self._counts(path)
-        elif _is_script(start):
+        elif perf_script.is_script(start):
             self._keep(path, "samples", self._text(path))
         else:
             raise ProfileError(
@@ -139,8 +155,10 @@ class _Import:
     # ---- the kinds ----
 
     def _recording(self, path: Path) -> Profile:
-        self._check_architecture(path, perf_data.read(path, self._limit))
-        recording, found = self._script(path)
+        recording = perf_data.read(path, self._limit)
+        self._check_architecture(path, recording)
+        # What names threads is compressed, too, so perf has to say it.
+        found = self._samples(path) if recording.samples >= 0 else self._named(path)
         self.facts |= {
             "kernel_release": recording.release,
             "architecture": recording.arch,
@@ -154,15 +172,64 @@ class _Import:
         return found
 
     def _check_architecture(self, path: Path, recording: Recording) -> None:
-        if recording.arch is not None and recording.arch != platform.machine():
-            raise ProfileError(
-                f"{path} was recorded on {recording.arch}, and this machine is "
-                f"{platform.machine()}: run 'perf script' on a machine of that kind, and import "
-                "its text."
-            )
+        here = platform.machine()
+        if recording.arch is None or recording.arch in (here, *_OF_32_BITS.get(here, ())):
+            return
+        raise ProfileError(
+            f"{path} was recorded on {recording.arch}, and this machine is {here}: run "
+            "'perf script' on a machine of that kind, and import its text."
+        )
 
-    def _script(self, path: Path) -> tuple[Recording, Profile]:
-        """Have perf print a recording, which it is to read and nothing else."""
+    def _directory(self, path: Path) -> Profile:
+        """Take what ``perf record --threads`` writes: a file a thread, and one for them all."""
+        try:
+            start = _start_of(path / "data")
+        except ProfileError:
+            start = b""
+        if not start.startswith(b"PERFILE2"):
+            raise ProfileError(
+                f"{path} is a directory, and none that 'perf record --threads' made: name a file."
+            )
+        size = sum(each.stat().st_size for each in path.iterdir() if each.is_file())
+        if size > self._limit:
+            raise ProfileError(
+                f"{path} has {size >> 20} MiB, more than the {self._limit >> 20} MiB that are "
+                "taken: give --limit."
+            )
+        return self._named(path)
+
+    def _samples(self, path: Path) -> Profile:
+        """Have perf print a recording whose names of threads are read from it."""
+        with self._perf(path) as (here, words):
+            return perf_record.read(
+                here,
+                path,
+                lambda recording, fields: [*words, str(recording.absolute()), *fields],
+                self._writer.path / "script",
+                privileged=False,
+                limit=self._limit,
+            )[1]
+
+    def _named(self, path: Path) -> Profile:
+        """Have perf print a recording of another form, with the names in its text."""
+        with self._perf(path) as (here, words):
+            found = perf_record.read_named(
+                here,
+                [*words, str(path.absolute()), "--ns", "-F", "+pid"],
+                self._writer.path / "script",
+                limit=self._limit,
+            )
+        self.notes.append(_NAMES_OF_TEXT)
+        return found
+
+    @contextlib.contextmanager
+    def _perf(self, path: Path) -> Iterator[tuple[Local, list[str]]]:
+        """Give the words that have perf print a recording, to read it and nothing else.
+
+        perf copies the running kernel's vDSO to a file that it removes at its end (to /tmp,
+        whatever TMPDIR says: tools/perf/util/vdso.c), and warns on stderr. So it may write, but no
+        more than `_ROOM` to a file; what it leaves when it is killed is removed here.
+        """
         with Local() as here:
             tool = perf.find(here)
             if tool is None:
@@ -171,20 +238,22 @@ class _Import:
                     "(Debian) or linux-tools-generic (Ubuntu), or import the text of 'perf script'."
                 )
             self.facts["perf_version"] = tool.version
+            private = self._writer.path / "perf-tmp"
+            private.mkdir(mode=0o700, exist_ok=True)
             alone = ["env", "-i", "PERF_CONFIG=/dev/null", "LANGUAGE=C", f"HOME={_NOWHERE}"]
-            words = [*_limits(here), *alone, f"PATH={_NOWHERE}", tool.path]
-            words += ["--buildid-dir", _NOWHERE, "script", "--force", "--no-inline", "-i"]
+            words = [*_limits(here), *alone, f"PATH={_NOWHERE}", f"TMPDIR={private.absolute()}"]
+            words += [tool.path, "--buildid-dir", _NOWHERE]
+            words += ["script", "--force", "--no-inline", "-i"]
+            before, ended = _vdsos(), False
             try:
-                return perf_record.read(
-                    here,
-                    path,
-                    lambda recording, fields: [*words, str(recording.absolute()), *fields],
-                    self._writer.path / "script",
-                    privileged=False,
-                    limit=self._limit,
-                )
+                yield here, words
+                ended = True
             except (ProfileError, TargetError) as error:
                 raise ProfileError(f"{path} cannot be read: {error}") from None
+            finally:
+                shutil.rmtree(private, ignore_errors=True)
+                for left in set() if ended else _vdsos() - before:
+                    left.unlink(missing_ok=True)
 
     def _text(self, path: Path) -> Profile:
         try:
@@ -193,10 +262,7 @@ class _Import:
             raise ProfileError(f"{path} cannot be read: {error}") from None
         if not found.offsets[-1]:
             self._without_stacks()
-        self.notes.append(
-            "Imported from text, in which a name of a process may pass for something else: "
-            "blanks at the ends of names are lost."
-        )
+        self.notes.append(_NAMES_OF_TEXT)
         return found
 
     def _counts(self, path: Path) -> None:
@@ -270,11 +336,21 @@ def _each(found: Sequence[Counts]) -> list[tuple[int, Counts]]:
 
 
 def _limits(here: Local) -> list[str]:
-    """Return the words that limit a command's memory and time, and keep it from writing files."""
+    """Return the words that limit a command's memory, its time and the files that it writes."""
     if here.which("prlimit") is None:
         return []
-    limits = [f"--as={_MEMORY}", f"--cpu={_SECONDS}", "--fsize=0", "--core=0"]
+    limits = [f"--as={_MEMORY}", f"--cpu={_SECONDS}", f"--fsize={_ROOM}", "--core=0"]
     return ["prlimit", *limits, "--"]
+
+
+def _vdsos() -> set[Path]:
+    """Return the copies of a vDSO that perfs of this user have at the moment."""
+    found = set()
+    for path in Path("/tmp").glob("perf-vdso*.so-*"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid == os.geteuid():
+                found.add(path)
+    return found
 
 
 def _start_of(path: Path) -> bytes:
@@ -289,16 +365,6 @@ def _start_of(path: Path) -> bytes:
     if not start:
         raise ProfileError(f"{path} is empty.")
     return start
-
-
-def _is_script(start: bytes) -> bool:
-    parser = Parser(theirs=True)
-    try:
-        parser.feed(start)
-        parser.finish()
-    except ProfileError:
-        return False
-    return True
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from anonvma.perf_data import Recording
 from anonvma.perf_script import Inline, Parser, Profile
 from anonvma.target import Target
 
-__all__ = ["Script", "read"]
+__all__ = ["Script", "read", "read_named"]
 
 _PIECE = 1 << 20
 
@@ -86,6 +86,31 @@ def read(
     finally:
         part.unlink(missing_ok=True)
     return recording, _whole(printed(path), recording, inlines)
+
+
+def read_named(target: Target, words: list[str], scratch: Path, *, limit: int | None) -> Profile:
+    """Return the samples that a command prints, in whose text the names of threads are.
+
+    So are read a directory of ``perf record --threads``, a recording of a pipe and a compressed
+    one, which only perf takes apart.
+
+    Parameters
+    ----------
+    target : Target
+        Where it is run, not privileged.
+    words : list of str
+    scratch : path
+        See `read`.
+    limit : int or None
+        Bytes that the text may have.
+    """
+    parser = Parser(theirs=True)
+    errors = scratch.with_name(f"{scratch.name}.stderr")
+    try:
+        _print(target, words, errors, parser, False, limit)
+    finally:
+        errors.unlink(missing_ok=True)
+    return parser.finish()
 
 
 def _print(

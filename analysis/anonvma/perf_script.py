@@ -11,8 +11,11 @@ by column.
 text of perf's own; `anonvma.perf_data` reads them from the recording itself. Paths and symbols may
 hold newlines, too: what does not begin as a sample or a frame does belongs to the line before it.
 Text that somebody else printed has the names in it. There the last thing in a line that looks like
-a thread, processor and time is taken for these, since a name is 15 bytes at most and stands
-before them.
+a thread, processor and time is taken for these, since a name is short and stands before them. And
+each of its lines is accounted for: it is of a sample, of a frame, what `_NEITHER` knows to be
+neither (a header, records such as PERF_RECORD_MMAP2, a warning), or the text is refused with the
+line's number. What stands before a sample is never taken for a part of its name, unless the two
+together are no longer than the 15 bytes that a name with a newline can have.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ __all__ = [
     "Printed",
     "Profile",
     "fields",
+    "is_script",
     "read",
 ]
 
@@ -93,10 +97,34 @@ _OURS = re.compile(
     re.DOTALL,
 )
 _THEIRS = re.compile(
-    rb"\s*(?P<comm>.*\S|)\s+(?:(?P<pid>-?\d+)/)?(?P<tid>-?\d+)\s+(?:\[(?P<cpu>\d+)\]\s+)?"
+    rb"\s*(?P<comm>.{0,62}\S|)\s+(?:(?P<pid>-?\d+)/)?(?P<tid>-?\d+)\s+(?:\[(?P<cpu>\d+)\]\s+)?"
     rb"(?P<s>\d+)\.(?P<ns>\d{6,9}):\s+(?:(?P<period>\d+)\s+)?(?P<event>\S+):(?:\s+(?P<frame>.*))?",
     re.DOTALL,
 )
+_NEITHER = re.compile(
+    rb"""(?:
+        \#.*                                                      # of perf script --header
+        |(?:.*\s)?(?:\d+\.\d{6,9}:\s+)?PERF_RECORD_[A-Z_0-9]+\b.*  # --show-mmap-events, ...
+        |\s+\[?\d+/\w+:\s\d+/0x[0-9a-f]+[\],].*                   # of PERF_RECORD_NAMESPACES
+        |.*\swith\ build\ id\ [0-9a-f]*\ not\ found,\ continuing\ without\ symbols
+        |Warning:|(?:Warning:\s)?\d+\ out\ of\ order\ events\ recorded\.
+        |Processed\ \d+\ (?:events\ and\ lost\ \d+\ chunks!|samples\ and\ lost\ .*)
+        |Check\ IO/CPU\ overload!
+        |(?:No|no)\ symbols?\ found\ in\ .*
+        |(?:Failed\ to|Can't|Cannot|Could\ not|Couldn't|Unable\ to)\ .*
+        |(?:addr2line|cmd__addr2line|BFD|perf|libunwind|unwind)[:\ ].*
+        |Kernel\ address\ maps\ \(/proc/.*|Check\ /proc/sys/kernel/kptr_restrict\ .*
+        |Symbol\ resolution\ may\ be\ skewed\ .*
+        |Samples\ in\ kernel\ .*\ can't\ be\ resolved.*
+        |.*\ was\ found,\ but\ .*
+        |\[\ perf\ (?:record|script):\ .*\]?
+        |Lowering\ default\ frequency\ rate\ .*
+        |Please\ consider\ tweaking\ .*
+    )\s*""",
+    re.VERBOSE,
+)
+_LONGEST_NAME = 63  # of a kernel's worker, with what it works on; TASK_COMM_LEN - 1 of all others
+_LONGEST_BROKEN = 15
 _FRAME = re.compile(rb"\s*(?P<ip>[0-9a-f]+) (?P<symbol>.*)", re.DOTALL)
 _FILE = re.compile(rb" \((?=/|\[|inlined\)|anon_inode:)")
 _SOURCE = re.compile(rb"  \S+:\d+|  \S+\[[0-9a-f]+\]")  # a line of source, after a frame
@@ -187,6 +215,8 @@ class Parser:
         self._comm_names: dict[bytes, int] = {}
         self._ids: list[npt.NDArray[np.uint32]] = []
         self.fragments = 0  # pieces of text that are no sample
+        self._line = 1  # number of the next
+        self._left = b""  # what may be the beginning of a name that goes on in the next piece
 
     # ---- text in ----
 
@@ -211,6 +241,10 @@ class Parser:
         if cut > 0:
             whole, self._rest = self._rest[:cut], self._rest[cut + 2 :]
             self._take(whole)
+            self._line += whole.count(b"\n") + 2
+            if self._left:
+                self._rest = b"\n\n".join([self._left, self._rest])
+                self._line -= self._left.count(b"\n") + 2
         elif len(self._rest) > _LONGEST:
             raise ProfileError("a single sample has more than 64 MiB of text: perf prints no such.")
 
@@ -218,12 +252,16 @@ class Parser:
         """Return where the last empty line is that a sample follows, or -1."""
         cut = len(self._rest) - 256  # enough to see what follows
         while (cut := self._rest.rfind(b"\n\n", 0, max(cut, 0))) > 0:
-            if self._header.match(self._rest[cut + 2 : cut + 258].partition(b"\n\t")[0]):
+            follows = self._rest[cut + 2 : cut + 258].partition(b"\n\t")[0]
+            if self._header.match(follows) if not self._theirs else _begins_sample(follows):
                 return cut
         return -1
 
     def _take(self, text: bytes) -> None:
         """Take whole samples."""
+        if self._theirs:
+            self._take_patiently(text)
+            return
         heads, ids = [], []
         known = self._texts.get
         for block in text.split(b"\n\n"):
@@ -240,7 +278,7 @@ class Parser:
             heads.append(head)
             ids.append(number)
         else:
-            if not self._theirs and self._fast(heads):
+            if self._fast(heads):
                 self._ids.append(np.array(ids, np.uint32))
                 return
         self._take_patiently(text)
@@ -290,7 +328,7 @@ class Parser:
     def _take_patiently(self, text: bytes) -> None:
         """Take samples whose text is not as regular: names with newlines, samples of one line."""
         rows, events, comms, ids = [], [], [], []
-        for match, stack in self._samples(text):
+        for match, stack in (self._their_samples if self._theirs else self._samples)(text):
             found = match.groupdict()
             scale = 10 ** (9 - len(found["ns"]))
             time = int(found["s"]) * 1_000_000_000 + int(found["ns"]) * scale
@@ -351,9 +389,48 @@ class Parser:
         if match:
             yield match, frames
 
+    def _their_samples(self, text: bytes) -> Iterator[tuple[re.Match[bytes], list[bytes]]]:
+        """Do as `_samples` does with somebody else's text, of which no line is passed over.
+
+        Raises
+        ------
+        ProfileError
+            When a line is none of those that perf script prints; it is named.
+        """
+        waiting: list[bytes] = []  # lines that may be the beginning of a name
+        match: re.Match[bytes] | None = None
+        frames: list[bytes] = []
+        for number, line in enumerate(text.split(b"\n"), self._line):
+            line = line.removesuffix(b"\r")
+            inside = match and not waiting and line[:1] == b"\t"
+            if inside and (line in self.lines or _FRAME.fullmatch(line)):
+                frames.append(line)
+                continue
+            begun = _their_head(b"\n".join([*waiting, line]))
+            if begun:
+                if match:
+                    yield match, frames
+                match, waiting = begun, []
+                frame = match["frame"]
+                frames = [b"\t" + frame.strip()] if frame and _FRAME.fullmatch(frame) else []
+            elif not waiting and (not line.strip() or _NEITHER.fullmatch(line)):
+                continue
+            elif match and not waiting and _of_stack(line):
+                if _FRAME.fullmatch(line):
+                    frames.append(b"\t" + line.strip())
+            elif frames and not waiting and not _is_closed(frames[-1]):
+                frames[-1] += b"\n" + line  # the rest of a path
+            elif len(b"\n".join([*waiting, line]).lstrip()) < _LONGEST_BROKEN:
+                waiting.append(line)
+            else:
+                raise _strange(number - len(waiting), (waiting or [line])[0])
+        self._left = b"\n".join(waiting)
+        if match:
+            yield match, frames
+
     def _closed(self, line: bytes) -> bool:
-        """Tell whether a frame's line has its end; somebody else may have asked for no files."""
-        return line.endswith(b")") or (self._theirs and not _FILE.search(line))
+        """Tell whether a frame's line has its end."""
+        return line.endswith(b")")
 
     # ---- columns out ----
 
@@ -369,6 +446,8 @@ class Parser:
         rest, self._rest = self._rest.rstrip(b"\n"), b""
         if rest:
             self._take(rest)
+        if self._left.strip():
+            raise _strange(self._line + rest.count(b"\n") - self._left.count(b"\n"), self._left)
         if not self._numbers:
             raise ProfileError("there is no sample in the text of perf script.")
         pid, tid, cpu, time, period = np.hstack(self._numbers)
@@ -582,7 +661,45 @@ def too_long(limit: int) -> str:
     )
 
 
+def is_script(start: bytes) -> bool:
+    """Tell whether text that begins so has a sample of ``perf script`` in it, with its time."""
+    return any(_THEIRS.fullmatch(line) for line in start.split(b"\n") if len(line) < 4096)
+
+
 # ---- words ----
+
+
+def _their_head(text: bytes) -> re.Match[bytes] | None:
+    """Return what the first line of a sample says; None if it is another's."""
+    if len(text) > 1 << 16:
+        return None
+    match = _THEIRS.fullmatch(text)
+    if match is None or (match["event"].startswith(b"PERF_RECORD_")):
+        return None
+    longest = _LONGEST_BROKEN if b"\n" in match["comm"] else _LONGEST_NAME
+    return match if len(match["comm"]) <= longest else None
+
+
+def _begins_sample(text: bytes) -> bool:
+    """Tell whether the next line is the first of a sample, and of nothing before it."""
+    return _their_head(text.partition(b"\n")[0]) is not None
+
+
+def _of_stack(line: bytes) -> bool:
+    """Tell whether a line stands among the frames of a sample: one of them, or its source."""
+    return bool(_SOURCE.fullmatch(line) or (line[:1].isspace() and _FRAME.fullmatch(line)))
+
+
+def _is_closed(line: bytes) -> bool:
+    """Tell whether a frame's line has its end; somebody may have asked for no files."""
+    return line.endswith(b")") or not _FILE.search(line)
+
+
+def _strange(number: int, line: bytes) -> ProfileError:
+    return ProfileError(
+        f"line {number} is neither of a sample nor of a frame, nor anything else that perf script "
+        f"prints: {_shown(line.strip()[:60])!r}."
+    )
 
 
 def _integers(text: bytes, count: int) -> npt.NDArray[np.int64]:
