@@ -181,6 +181,8 @@ def workload(run: Run) -> Iterator[Row]:
             yield repeat, "vm-scalability.throughput", float(sum(speeds))
             yield repeat, "vm-scalability.median", float(statistics.median(speeds))
             yield repeat, "vm-scalability.workload", sum(task["bytes"] for task in own) / 8
+    if "repeats" not in run.manifest.tables:  # of a profile that was imported
+        return
     for row in run.arrow("repeats", ["repeat", *_TIMES.values()]).to_pylist():
         for name, column in _TIMES.items():
             if row[column] is not None:

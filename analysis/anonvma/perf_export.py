@@ -93,7 +93,9 @@ def _text(profile: Profile, samples: pd.DataFrame) -> Iterator[str]:
         where = file.replace(" ", "\\x20") if isinstance(file, str) else "[unknown]"
         lines.append(f"\t{number + 1:16x} {symbol} ({where})\n")
     stacks: dict[int, str] = {}
-    columns = samples.assign(cpu=samples["cpu"].fillna(0)).astype({"comm": object, "event": object})
+    # What a recording of a command has not is left out: the profiler does without.
+    cpus = ["" if pd.isna(cpu) else f"[{int(cpu):03d}] " for cpu in samples["cpu"]]
+    columns = samples.assign(cpu=cpus).astype({"comm": object, "event": object})
     names = ["time_ns", "cpu", "pid", "tid", "comm", "event", "period", "stack"]
     for time, cpu, pid, tid, name, event, period, stack in columns[names].to_numpy(object):
         comm = perf_profile.shown(name) if isinstance(name, str) else "[unknown]"
@@ -101,7 +103,7 @@ def _text(profile: Profile, samples: pd.DataFrame) -> Iterator[str]:
         if stack not in stacks:
             stacks[stack] = "".join(lines[each] for each in _ids(profile, stack))
         yield (
-            f"{comm} {pid}/{tid} [{cpu:03d}] {seconds}.{rest // 1000:06d}: "
+            f"{comm} {pid}/{tid} {cpu}{seconds}.{rest // 1000:06d}: "
             f"{period:10d} {event}: \n{stacks[stack]}\n"
         )
 

@@ -96,8 +96,12 @@ def events(profile: Profile) -> list[str]:
 
 
 def main_event(profile: Profile) -> str:
-    """Return the event that is about time: cycles or a clock if there, else the first."""
-    names = events(profile)
+    """Return the event that is about time: cycles or a clock if there, else the first.
+
+    One whose samples stand for nothing, with a period of 0, only where there is no other.
+    """
+    periods = profile.samples.groupby("event", observed=True)["period"].sum()
+    names = [name for name in events(profile) if periods[name] > 0] or events(profile)
     for wanted in ("cycles", "cpu-clock", "task-clock"):
         for name in names:
             if wanted in name:
@@ -243,6 +247,7 @@ def metrics(run: Run) -> pd.DataFrame:
         (repeat, event): rows(profile, event, least=0)
         for repeat, profile in profiles.items()
         for event in events(profile)
+        if profile.samples.loc[profile.samples["event"] == event, "period"].any()
     }
     kept = {name for shares in whole.values() for name in shares.index[shares >= _LEAST]}
     found = []
@@ -447,16 +452,22 @@ def by_vma_class(run: Run) -> pd.DataFrame:
     DataFrame
         before (state of the VMA, see `anonvma.faults_file.STATES`), faults (mean number a repeat),
         of_faults (percent, of their time or number), basis, n (repeats), of_time (percent of all
-        sampled time, mean), sd (sample standard deviation, over the repeats).
+        sampled time, mean), sd (sample standard deviation, over the repeats). No rows where no
+        fault was traced.
 
     Raises
     ------
     RunError
-        When the run lacks samples or traced faults.
+        When the run lacks samples.
     """
     profiles = of_run(run)
+    columns = ["before", "faults", "of_faults", "basis", "n", "of_time", "sd"]
+    if "faults" not in run.manifest.tables:
+        return pd.DataFrame(columns=columns)
     traced = run.table("faults")
     traced = traced[traced["result"] != "error"]
+    if not len(traced):
+        return pd.DataFrame(columns=columns)
     timed = bool(traced["time_ns"].notna().all())
     weight = "time_ns" if timed else "count"
     share = traced.pivot_table(

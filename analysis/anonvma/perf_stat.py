@@ -49,6 +49,7 @@ __all__ = [
     "counters",
     "derived",
     "intervals",
+    "lacking_said",
     "metrics",
     "plot_intervals",
 ]
@@ -327,12 +328,10 @@ def counters(run: Run) -> pd.DataFrame:
         `anonvma.statistics.estimate`); per_s (mean total per second of wall time); running_share
         (the least of any repeat: below 1 the count was extrapolated).
 
-    Raises
-    ------
-    RunError
-        When perf stat counted nothing.
+    No rows where perf stat counted nothing.
     """
-    table = run.table("perf_stat").dropna(subset="value")
+    table = run.table("perf_stat") if "perf_stat" in run.manifest.tables else _NOTHING
+    table = table.dropna(subset="value")
     seconds = _seconds(run)
     table = table.assign(per_s=table["value"] / table["repeat"].map(seconds))
     rows = []
@@ -355,10 +354,14 @@ def plot_intervals(run: Run, event: str = "page-faults", ax: Axes | None = None)
     import matplotlib.pyplot as plt
     from matplotlib.ticker import EngFormatter
 
-    table = intervals(run)
-    table = table[table["event"] == event]
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 2.4))
+    table = intervals(run) if "perf_intervals" in run.manifest.tables else _NOTHING
+    table = table[table["event"] == event]
+    if table.empty:
+        ax.text(0.5, 0.5, f"no {event} were counted in intervals", ha="center", va="center")
+        ax.set_axis_off()
+        return ax
     for repeat, part in table.groupby("repeat"):
         ends = part["seconds"].to_numpy()
         edges = np.concatenate(([ends[0] - part["length"].iloc[0]], ends))
@@ -420,6 +423,13 @@ def _reasons(by_core: Mapping[str, str]) -> str:
     if not by_core:
         return "it was not asked for"
     return "; ".join(dict.fromkeys(reason for reason in by_core.values() if reason))
+
+
+def lacking_said(run: Run) -> str:
+    """Say why `counters` or `absent` has no rows."""
+    if "perf_stat" in run.manifest.tables and len(counters(run)):
+        return "This run lacks none of them."
+    return "This run has no counters: perf stat was not run, or could count nothing."
 
 
 _NOTHING = pd.DataFrame(

@@ -37,7 +37,7 @@ from anonvma.runs import Run
 from anonvma.section import Section, Whole
 
 if TYPE_CHECKING:
-    from IPython.display import HTML, Image
+    from IPython.display import HTML, Image, Markdown
     from matplotlib.figure import Figure
 
 __all__ = ["PROFILE", "Section", "figures", "last_census", "markdown", "sections", "text"]
@@ -396,6 +396,13 @@ def styled(table: pd.DataFrame, source: str = "") -> HTML:
         attributes += f' title="{said}"'
     page = shown.set_table_attributes(attributes).set_uuid(uuid).to_html()
     return HTML(page)  # type: ignore[no-untyped-call]
+
+
+def told(table: pd.DataFrame, otherwise: str) -> HTML | Markdown:
+    """Return a table as `styled`, or in place of one without rows a sentence that says why."""
+    from IPython.display import Markdown
+
+    return styled(table) if len(table) else Markdown(otherwise)  # type: ignore[no-untyped-call]
 
 
 def figure(drawn: Figure, alt: str) -> Image:
