@@ -141,10 +141,10 @@ def explain(
     base = next(iter(conditions))
     head = head or list(conditions)[-1]
     sides = {name: conditions[name] for name in (base, head)}
-    first = compare.headline(sides, metric).iloc[0]
     lacking = _lacking(sides)
     if lacking:
         return _unknown(lacking)
+    first = compare.headline(sides, metric).iloc[0]
     one, other = (_Side(name, runs) for name, runs in sides.items())
     table, total = _taken_apart(one, other)
     return _judged(one, other, table, total, first)
