@@ -31,14 +31,18 @@ if TYPE_CHECKING:
 def import_command(files: tuple[Path, ...], into: Path | None, limit: int | None) -> None:
     """Make a run of FILES of perf that were gathered without anonvma.
 
-    FILES are a recording, as perf.data or as the text of `perf script`, or the output of `perf
-    stat` (plain, -x, or -j, with or without -I), or one of each. Which is which is told by what is
-    in them.
+    FILES are a recording, as perf.data (a file, what a pipe wrote, or the directory of `perf record
+    --threads`) or as the text of `perf script`, or the output of `perf stat` (plain, in any locale,
+    -x, or -j, with or without -I, -A, -r and their like), or one of each. Which is which is told by
+    what is in them. Executions that `perf stat --append` put into one file are repeats of the run.
 
-    A perf.data is read by the perf that is installed here, which is kept from starting, fetching
-    and writing anything; user programs' symbols are those found on this machine under the paths in
-    the recording, the kernel's only if it is the one that runs. Recorded elsewhere? Import the
-    text.
+    Every line of a text is accounted for: one that is not perf's own is named, and the file
+    refused.
+
+    A perf.data is read by the perf that is installed here, which is kept from starting and fetching
+    anything; user programs' symbols are those found on this machine under the paths in the
+    recording, the kernel's only if it is the one that runs. Recorded elsewhere? Its samples are
+    all here; for its symbols import the text.
 
     \b
     Examples:
