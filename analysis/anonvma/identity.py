@@ -21,13 +21,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from anonvma import places, repeat
+from anonvma import places, repeat, secret_shapes
 from anonvma.runs import Manifest, Run
 
 __all__ = [
     "FOREIGN",
     "SHAPES",
     "Fact",
+    "common_names",
     "facts_of_machine",
     "facts_of_run",
     "foreign",
@@ -91,8 +92,10 @@ def _sources() -> str:
 @functools.cache
 def _vocabulary() -> frozenset[str]:
     """Return the words that our own sources have, which therefore tell nothing."""
-    words = re.findall(r"[A-Za-z_][\w-]*", _sources())
-    return frozenset([*words, *re.findall(r"[A-Za-z]+", _sources())])
+    # What the C library says of an error is in no source of ours, and in many of our sentences.
+    said = "\n".join([_sources(), *map(os.strerror, range(1, 134))])
+    words = re.findall(r"[A-Za-z_][\w-]*", said)
+    return frozenset([*words, *re.findall(r"[A-Za-z]+", said)])
 
 
 @functools.cache
@@ -135,7 +138,94 @@ def facts_of_run(run: Run) -> list[Fact]:
     for table in sorted(run.manifest.tables):
         if {*FOREIGN} & set(run.columns(table)):
             facts += _facts_of_table(run.table(table))
-    return [*dict.fromkeys(facts), *_facts_of_command(run.manifest)]
+    named = [*_facts_of_command(run.manifest), *_facts_of_files(run), *_facts_of_target(run)]
+    return [*dict.fromkeys(facts), *named]
+
+
+# A run's id is the time, the workload's name as a slug, and a number if need be.
+_ID = re.compile(r"\d{8}T\d{6}Z-")
+
+
+def _facts_of_files(run: Run) -> Iterator[Fact]:
+    """Yield what a run and its files are called, where the name is not ours."""
+    slug = _ID.sub("", run.id)
+    if not all(_is_ours(word) or word.isdigit() for word in re.split(r"[-_.]", slug)):
+        yield "run", run.id
+        if slug != run.id:
+            yield "run", slug
+    files = [entry.file for entry in run.manifest.tables.values()]
+    for file in [*files, *(entry.file for entry in run.manifest.raw)]:
+        for part in Path(file).parts:
+            if not all(_is_ours(word) for word in re.split(r"[-_.]", part)):
+                yield "file", part
+
+
+def _facts_of_target(run: Run) -> Iterator[Fact]:
+    """Yield what a kernel's release and command line, and free words, say of whose they are.
+
+    Kernel people give their kernels names of their own (CONFIG_LOCALVERSION), often a host's.
+    """
+    target, told = run.manifest.target, run.manifest.features
+    for release in {str(target.get("kernel_release") or ""), str(told.get("kernel") or "")}:
+        yield from (
+            ("kernel name", word)
+            for word in re.split(r"[-+.~_ ]+", release)
+            if not _is_of_release(word)
+        )
+    for word in str(target.get("append") or "").split():
+        if not _PARAMETER.fullmatch(word) and not is_public(word):
+            yield "kernel parameter", word
+            yield from (
+                ("kernel parameter", part)
+                for part in re.split(r"[=:,/]+", word)[1:]
+                if not is_public(part)
+            )
+    for word in str(target.get("cpu_model") or "").split():
+        if not _CPU.fullmatch(word) and not is_public(word):
+            yield "cpu name", word
+    for text in _free_text(run.manifest):
+        for word in re.findall(r"[^\s\"'`()\[\]{},;<>]+", text):
+            bare = word.strip(".:!?*=-")
+            parts = re.split(r"[-_./=:@+%]+", bare)
+            if not is_public(bare) and not all(_is_ours(part) for part in parts):
+                yield "word", bare
+
+
+def _free_text(manifest: Manifest) -> Iterator[str]:
+    yield from manifest.notes
+    yield manifest.pages_how or ""
+    for one in manifest.unobserved:
+        yield from (one.what, one.reason, one.remedy)
+    for name in ("accel_reason", "link", "perf_version", "qemu_version", "thp", "architecture"):
+        yield str(manifest.target.get(name) or "")
+
+
+_RELEASE = re.compile(
+    r"v?\d*|rc\d+|rt\d+|g[0-9a-f]{7,40}|fc\d*|el\d+|deb\d+|bpo\d*|next|dirty|generic|cloud|amd64|arm64"
+    r"|armhf|i686|x86|64|x86_64|aarch64|riscv64|s390x|ppc64le|lowlatency|default|debug|preempt|smp|lts"
+    r"|azure|aws|gcp|gke|oem|hwe|arch\d*|zen\d*|pve|raspi|rpi|virtual|kvm|server|desktop|stable|mm"
+    r"|vanilla|mainline|trunk|unsigned|linux|microsoft|standard|wsl\d*|amzn\d*|manjaro|chromeos",
+    re.I,
+)
+# Of a kernel's command line: a switch, or a number.
+_PARAMETER = re.compile(
+    r"quiet|nokaslr|nosmt|ro|rw|debug|nopti|noapic|ignore_loglevel|[a-z][\w.]*="
+    r"(?:on|off|never|always|madvise|none|no|yes|auto|force|within_size|advise|tty\w{1,4}(?:,\d+)?"
+    r"|[\d,-]+[kKmMgG]?)"
+)
+_CPU = re.compile(
+    r"@|(?:genuine)?intel(?:\(r\))?|amd|arm|xeon(?:\(r\))?|core(?:\(tm\))?|epyc|ryzen|threadripper|cpu"
+    r"|processor|gold|silver|platinum|bronze|max|ultra|pro|qemu|virtual|version|neoverse|cortex|ampere"
+    r"|altra|graviton\d*|apple|atom(?:\(tm\))?|celeron(?:\(r\))?|pentium(?:\(r\))?|opteron(?:\(tm\))?"
+    r"|power\d*|common|kvm|with|radeon|graphics|family|model|stepping|gen|th|vega|mobile|sapphire|rapids"
+    r"|(?:haswell|broadwell|skylake|cascadelake|icelake|milan|rome|genoa)\S{0,12}"
+    r"|[a-z]{0,2}\d[\w.]{0,6}(?:-\d\w{0,7})?(?:[gm]hz)?\+?|[a-z]\d?-\d\w{0,7}|\d+-core|\(.{1,4}\)|.{0,2}",
+    re.I,
+)
+
+
+def _is_of_release(word: str) -> bool:
+    return bool(_RELEASE.fullmatch(word)) or _is_ours(word)
 
 
 def _facts_of_table(frame: pd.DataFrame) -> Iterator[Fact]:
@@ -190,6 +280,20 @@ def facts_of_machine(environment: Mapping[str, str] | None = None) -> list[Fact]
     return [fact for fact in dict.fromkeys(facts) if not is_public(fact[1])]
 
 
+def common_names(environment: Mapping[str, str] | None = None) -> list[Fact]:
+    """Return hosts and users of this machine that cannot be withheld: they are common words."""
+    environment = os.environ if environment is None else environment
+    names = [("host", name) for name in _host_names(environment)]
+    people = [user for user in pwd.getpwall() if 1000 <= user.pw_uid < 65534]
+    names += [("user", user.pw_name) for user in people]
+    variables = ("USER", "LOGNAME", "SUDO_USER")
+    names += [("user", environment[variable]) for variable in variables if variable in environment]
+    known = {"", "root", "localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"}
+    known |= {"ip6-allnodes", "ip6-allrouters", "ip6-localnet", "ip6-mcastprefix", "broadcasthost"}
+    every = dict.fromkeys(fact for fact in names if fact[1] not in known)
+    return [fact for fact in every if is_public(fact[1]) or len(fact[1]) <= 2]
+
+
 def _host_names(environment: Mapping[str, str]) -> Iterator[str]:
     for name in (socket.gethostname(), _read("/etc/hostname"), environment.get("HOSTNAME", "")):
         yield name
@@ -235,7 +339,12 @@ def _always(text: str) -> bool:
     return True
 
 
+def _not_in_sources(text: str) -> bool:
+    return text not in _sources()
+
+
 SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    *(("secret", shape, _always) for shape in secret_shapes.TOKENS),
     ("kernel log", re.compile(r"\[ *\d{1,7}\.\d{6}\][^\n]*"), _always),
     (
         "secret",
@@ -261,13 +370,9 @@ SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
         re.compile(r"\b(?:docker|kubepods|cri-containerd|crio|libpod|lxc)[-/][\w./:-]+"),
         _always,
     ),
-    (
-        "host",
-        re.compile(
-            r"\b[\w-]+(?:\.[\w-]+)*\.(?:local|lan|corp|internal|intranet|home|localdomain)\b"
-        ),
-        _always,
-    ),
+    ("host", secret_shapes.HOST_NAME, _not_in_sources),
+    ("address", re.compile(r"\b[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}\b", re.I), _always),
+    ("path", secret_shapes.PRIVATE_PLACE, _not_in_sources),
     (
         "path",
         re.compile(

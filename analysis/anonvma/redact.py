@@ -82,7 +82,7 @@ class Wall:
             self._name(kind, value)
         # What must be in a text, at the least, for a fact to be in it; the longest facts first.
         self._needles = {
-            value: tuple({spelt.split()[0].casefold() for spelt in _spellings(value)})
+            value: _needles(value)
             for value in sorted(self._facts, key=len, reverse=True)
             if not is_public(value)
         }
@@ -222,12 +222,36 @@ def _spellings(value: str) -> set[str]:
     }
 
 
+def _parts(value: str) -> list[str]:
+    return re.findall(r"[^\W_]+", value)
+
+
+def _slugs(value: str) -> list[str]:
+    """Return patterns of a value whose punctuation was changed, as in a file's name or an id.
+
+    An id has 40 characters of it (`anonvma.runs.RunWriter`).
+    """
+    parts = _parts(value)
+    if len("".join(parts)) < 6 or len(value) > 200:
+        return []
+    found = [r"[\W_]{1,3}".join(map(re.escape, parts))] if len(parts) > 1 else []
+    slug = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
+    cut = slug[:40].rstrip("-")
+    return [*found, *([re.escape(cut)] if len(cut) < len(slug) else [])]
+
+
+def _needles(value: str) -> tuple[str, ...]:
+    """Return what, one of it at the least, is in every text that has a value in it."""
+    words = {spelt.split()[0].casefold() for spelt in _spellings(value)}
+    return tuple(words | ({_parts(value)[0].casefold()} if _parts(value) else set()))
+
+
 @functools.lru_cache(maxsize=65536)
 def _pattern(value: str) -> re.Pattern[str]:
     """Return what finds a value: whole if it is short, and across lines if it has spaces."""
     gap = r"(?:[ \t]*\\?\n[ \t>]*|[ \t]+)"
     spelt = (gap.join(map(re.escape, s.split())) for s in _spellings(value))
-    either = "|".join(sorted(set(spelt), key=len, reverse=True))
+    either = "|".join([*sorted(set(spelt), key=len, reverse=True), *_slugs(value)])
     if len(value) < 8 or value.isalpha():
         return re.compile(rf"(?<![A-Za-z0-9])(?:{either})(?![A-Za-z0-9])", re.I)
     return re.compile(either, re.I)

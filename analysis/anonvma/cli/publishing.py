@@ -87,7 +87,7 @@ def publish_command(
     was shown and you said yes. Exit codes: 0 done; 1 failed, not sent, or written without a From;
     2 usage.
     """
-    from anonvma import ending, mail, publish, report
+    from anonvma import ending, identity, mail, publish, report
 
     if quote and not reply_to:
         raise click.UsageError("--quote needs --reply-to: what is it that you quote?")
@@ -107,6 +107,12 @@ def publish_command(
         click.echo(f"anonvma: withheld {name}: {report.printable(value)}", err=True)
     if places.project_url() is None:
         click.echo(f"anonvma: {_NO_ADDRESS}", err=True)
+    for kind, name in identity.common_names():
+        click.echo(
+            f"anonvma: not withheld: the {kind} {report.printable(name)!r}, a word that any report "
+            "may have; see yourself where it stands.",
+            err=True,
+        )
     for complaint in done.complaints:
         click.echo(f"anonvma: {complaint.level}: {complaint.sentence}", err=True)
     if not as_json:
