@@ -5,6 +5,7 @@
  * The only part of anonvma, beside perf, that needs privilege. One static
  * binary, so that a target needs nothing else. No kernel pointer leaves it.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include <bpf/libbpf.h>
+#include "lacking.h"
 #include "vmaprobe.h"
 
 #define EMBED(name, file)						\
@@ -98,7 +100,9 @@ int complain(int code, const char *format, ...)
 
 struct bpf_object *open_embedded(const char *name, const char *start, const char *end)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name);
+	/* For tests: another kernel's types. Not for whoever has no privilege but by this file's. */
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name,
+		    .btf_custom_path = secure_getenv("VMAPROBE_BTF"));
 
 	return bpf_object__open_mem(start, end - start, &opts);
 }
@@ -113,6 +117,10 @@ int explain_load_failure(int error)
 		return complain(EXIT_PRIVILEGE, "BPF is refused to this user: run it as root or under "
 				"sudo, or give it CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, "
 				"CAP_DAC_READ_SEARCH and CAP_SYSLOG");
+	if (what_is_lacking())
+		return complain(EXIT_KERNEL, "this kernel has no %s, which the BPF programs rely on: "
+				"it may be older than Linux 6.1 or newer than this program",
+				what_is_lacking());
 	return complain(EXIT_KERNEL, "this kernel does not accept the BPF programs (%s): Linux 6.1 "
 			"or later is needed", strerror(-error));
 }
@@ -303,12 +311,6 @@ static int run_usage(int argc, char **argv)
 	return code;
 }
 
-static int silence(enum libbpf_print_level level, const char *format, va_list args)
-{
-	(void)level;
-	return getenv("VMAPROBE_DEBUG") ? vfprintf(stderr, format, args) : 0;
-}
-
 int main(int argc, char **argv)
 {
 	struct sigaction action = { .sa_handler = on_signal };
@@ -317,7 +319,7 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	libbpf_set_print(silence);
+	libbpf_set_print(listen_to_libbpf);
 	if (argc > 1 && !strcmp(argv[1], "census"))
 		return run_observer(run_census, argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "features"))

@@ -257,6 +257,8 @@ extern const char locks_bpf_start[], locks_bpf_end[];
 extern const char faults_bpf_start[], faults_bpf_end[];
 
 struct bpf_object *open_embedded(const char *name, const char *start, const char *end);
+/* What the kernel lacks that a program relies on, by name, if libbpf has said so; else NULL. */
+const char *what_is_lacking(void);
 /* Why loading failed with ERROR, in one sentence; returns the exit code. */
 int explain_load_failure(int error);
 int parse_pid(const char *text, __u32 *pid);
