@@ -123,6 +123,14 @@ class Verdict:
         """Yes if any repeat has such a VMA."""
         return Answer.YES if any(self.filled) else Answer.NO
 
+    @property
+    def populated(self) -> bool:
+        """Whether get_user_pages() brought pages that no page fault did, as far as was traced."""
+        traced = self.traced
+        if self.watched is not None or traced is None or traced.gup < 1:
+            return False
+        return self.zero > traced.stayed + 1  # one more or less is the start of a program
+
 
 def of_run(run: Run) -> Verdict:
     """Return what a run with a census says to the question."""
@@ -199,7 +207,8 @@ def finding(run: Run) -> str:
     of = f"{manifest.workload.name}, Linux {manifest.target['kernel_release']}"
     if verdict.answer is Answer.NO:
         return f"{of}: no VMA filled without an anon_vma"
-    return f"{of}: {number(verdict.filled[-1])} of {number(verdict.vmas)} VMAs read, no anon_vma"
+    how = "populated" if verdict.populated else "read"
+    return f"{of}: {number(verdict.filled[-1])} of {number(verdict.vmas)} VMAs {how}, no anon_vma"
 
 
 def sentences(run: Run) -> list[str]:
@@ -305,7 +314,7 @@ def _came_by(verdict: Verdict) -> str:
         return "They may have come there before it was watched."
     if traced is None:
         return "Whether by page faults or by get_user_pages() was not traced."
-    if verdict.zero <= traced.stayed + 1 or traced.gup < 1:
+    if not verdict.populated:
         return ""
     by = (
         f"get_user_pages(), with {number(traced.gup)} faults of its own in all (MAP_POPULATE, "

@@ -656,7 +656,7 @@ class _Collection:
 
     def _note_losses(self) -> None:
         for name, count in self.losses.items():
-            if count:
+            if count and name != "went_on":  # told with the answer
                 self.notes.append(f"The census lost: {count} {census_file.LOSSES[name]}.")
 
 

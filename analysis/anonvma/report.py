@@ -44,11 +44,13 @@ __all__ = ["PROFILE", "Section", "figures", "last_census", "markdown", "sections
 
 WIDTH = 72
 MIB = 1 << 20
-_TRACED = (
-    "In each repeat it then ran three times more, in turns: untraced, with every page fault "
-    "traced, and with every acquisition of mmap_lock traced."
-)
-
+_TRACED = {
+    False: "In each repeat it then ran three times more, in turns: untraced, with every page fault "
+    "traced, and with every acquisition of mmap_lock traced.",
+    True: "In each repeat it was then watched twice more: with every page fault traced, and with "
+    "every acquisition of mmap_lock traced.",
+}
+"""By whether it is a process that ran already."""
 
 PROFILE = "Where the time went"
 """The section that a run with samples has."""
@@ -56,7 +58,7 @@ PROFILE = "Where the time went"
 CALLERS = 8
 """Of those who took mmap_lock, how many are shown."""
 
-_PATHS = "After the first repeat it ran once more, for the call paths of its page faults."
+_PATHS = "After the first repeat came one more, for the call paths of its page faults."
 
 
 def last_census(run: Run) -> pd.DataFrame:
@@ -242,11 +244,12 @@ def _fault_sections(run: Run) -> list[Section]:
         ]
     if "locks" in run.manifest.tables:
         callers = locks.callers(run.table("locks"))
+        mean = ["Mean of one repeat." if len(callers) else "Nobody did while it was traced."]
         parts.append(
             Section(
                 "Who took mmap_lock",
-                ["Mean of one repeat."],
-                callers.head(CALLERS),
+                mean,
+                callers.head(CALLERS) if len(callers) else None,
                 sources=drawn_from(run, "locks"),
                 whole=Whole(
                     "taken",
@@ -279,18 +282,38 @@ def _classes_said() -> str:
 
 def _method(run: Run) -> list[str]:
     manifest = run.manifest
-    lost = {name: count for name, count in manifest.losses.items() if count}
+    # What went on is told with the answer.
+    lost = {n: count for n, count in manifest.losses.items() if count and n != "went_on"}
     counted = "; ".join(f"{count} {census.LOSSES[name]}" for name, count in lost.items())
     return [
-        f"The workload ran {_times(manifest.repeats)}, until it had made its last access. With its "
-        "mappings still in place, a BPF iterator then read vm_ops and anon_vma of each VMA from "
-        "the kernel's own structures, and the pages in the bare ones were told apart by "
+        f"{_observed(run)}, a BPF iterator then read vm_ops and anon_vma of each VMA from the "
+        "kernel's own structures, and the pages in the bare ones were told apart by "
         f"{manifest.pages_how or 'nothing: they were not looked at'}. Lost while reading: "
         f"{counted or 'nothing'}.",
-        *([_TRACED] if "faults" in manifest.tables else []),
+        *([_TRACED[_is_watched(run)]] if "faults" in manifest.tables else []),
         *([_PATHS] if {"call_paths", "locks"} <= set(manifest.tables) else []),
         *manifest.notes,
     ]
+
+
+def _is_watched(run: Run) -> bool:
+    return "seconds" in run.manifest.parameters
+
+
+def _observed(run: Run) -> str:
+    """Say what was done to the workload, up to the census."""
+    parameters, times = run.manifest.parameters, _times(run.manifest.repeats)
+    if _is_watched(run):
+        return f"The process was watched for {parameters['seconds']:g} s {times}. As it ran on"
+    if "threads" in parameters or parameters.get("workload") == "specimens":
+        return (
+            f"The workload ran {times}, until it had made its last access. With its mappings still "
+            "in place"
+        )
+    return (
+        f"The command ran {times}, each of its processes stopped in its exit. With their mappings "
+        "still in place"
+    )
 
 
 def _times(count: int) -> str:
