@@ -169,3 +169,86 @@ def test_command_line(tmp_path: Path) -> None:
     listed = json.loads(anonvma("runs", "--in", RECORDED, "--check", "--json").stdout)
     assert pd.DataFrame(listed)["run"].is_unique
     assert "headlines" in anonvma("query").stdout
+
+
+# ---- the inventory ----
+
+
+def asked(place: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Runs, headlines and damage, as a store of its own finds them."""
+    with Store([place]) as opened:
+        headlines = opened.query("select * from headlines order by all")
+        return opened.runs(), headlines, opened.damaged
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for name in ("early-small-allocs-mt-1", "delayed-small-allocs-mt-1", "specimens"):
+        shutil.copytree(RECORDED / name, tmp_path / "runs" / name)
+    return tmp_path / "runs"
+
+
+def test_what_did_not_change_is_not_read_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = asked(place)
+    monkeypatch.setattr(runs, "read_manifest", lambda path: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(runs, "check_table", lambda *about: pytest.fail(f"{about} is hashed"))
+    monkeypatch.setattr(store, "_headlines_of", lambda parts: pytest.fail(f"{parts} are read"))
+    again = asked(place)
+    pd.testing.assert_frame_equal(first[0], again[0])
+    pd.testing.assert_frame_equal(first[1], again[1])
+    assert first[2] == again[2] == []
+
+
+def test_what_changed_is_noticed(place: Path) -> None:
+    table, headlines, _ = asked(place)
+    run = place / "early-small-allocs-mt-1"
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["workload"]["name"] = "renamed"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    (run / "cell.json").write_text('{"study": "s", "name": "c", "axes": {}}')
+    changed = asked(place)[0].set_index("run")
+    assert changed.loc[run.name, ["workload", "study"]].tolist() == ["renamed", "s"]
+
+    # Of the same size and time, with another byte in it.
+    file = run / "throughput.parquet"
+    about, content = file.stat(), bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+    for _ in range(2):
+        _, left, damaged = asked(place)
+        assert len(damaged) == 1 and "throughput.parquet was changed" in damaged[0]
+        lost = headlines[(headlines["run"] == run.name)]
+        lost = lost[lost["metric"] == "vm-scalability.throughput"]
+        assert len(lost) == 1 and len(left) == len(headlines) - 1
+
+    shutil.rmtree(run)
+    assert set(asked(place)[0]["run"]) == set(table["run"]) - {run.name}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"of": 1, "entries": 2}', "\0" * 100])
+def test_an_inventory_in_doubt_is_made_anew(place: Path, text: str) -> None:
+    first = asked(place)
+    for name in (".inventory", ".headlines", ".seals"):
+        assert json.loads((place / name).read_text())["entries"]
+        (place / name).write_text(text)
+    again = asked(place)
+    pd.testing.assert_frame_equal(first[0], again[0])
+    pd.testing.assert_frame_equal(first[1], again[1])
+
+
+def test_an_inventory_that_came_with_the_runs_of_others_is_not_believed(
+    place: Path, tmp_path: Path
+) -> None:
+    first = asked(place)
+    for name in (".inventory", ".headlines"):
+        told = (place / name).read_text()
+        assert "small-allocs-mt" in told or "throughput" in told
+        (place / name).write_text(told.replace("small-allocs-mt", "xx").replace("0.", "9."))
+    # cp -a keeps the times that can be set.
+    shutil.copytree(place, tmp_path / "theirs", copy_function=shutil.copy2)
+    again = asked(tmp_path / "theirs")
+    pd.testing.assert_frame_equal(first[0], again[0])
+    pd.testing.assert_frame_equal(first[1], again[1])

@@ -12,6 +12,9 @@ table's own; and
 `views` says it in full. Tables are read as the query goes, so they may be larger than memory;
 what DuckDB cannot hold of its own work it puts into a scratch directory.
 
+What manifests and tables say is kept beside the runs, so that those that did not change are not
+opened again to be listed, or for their headlines; see `anonvma.inventory`.
+
 DuckDB itself opens no file here: it is handed the tables, its own access to files, the network and
 extensions is switched off, and so is the switch. A query can read the runs and nothing else,
 whatever it says, and what a directory or a file of a run is called is never part of a query.
@@ -20,6 +23,7 @@ whatever it says, and what a directory or a file of a run is called is never par
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -38,6 +42,7 @@ from pyarrow import fs
 from anonvma import places, runs, scratch
 from anonvma.cell import CELL
 from anonvma.errors import RunError, StoreError
+from anonvma.inventory import Entry, Inventory
 from anonvma.runs import Manifest, Run, TableFile, field
 from anonvma.seals import Seals
 
@@ -107,6 +112,9 @@ from census where bare group by run, class
 """Means over the repeats of a run. Throughput is in KiB/s over all tasks, elapsed_time in s;
 ``anonvma.bare.CLASS`` is the number of bare VMAs of that class."""
 
+_OF_HEADLINES = ("throughput", "repeats", "vmstat", "census")
+_OF_ROW = ("manifest.json", CELL)
+
 _VIEWS = {
     "runs": "One row a run, from its manifest.",
     "headlines": "A few numbers of each run by the names kernel people read, means over repeats.",
@@ -127,14 +135,18 @@ def directories(root: Path) -> Iterator[Path]:
             names[:] = sorted(n for n in kept if not n.startswith("."))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Part:
     """One run's part of a view."""
 
     run: str
     directory: Path
     table: str
-    entry: TableFile
+    told: dict[str, Any]
+
+    @functools.cached_property
+    def entry(self) -> TableFile:
+        return TableFile.model_validate(self.told)
 
     @property
     def file(self) -> Path:
@@ -174,12 +186,15 @@ class Store(AbstractContextManager["Store"]):
         self._rows: list[dict[str, Any]] = []
         self._files: dict[str, list[_Part]] = {}
         self._seals = {root: Seals(root) for root in self.roots}
+        self._inventories = {root: Inventory(root, f"{RUNS}{HEADLINES}") for root in self.roots}
         for root in self.roots:
             if not root.is_dir():
                 raise StoreError(f"there is no directory of runs {root}: collect a run first.")
             for directory in directories(root):
                 self._add(root, directory, check)
+            self._inventories[root].save()
         self._checked: set[str] = set()
+        self._filled = False
         self._scratch = scratch.make("store")
         try:
             self._connection = self._connect(memory)
@@ -194,29 +209,37 @@ class Store(AbstractContextManager["Store"]):
     # ---- what there is ----
 
     def _add(self, root: Path, directory: Path, check: bool) -> None:
+        entry = None if check else self._inventories[root].entry(directory, _OF_ROW)
         try:
-            manifest = Run.open(directory).manifest if check else runs.read_manifest(directory)
+            entry = entry or self._read(root, directory, check)
         except RunError as error:
             self.damaged.append(str(error))
-            return
-        try:
-            str(directory).encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(directory).decode(errors="backslashreplace")
-            self.damaged.append(f"the name of {shown} is not UTF-8: rename it.")
             return
         name = directory.name if directory == root else str(directory.relative_to(root))
         if len(self.roots) > 1:
             name = f"{root.name}/{name}"
-        row = {"run": name, **_row(directory, manifest)}
+        self._rows.append({"run": name, **entry.row})
+        for table, told in entry.tables.items():
+            self._files.setdefault(table, []).append(_Part(name, directory, table, told))
+
+    def _read(self, root: Path, directory: Path, check: bool) -> Entry:
+        """Read a run's manifest, and keep what it says; with `check` look at all of the run."""
+        manifest = Run.open(directory).manifest if check else runs.read_manifest(directory)
         try:
-            pa.Table.from_pylist([row], schema=RUNS)
+            str(directory).encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(directory).decode(errors="backslashreplace")
+            raise RunError(f"the name of {shown} is not UTF-8: rename it.") from None
+        row = _row(directory, manifest)
+        try:
+            pa.Table.from_pylist([{"run": directory.name, **row}], schema=RUNS)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-            self.damaged.append(f"{directory}: its manifest cannot be a row of a table: {error}.")
-            return
-        self._rows.append(row)
-        for table, entry in manifest.tables.items():
-            self._files.setdefault(table, []).append(_Part(name, directory, table, entry))
+            raise RunError(
+                f"{directory}: its manifest cannot be a row of a table: {error}."
+            ) from None
+        entry = Entry(row, {name: told.model_dump() for name, told in manifest.tables.items()})
+        self._inventories[root].put_entry(directory, _OF_ROW, entry)
+        return entry
 
     def runs(self) -> pd.DataFrame:
         """Return the view ``runs``, oldest first."""
@@ -265,6 +288,9 @@ class Store(AbstractContextManager["Store"]):
                 raise StoreError(f"one query is wanted, and these are {len(statements)}.")
             self._refuse_changes(sql, statements[0].type)
             asked = self._asked(sql)
+            if "headlines" in asked and self._fill_headlines():
+                asked.remove("headlines")
+            asked = self._tables(asked)
             for name in asked:
                 self._check(name)
             try:
@@ -306,10 +332,56 @@ class Store(AbstractContextManager["Store"]):
             try:
                 names = {name.lower() for name in apart.get_table_names(sql)}
             except duckdb.Error:  # it cannot be told without the columns
-                names = set(self._files)
-        if "headlines" in names:
-            names |= {"throughput", "repeats", "vmstat", "census"}
-        return sorted(names & set(self._files))
+                names = {"headlines", *self._files}
+        return sorted(names & {"headlines", *self._files})
+
+    def _tables(self, names: Sequence[str]) -> list[str]:
+        """Return the tables that some views need."""
+        needed = {*names, *(_OF_HEADLINES if "headlines" in names else ())}
+        return sorted(needed & set(self._files))
+
+    def _fill_headlines(self) -> bool:
+        """Put the headlines of all runs in the place of the view; False where that cannot be done.
+
+        Only those runs are read whose tables have changed since, or have not been read before.
+        """
+        if self._filled:
+            return True
+        parts: dict[tuple[str, Path], list[_Part]] = {}
+        for table in _OF_HEADLINES:
+            for part in self._files.get(table, ()):
+                parts.setdefault((part.run, part.directory), []).append(part)
+        known: dict[str, dict[str, float] | None] = {}
+        rows: list[dict[str, Any]] = []
+        for (run, directory), own in parts.items():
+            files = [part.told["file"] for part in own]
+            known[run] = self._inventory(directory).headlines(directory, files)
+        unread = [part for own in parts.values() for part in own if known[part.run] is None]
+        if unread:
+            sound = [part for part in unread if self._is_sound(part)]
+            try:
+                found = _headlines_of(sound)
+            except (duckdb.Error, pa.ArrowException):
+                return False  # a table that cannot be read, as will be told
+            for (run, directory), own in parts.items():
+                if known[run] is None:
+                    read = known[run] = found.get(run, {})
+                    if set(own) <= set(sound):
+                        files = [part.told["file"] for part in own]
+                        self._inventory(directory).put_headlines(directory, files, read)
+            for root in self.roots:
+                self._seals[root].save()
+                self._inventories[root].save()
+        for run, values in known.items():
+            rows += [{"run": run, "metric": m, "value": v} for m, v in (values or {}).items()]
+        self._connection.execute("drop view headlines")
+        table = pa.Table.from_pylist(rows, schema=_HEADLINES_SCHEMA)
+        self._connection.register("headlines", table)
+        self._filled = True
+        return True
+
+    def _inventory(self, directory: Path) -> Inventory:
+        return next(c for root, c in self._inventories.items() if directory.is_relative_to(root))
 
     def _check(self, name: str) -> None:
         """Register a table of those runs in which it is what their manifest says."""
@@ -327,7 +399,8 @@ class Store(AbstractContextManager["Store"]):
                 runs.check_table(part.directory, part.table, part.entry)
                 seals.put(part.file, part.entry.sha256)
         except RunError as error:
-            self.damaged.append(str(error))
+            if str(error) not in self.damaged:  # a table may be asked for twice
+                self.damaged.append(str(error))
             return False
         return True
 
@@ -351,6 +424,18 @@ class Store(AbstractContextManager["Store"]):
     def _register(self, name: str, parts: Sequence[_Part]) -> None:
         self._files[name] = list(parts)
         self._connection.register(name, _dataset(runs.schemas()[name], parts))
+
+
+def _headlines_of(parts: Sequence[_Part]) -> dict[str, dict[str, float]]:
+    """Return the headlines of those runs that have these tables."""
+    found: dict[str, dict[str, float]] = {}
+    with duckdb.connect(":memory:") as connection:
+        for name in _OF_HEADLINES:
+            own = [part for part in parts if part.table == name]
+            connection.register(name, _dataset(runs.schemas()[name], own))
+        for run, metric, value in connection.execute(HEADLINES).fetchall():
+            found.setdefault(run, {})[metric] = value
+    return found
 
 
 def _dataset(declared: pa.Schema, parts: Sequence[_Part]) -> ds.Dataset:
