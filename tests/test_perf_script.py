@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from anonvma import perf_profile
 from anonvma.errors import ProfileError
-from anonvma.perf_script import Parser, Profile, fields, read
+from anonvma.perf_script import Parser, Profile, fields, is_script, read
 
 STACK = (
     b"\tffffffff81000001 clear_page_erms ([kernel.kallsyms])\n"
@@ -153,6 +153,7 @@ HEADS = (
     b"bench 100 10.000100: sched:sched_switch: prev_comm=x ==> next_comm=y\n",
     b"kworker/u16:3-events_unbound 7 [000] 10.000100: 1 cycles: \n",
     b"Web Content 100 10.000100: 250000 cpu_core/cycles/P: \n",
+    b"bench 100 [000] K      10.000100:    1000000 cpu-clock: \n",
 )
 FRAMES = (
     b"\t            1234 spin+0x4 (/srv/bench)\n",
@@ -169,6 +170,9 @@ NEITHER = (
     b"   bench   100 [000]    10.000150: PERF_RECORD_SWITCH_CPU_WIDE OUT  next pid/tid: 1/1\n",
     b"bench 100 10.1: PERF_RECORD_NAMESPACES 100/100 - nr_namespaces: 2\n"
     b"\t\t[0/net: 3/0xf0000098, 1/uts: 3/0xeffffffe,\n\t\t 2/ipc: 3/0xefffffff]\n",
+    b"bench 100 10.000100: PERF_RECORD_NAMESPACES 100/100 - nr_namespaces: 2\n"
+    b"\t\t[0/net: 0/0, 1/uts: 0/0,\n\t\t 2/ipc: 0/0]\n",
+    b"build id event received for [kernel.kallsyms]: e4f18d9dc1d0e [20]\n",
     b"PERF_RECORD_FINISHED_ROUND\n",
     b":-1    -1 [000] 1.000000: PERF_RECORD_KSYMBOL addr ffff len 53 type 1 flags 0x0 name bpf\n",
     b"[kernel.kallsyms] with build id 0123456789abcdef not found, continuing without symbols\n",
@@ -221,6 +225,12 @@ def test_what_is_no_sample_is_no_part_of_one(neither: bytes) -> None:
 def test_any_other_line_is_named(text: bytes, line: int) -> None:
     with pytest.raises(ProfileError, match=rf"^line {line} is neither of a sample nor of a frame"):
         read([text], theirs=True)
+
+
+def test_records_may_stand_before_the_first_sample() -> None:
+    records = b"    swapper     0 [000]  1.000000: PERF_RECORD_SWITCH_CPU_WIDE OUT\n" * 2000
+    assert is_script(records) and is_script(HEADS[0]) and not is_script(STACK)
+    assert len(read([records + HEADS[0] + FRAMES[0]], theirs=True).samples) == 1
 
 
 def test_a_name_with_an_empty_line_may_be_cut() -> None:

@@ -132,6 +132,20 @@ def test_places_are_summed_up(place: str) -> None:
     assert values(text) == {"page-faults": total, "cycles": total}
 
 
+@pytest.mark.parametrize(
+    "place",
+    ['"cpu" : "%d"', '"socket" : "S%d", "aggregate-number" : 8', '"core" : "S0-D0-C%d"',
+     '"thread" : "web x-%d"', '"cgroup" : "kube/%d"', '"die" : "S0-D%d", "counters" : 2'],
+)  # fmt: skip
+def test_places_of_json_are_summed_up_in_any_locale(place: str) -> None:
+    line = (
+        '{%s, "counter-value" : "%d,000000", "unit" : "", "event" : "page-faults", '
+        '"event-runtime" : 5, "pcnt-running" : 50,00, "metric-value" : 0,10, "metric-unit" : ""}\n'
+    )
+    (found,) = read("".join(line % (place % n, 1000 * n) for n in (1, 2)))
+    assert [(r["value"], r["running_share"]) for r in found.totals] == [(3000, 0.5)]
+
+
 def test_cgroups_and_units() -> None:
     rows = [("", "1,000", "", "page-faults  kube/a"), ("", "2,000", "", "page-faults  kube/b")]
     assert values(people(rows, "en")) == {"page-faults": 3000}

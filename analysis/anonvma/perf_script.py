@@ -98,6 +98,7 @@ _OURS = re.compile(
 )
 _THEIRS = re.compile(
     rb"\s*(?P<comm>.{0,62}\S|)\s+(?:(?P<pid>-?\d+)/)?(?P<tid>-?\d+)\s+(?:\[(?P<cpu>\d+)\]\s+)?"
+    rb"(?:[KUHGgMESp]+\s+)?"  # -F +misc: the mode of the processor
     rb"(?P<s>\d+)\.(?P<ns>\d{6,9}):\s+(?:(?P<period>\d+)\s+)?(?P<event>\S+):(?:\s+(?P<frame>.*))?",
     re.DOTALL,
 )
@@ -105,8 +106,10 @@ _NEITHER = re.compile(
     rb"""(?:
         \#.*                                                      # of perf script --header
         |(?:.*\s)?(?:\d+\.\d{6,9}:\s+)?PERF_RECORD_[A-Z_0-9]+\b.*  # --show-mmap-events, ...
-        |\s+\[?\d+/\w+:\s\d+/0x[0-9a-f]+[\],].*                   # of PERF_RECORD_NAMESPACES
+        |\s+\[?\d+/\w+:\s\d+/(?:0x)?[0-9a-f]+[\],].*              # of PERF_RECORD_NAMESPACES
         |.*\swith\ build\ id\ [0-9a-f]*\ not\ found,\ continuing\ without\ symbols
+        |build\ id\ event\ received\ for\ .*                        # of -v, as the next
+        |(?:Using|Looking\ at|Overlapping|symsrc__init|dso__\w+|overlapping\ maps).*
         |Warning:|(?:Warning:\s)?\d+\ out\ of\ order\ events\ recorded\.
         |Processed\ \d+\ (?:events\ and\ lost\ \d+\ chunks!|samples\ and\ lost\ .*)
         |Check\ IO/CPU\ overload!
@@ -123,6 +126,7 @@ _NEITHER = re.compile(
     )\s*""",
     re.VERBOSE,
 )
+_RECORD = re.compile(rb".*\s\d+\.\d{6,9}:\s+PERF_RECORD_[A-Z_0-9]+\b.*")
 _LONGEST_NAME = 63  # of a kernel's worker, with what it works on; TASK_COMM_LEN - 1 of all others
 _LONGEST_BROKEN = 15
 _FRAME = re.compile(rb"\s*(?P<ip>[0-9a-f]+) (?P<symbol>.*)", re.DOTALL)
@@ -662,8 +666,9 @@ def too_long(limit: int) -> str:
 
 
 def is_script(start: bytes) -> bool:
-    """Tell whether text that begins so has a sample of ``perf script`` in it, with its time."""
-    return any(_THEIRS.fullmatch(line) for line in start.split(b"\n") if len(line) < 4096)
+    """Tell whether text that begins so is of ``perf script``: has a sample or record, and when."""
+    lines = [line for line in start.split(b"\n") if len(line) < 4096]
+    return any(_THEIRS.fullmatch(line) or _RECORD.fullmatch(line) for line in lines)
 
 
 # ---- words ----

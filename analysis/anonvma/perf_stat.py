@@ -12,7 +12,8 @@ The rows of the kernel test robot (lkp-tests, programs/perf-stat/parse), here fr
     workload's end cuts short, is left out where there are others.
 ``perf-stat.overall.X``
     ratios of totals, by `FORMULAS`: cpi, ipc, MPKI, cycles-between-cache-misses, miss rates. And
-    ``perf-stat.i.X``, the mean of the same ratios over intervals.
+    ``perf-stat.i.X``, the mean of the same ratios over intervals. Of counters limited to a mode of
+    the processor they have that in their name (``ipc:u``); kinds of cores are added up.
 
 A rate of ``X-misses`` beside ``Xs`` is ``100 * misses / (Xs + misses)``, as the robot has it, so
 that the rows can be set beside the robot's; where perf's ``X-loads`` include those that miss it is
