@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import answer, report, runs
+from anonvma import answer, report, runs, tabular
 from anonvma.runs import Run
 
 
@@ -89,7 +89,7 @@ def test_one_repeat_has_no_interval() -> None:
     row = report._estimate("x", "", pd.Series([3.0]))
     assert (row["n"], row["mean"]) == (1, 3.0)
     assert np.isnan(row["low"]) and np.isnan(row["sd"])  # type: ignore[arg-type]
-    assert report.cell(row["low"]) == "-"
+    assert tabular.cell(row["low"]) == "-"
 
 
 def test_text_is_fit_for_a_terminal(run: Run, made: Run) -> None:
@@ -116,8 +116,8 @@ def test_what_could_not_be_observed_is_said(run: Run) -> None:
         (1234567, "1,234,567"),
         (np.uint64(1 << 63), "9,223,372,036,854,775,808"),
         (1234.5, "1,234"),
-        (0.125, "0.12"),
-        (-2.0, "-2.00"),
+        (0.125, "0.125"),
+        (-2.0, "-2"),
         (float("nan"), "-"),
         (None, "-"),
         (pd.NA, "-"),
@@ -126,7 +126,7 @@ def test_what_could_not_be_observed_is_said(run: Run) -> None:
     ],
 )
 def test_cell(value: object, shown: str) -> None:
-    assert report.cell(value) == shown
+    assert tabular.cell(value) == shown
 
 
 def test_hostile_words_are_shown_harmlessly() -> None:

@@ -60,6 +60,7 @@ ALIKE = 0.03
 """A ratio whose whole interval lies within 1 ± this is called alike."""
 
 WIDTH = 100
+_NUMBERS = 58  # columns of a row's numbers and verdict
 
 RULE = (
     f"A row is shown when it changed: q, its p-value corrected for all rows looked at, is below "
@@ -347,24 +348,25 @@ def most_said(found: pd.DataFrame, base: str) -> str:
 # ---- as text ----
 
 
-def text(found: pd.DataFrame) -> str:
+def text(found: pd.DataFrame, width: int | None = None) -> str:
     """Set rows of `table` as text of at most 100 columns: n, interval and verdict with each.
 
     A name that is too long for its line stands on one of its own, its numbers below it.
     """
     several = found["condition"].nunique() > 1
     lines = []
-    names = 42
+    width = min(width or WIDTH, WIDTH)
+    names = max(width - _NUMBERS, 2)
     head = f"{'':{names}}{'base':>9}{'head':>9}{'change':>9}{'95 % interval':>16}{'n':>5}"
-    lines.append(f"{head} verdict"[:WIDTH])
+    lines.append(f"{head} verdict"[:width])
     for row in found.to_dict(orient="records"):
         name = printable(str(row["metric"]))
         if several:
             name = f"{name} ({printable(str(row['condition']))})"
         if len(name) > names - 1:
-            lines.append(name if len(name) <= WIDTH else name[: WIDTH - 1] + "…")
+            lines.append(name if len(name) <= width else name[: width - 1] + "…")
             name = ""
-        lines.append(f"{name:{names}}{_cells(row)}".rstrip()[:WIDTH])
+        lines.append(f"{name:{names}}{_cells(row)}".rstrip()[:width])
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from anonvma import cause, compare, counts, mark, page, report
+from anonvma import cause, compare, counts, mark, page, report, tabular
 from anonvma.batch import Outcome
 from anonvma.errors import RunError
 from anonvma.report import Section
@@ -121,8 +121,8 @@ def _named(axis: str, value: object) -> str:
 
 def _spread(mean: float, low: float, high: float) -> str:
     if np.isnan(mean) or low == high:
-        return report.cell(mean)
-    return f"{report.cell(mean)} [{report.cell(low)}, {report.cell(high)}]"
+        return tabular.cell(mean)
+    return f"{tabular.cell(mean)} [{tabular.cell(low)}, {tabular.cell(high)}]"
 
 
 def _tidy(study: Study, outcome: Outcome) -> pd.DataFrame:

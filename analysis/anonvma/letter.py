@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from anonvma import places, report, runs
+from anonvma import places, report, runs, tabular
 from anonvma.answer import QUESTION
 from anonvma.report import Section
 
@@ -67,7 +67,7 @@ def body(parts: Sequence[Section], withheld: str = "", asked: bool = False) -> s
             part = dataclasses.replace(part, paragraphs=[*part.paragraphs, withheld])
         lines += [part.title, "-" * len(part.title), "", *_paragraphs(part)]
         for block in _blocks(part.table):
-            lines += [*report.table_lines(block), ""]
+            lines += [*tabular.lines(block), ""]
         if part.table is not None:
             lines[-1:] = [*_origin(part), ""]
         if part.commands:
@@ -128,4 +128,4 @@ def _blocks(table: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
 
 
 def _width(table: pd.DataFrame) -> int:
-    return max(map(len, report.table_lines(table)))
+    return max(map(len, tabular.lines(table)))

@@ -41,18 +41,25 @@ def number(value: Any, digits: int = _DIGITS) -> str:
     return f"{known:,.{_decimals(known, digits)}f}"
 
 
-def column(values: Iterable[Any], digits: int = _DIGITS) -> list[str]:
+def column(values: Iterable[Any], digits: int = _DIGITS, at_most: int | None = None) -> list[str]:
     """Return the numbers of a column in one format.
 
     Whole numbers, if all are; else as many decimals as its median needs for `digits`
-    significant digits, or more where a number that is not 0 would read as 0.
+    significant digits, or more where a number that is not 0 would read as 0; but with `at_most`
+    no more than show the largest in so many digits.
     """
     known = [_known(value) for value in values]
     there = sorted(abs(value) for value in known if value)
     decimals = 0
     if there and not all(value.is_integer() for value in there):
         decimals = max(_decimals(there[len(there) // 2], digits), _decimals(there[0], 1))
-    return [_NOTHING if value is None else f"{value:,.{decimals}f}" for value in known]
+        if at_most is not None:
+            decimals = min(decimals, _decimals(there[-1], at_most))
+    # Rounded first, and the 0.0 added, so that nothing reads "-0".
+    return [
+        _NOTHING if value is None else f"{round(value, decimals) + 0.0:,.{decimals}f}"
+        for value in known
+    ]
 
 
 def interval(

@@ -18,7 +18,6 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from anonvma import (
@@ -31,10 +30,13 @@ from anonvma import (
     repeat,
     specimens,
     statistics,
+    tabular,
 )
 from anonvma.answer import kernel_of
 from anonvma.runs import Run
 from anonvma.section import Section, Whole
+from anonvma.tabular import cell
+from anonvma.tabular import lines as table_lines
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Image, Markdown
@@ -377,22 +379,6 @@ def collected(run: Run) -> str:
 # ---- as text ----
 
 
-def cell(value: object) -> str:
-    """Return a table's value as text: thousands apart, two decimals, ``-`` for nothing."""
-    if value is None or value is pd.NA:
-        return "-"
-    if isinstance(value, bool | np.bool_ | str):
-        return str(value)
-    if isinstance(value, int | np.integer):
-        return f"{value:,}"
-    if isinstance(value, float | np.floating):
-        number = float(value)
-        if np.isnan(number):
-            return "-"
-        return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:,.2f}"
-    return str(value)
-
-
 def styled(table: pd.DataFrame, source: str = "") -> HTML:
     """Return a table as a notebook shows it: without index, numbers to the right.
 
@@ -404,7 +390,7 @@ def styled(table: pd.DataFrame, source: str = "") -> HTML:
     """
     from IPython.display import HTML
 
-    shown = table.style.hide().format(cell, escape="html")
+    shown = tabular.in_columns(table).style.hide().format(escape="html")
     numeric = [name for name in table if pd.api.types.is_numeric_dtype(table[name])]
     shown = shown.set_properties(subset=numeric, **{"text-align": "right"})
     # Not the Styler itself: its repr has an address, and its ids are random.
@@ -415,7 +401,7 @@ def styled(table: pd.DataFrame, source: str = "") -> HTML:
         said = html.escape(f"from {printable(source)}")
         places = [list(table).index(name) for name in numeric]
         right = [{"selector": f"th.col{n}", "props": "text-align: right"} for n in places]
-        shown = shown.set_caption(said).set_table_styles(right)  # type: ignore[arg-type]
+        shown = shown.set_caption(f"<span>{said}</span>").set_table_styles(right)  # type: ignore[arg-type]
         attributes += f' title="{said}"'
     page = shown.set_table_attributes(attributes).set_uuid(uuid).to_html()
     return HTML(page)  # type: ignore[no-untyped-call]
@@ -463,20 +449,15 @@ def printable(words: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
-def table_lines(table: pd.DataFrame) -> list[str]:
-    """Set a table without its index, numbers to the right; free of control characters."""
-    cells = table.astype(object).map(cell).map(printable)
-    columns = []
-    for name in table.columns:
-        numeric = pd.api.types.is_numeric_dtype(table[name])
-        column = [str(name), *cells[name]]
-        width = max(map(len, column))
-        columns.append([cell.rjust(width) if numeric else cell.ljust(width) for cell in column])
-    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
-
-
-def text(parts: list[Section], title: str) -> str:
+def text(parts: list[Section], title: str, width: int | None = None) -> str:
     """Set the report for a mail or a terminal: prose within 72 columns, tables as wide as they are.
+
+    Parameters
+    ----------
+    parts : list of Section
+    title : str
+    width : int, optional
+        Columns of a terminal that tables are cut to.
 
     Returns
     -------
@@ -489,7 +470,7 @@ def text(parts: list[Section], title: str) -> str:
         for paragraph in part.words:
             lines += [*wrapped(paragraph), ""]
         if part.table is not None:
-            lines += [*table_lines(part.table), *_sources_lines(part), ""]
+            lines += [*table_lines(part.table, width), *_sources_lines(part), ""]
         if part.commands:
             lines += [*command_lines(part.commands), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -45,6 +45,7 @@ def pair(
     """
     from anonvma import cause, counts, ending, notebooks, report, runs
     from anonvma.pair import collect_pair, kernels
+    from anonvma.tabular import terminal_width
 
     images = {"early": early, "delayed": delayed}
     chosen = {name: path for name, path in images.items() if path}
@@ -74,7 +75,9 @@ def pair(
         }
         table = counts.side_by_side(found)[[*images, "ratio"]].reset_index()
         said = cause.explain(found).sentences
-        click.echo(report.text([report.Section(workload, said, table)], "").lstrip())
+        click.echo(
+            report.text([report.Section(workload, said, table)], "", terminal_width()).lstrip()
+        )
     click.echo(f"{'notebook':10} {short(place / '05-compare.ipynb')}")
 
 
@@ -153,15 +156,16 @@ def compare_command(
 
 def _show_comparison(found: dict[str, list[Run]], kept: pd.DataFrame, metric: str | None) -> None:
     from anonvma import compare, report
+    from anonvma.tabular import terminal_width
 
     parts = compare.sections(found, metric)
     place = next(i for i, part in enumerate(parts) if part.title == "What changed")
     heading = f"anonvma: {', '.join(found)} side by side"
-    click.echo(report.text(parts[:place], heading))
+    click.echo(report.text(parts[:place], heading, terminal_width()))
     words = dataclasses.replace(parts[place], table=None)
     click.echo(report.text([words], "").lstrip())
-    click.echo(compare.text(kept))
-    click.echo(report.text(parts[place + 1 :], "").lstrip(), nl=False)
+    click.echo(compare.text(kept, terminal_width()))
+    click.echo(report.text(parts[place + 1 :], "", terminal_width()).lstrip(), nl=False)
 
 
 def _compare_json(
@@ -283,6 +287,7 @@ def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
       anonvma scaling 'scaling-early-*' 'scaling-delayed-*'
     """  # noqa: D301  # click wants the character
     from anonvma import conditions, report, scaling
+    from anonvma.tabular import terminal_width
 
     found = conditions.find(patterns)
     table, fits = scaling.by_threads(found), scaling.fit(scaling.points(found))
@@ -295,4 +300,4 @@ def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
         report.Section("The serial share", said, fits.drop(columns=["n", "tasks"])),
         report.Section("By number of tasks", ["Throughput in MiB/s; waits in ms."], table),
     ]
-    click.echo(report.text(parts, "anonvma: scaling"), nl=False)
+    click.echo(report.text(parts, "anonvma: scaling", terminal_width()), nl=False)

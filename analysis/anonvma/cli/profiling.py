@@ -12,6 +12,8 @@ from anonvma.cli.group import json_of, main, short
 from anonvma.errors import AnonvmaError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from anonvma.runs import Run
 
 
@@ -106,6 +108,7 @@ def profile_command(
     Exit codes: 0 done; 1 the run has no samples; 2 usage.
     """  # noqa: D301 (as above)
     from anonvma import perf_profile, report, runs
+    from anonvma.tabular import terminal_width
 
     opened = [runs.find(name, ["samples"]) for name in (run, base) if name]
     of = {each.id: each for each in opened}
@@ -117,10 +120,19 @@ def profile_command(
     if as_json:
         click.echo(json_of({"runs": list(of)}, tables))
         return
-    parts = [report.Section(head, [], table) for head, table in tables.items()]
+    parts = [
+        report.Section(head, [], table.rename(columns=_in_per_cent(table)))
+        for head, table in tables.items()
+    ]
     said = perf_profile.sentences(opened[0])
     parts.insert(0, report.Section("In short", said))
-    click.echo(report.text(parts, f"Where the time goes: {opened[0].id}"), nl=False)
+    click.echo(report.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False)
+
+
+def _in_per_cent(table: pd.DataFrame) -> dict[str, str]:
+    """Give each column of shares its unit."""
+    shares = table.select_dtypes("float").columns
+    return {name: f"{name} %" for name in shares if name not in ("n", "p")}
 
 
 def _write_profile(found: list[Run], event: str | None, below: str | None, output: Path) -> None:

@@ -108,13 +108,17 @@ def _say_damaged(damaged: Sequence[str]) -> None:
         click.echo(f"anonvma: left out: {sentence}", err=True)
 
 
-def _show_table(table: pd.DataFrame, as_json: bool) -> None:
-    from anonvma import report
+def _show_table(table: pd.DataFrame, form: str, optional: Sequence[str] = ()) -> None:
+    """Print a table: for people, or as JSON, CSV or TSV, numbers as they are."""
+    from anonvma import tabular
 
-    if as_json:
+    if form == "json":
         click.echo(table.to_json(orient="records", date_format="iso"))
+    elif form in ("csv", "tsv"):
+        separator = "," if form == "csv" else "\t"
+        click.echo(table.to_csv(sep=separator, index=False), nl=False)
     else:
-        click.echo("\n".join(report.table_lines(table)))
+        click.echo("\n".join(tabular.lines(table, tabular.terminal_width(), optional)))
 
 
 @main.command(name="runs")
@@ -134,18 +138,27 @@ def runs_command(roots: tuple[Path, ...], as_json: bool, check: bool) -> None:
         table["created"] = table["created"].dt.strftime("%Y-%m-%d %H:%M")
         shown = ["created", "run", "workload", "threads", "bytes", "repeats", "kernel_release"]
         table = table[shown]
-    _show_table(table, as_json)
+    _show_table(table, "json" if as_json else "text", ("repeats", "threads", "bytes"))
     if store.damaged:
         raise SystemExit(1)
 
 
 @main.command()
 @_of_runs
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated, numbers as they are.")
+@click.option("--tsv", "as_tsv", is_flag=True, help="Likewise, tab-separated.")
 @click.argument("sql", required=False)
 @click.option(
     "--memory", default="1GB", show_default=True, help="What DuckDB may use before it takes disk."
 )
-def query(roots: tuple[Path, ...], as_json: bool, sql: str | None, memory: str) -> None:
+def query(
+    roots: tuple[Path, ...],
+    as_json: bool,
+    as_csv: bool,
+    as_tsv: bool,
+    sql: str | None,
+    memory: str,
+) -> None:
     """Answer a query in SQL over the tables of all runs, which may be larger than memory.
 
     There is a view for each table of data/README.md, of that name, with a column "run" more;
@@ -156,19 +169,22 @@ def query(roots: tuple[Path, ...], as_json: bool, sql: str | None, memory: str) 
     \b
     anonvma query "select kernel_release, avg(value) from headlines join runs using (run)
                    where metric = 'vm-scalability.throughput' group by all"
-    anonvma query "select run, origin, sum(count) from faults where before = 'bare' group by all"
+    anonvma query --csv "select run, origin, sum(count) from faults group by all" > faults.csv
     """  # noqa: D301
     from anonvma.store import Store, views
 
+    if as_json + as_csv + as_tsv > 1:
+        raise click.UsageError("--json, --csv and --tsv exclude each other.")
+    form = "json" if as_json else "csv" if as_csv else "tsv" if as_tsv else "text"
     if sql is None:
-        _show_table(views(), as_json)
+        _show_table(views(), form)
         return
     with Store(roots, memory=memory) as store:
         try:
             found = store.query(sql)
         finally:
             _say_damaged(store.damaged)
-        _show_table(found, as_json)
+        _show_table(found, form)
 
 
 @main.command()
