@@ -16,6 +16,8 @@ from waiting import PATIENCE
 
 from anonvma import report, runs
 from anonvma.cli import main
+from anonvma.errors import PrivilegeError
+from anonvma.target import Local
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -118,11 +120,12 @@ def test_faults_of_a_process(cli: Cli, odd_process: Callable[..., list[int]]) ->
     (pid,) = odd_process("many", "10")
     done = cli("faults", "--pid", str(pid), "--seconds", "0.2")
     assert done.returncode == 0 and "0 page faults" in done.stdout
+    assert done.stderr == f"watching odd_process ({pid}) for 0.2 s ...\n"
 
 
 def test_faults_of_a_command_that_fails(cli: Cli) -> None:
     done = cli("faults", "--json", "--", "sh", "-c", "echo said; exit 7")
-    assert done.returncode == 0 and json.loads(done.stdout)["transitions"]
+    assert done.returncode == 7 and json.loads(done.stdout)["transitions"]  # as perf stat ends
     assert "said" in done.stderr
     assert done.stderr.endswith("anonvma: sh ended with exit status 7.\n")
 
@@ -145,7 +148,7 @@ def test_faults_of_what_is_not_there(cli: Cli) -> None:
 def test_census_of_no_process_passes_the_probes_exit_code_on(cli: Cli) -> None:
     done = cli("census", "--pid", "2")
     assert (done.returncode, done.stdout) == (5, "")
-    assert done.stderr.startswith("anonvma: process 2 has no memory")
+    assert done.stderr.startswith("anonvma: process 2 has no memory of its own: it is a kernel")
     assert done.stderr.count("\n") == 1
 
 
@@ -155,6 +158,27 @@ def test_doctor(cli: Cli) -> None:
     done = cli("doctor", "--target", "moon")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
+
+
+def test_doctor_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe is not built: what the kernel tells of itself is told, and what remains unknown."""
+    monkeypatch.setenv("ANONVMA_BUILD", str(tmp_path))
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 0
+    assert f"kernel                 yes  {os.uname().release}" in done.stdout
+    assert "vmaprobe is not built" in done.stderr and "anonvma demo" in done.stderr
+    told = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)
+    assert told["without_probe"]["btf"]["has"] == Path("/sys/kernel/btf/vmlinux").exists()
+
+
+def test_without_privilege_the_demo_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Local) -> None:
+        raise PrivilegeError("no privilege.")
+
+    monkeypatch.setattr(Local, "require_privilege", refuse)
+    for words in (["census"], ["faults", "--", "true"], ["locks", "--pid", "1"]):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == 3 and "anonvma demo" in done.stderr
 
 
 def test_report_and_record(cli: Cli, tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pty
+import struct
+import termios
 from pathlib import Path
 
 import nbformat
@@ -51,6 +54,7 @@ def test_without_a_terminal_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_on_a_terminal_one_bar_counts_all_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
         with Bar({"one": 1.0, "two": 3.0}) as bar:
@@ -58,6 +62,7 @@ def test_on_a_terminal_one_bar_counts_all_of_the_work(monkeypatch: pytest.Monkey
             bar.of("two")(1 / 3, "repeat 2 of 3, tracing faults")
             bar.of("two")(0, "it never goes back")
         terminal.flush()
+        os.set_blocking(ours, False)
         shown = os.read(ours, 1 << 16).decode()
     os.close(ours)
     assert "two: repeat 2 of 3, tracing faults" in shown

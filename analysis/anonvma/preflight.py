@@ -177,7 +177,7 @@ def notebook(values: Mapping[str, Any], given: Collection[str]) -> None:
         )
     for name in given:
         value = values[name]
-        if value is None:
+        if value is None or value == "":
             continue
         if name in ("run", "specimens", "other") and value != LIVE:
             catalogue.place(value)

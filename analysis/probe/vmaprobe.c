@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -242,6 +243,37 @@ static int check_pids(const struct arguments *args)
 	return 0;
 }
 
+/* Says why the memory of a process that was asked for was not read. */
+static int complain_missing(__u32 pid)
+{
+	char path[64], line[256], state = 0;
+	bool has_memory = false;
+	FILE *file;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%u/status", pid);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file)) {
+		sscanf(line, "State: %c", &state);
+		has_memory |= !strncmp(line, "VmSize:", 7);	/* only with an mm, see task_mem() */
+	}
+	if (file)
+		fclose(file);
+	if (!state || state == 'Z' || state == 'X')
+		return complain(EXIT_VANISHED, "process %u has ended", pid);
+	if (!has_memory)
+		return complain(EXIT_VANISHED, "process %u has no memory of its own: it is a kernel "
+				"thread", pid);
+	snprintf(path, sizeof(path), "/proc/%u/maps", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return complain(EXIT_PRIVILEGE, "the memory of process %u may not be looked at from here "
+				"(%s: %s): it lies outside this container, or a security module "
+				"protects it", pid, path, strerror(errno));
+	close(fd);
+	return complain(EXIT_VANISHED, "process %u was not met: it has begun or ended just now", pid);
+}
+
 static int run_census(int argc, char **argv)
 {
 	struct arguments args = {};
@@ -260,8 +292,7 @@ static int run_census(int argc, char **argv)
 		code = census_take(census, args.pids, args.pid_count);
 	missing = code || interrupted ? 0 : census_missing(census, args.pids, args.pid_count);
 	if (missing)
-		code = complain(EXIT_VANISHED, "process %u has no memory of its own: a kernel thread, "
-				"or it has just exited", missing);
+		code = complain_missing(missing);
 	if (!code && interrupted)
 		code = 128 + interrupted;
 	if (!code && args.usage)

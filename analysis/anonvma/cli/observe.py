@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from anonvma import places, scratch, target
 from anonvma.cli.group import json_of, main
-from anonvma.errors import AnonvmaError, ProbeError
+from anonvma.errors import AnonvmaError, PrivilegeError, ProbeError, SetupError, TargetError
+
+_VANISHED = 5  # vmaprobe's exit code for a process that is gone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +38,13 @@ def doctor(where: str, as_json: bool) -> None:
     """
     from anonvma import regime
 
+    try:
+        program = places.program("vmaprobe")
+    except SetupError as error:
+        _survey(where, as_json, error)
+        return
     with target.parse(where) as there:
-        argv = [there.push(places.program("vmaprobe")), "features"]
+        argv = [there.push(program), "features"]
         privileged = _can_be_privileged(there)
         done = there.run([*argv, *(["--json"] if as_json else [])], privileged=privileged)
         _pass_on(done)
@@ -51,6 +59,27 @@ def doctor(where: str, as_json: bool) -> None:
     click.echo(f"{'regime':22} {found.name or 'unknown'}: {found.evidence}")
     for note in there.notes:
         click.echo(note)
+
+
+def _survey(where: str, as_json: bool, error: SetupError) -> None:
+    """Say what can be known without the probe, which needs a compiler to be built."""
+    from anonvma import survey
+
+    if where != "local":  # guests and far machines get the probe from here
+        raise error
+    with target.parse(where) as here:
+        found = survey.without_probe(here)
+    unknown = (
+        f"{error} Only the probe can say the rest, such as which lock page faults take here. "
+        "Without a compiler 'anonvma demo' shows a report from recorded data."
+    )
+    if as_json:
+        facts = {fact.name: {"has": fact.has, "what": fact.said} for fact in found}
+        click.echo(json.dumps({"without_probe": facts, "unknown": unknown}, indent=2))
+        return
+    for fact in found:
+        click.echo(f"{fact.name:22} {'yes' if fact.has else 'no':4} {fact.said}")
+    click.echo(f"anonvma: {unknown}", err=True)
 
 
 def _can_be_privileged(there: target.Target) -> bool:
@@ -93,6 +122,7 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
     """
     from anonvma import answer, report
     from anonvma import census as tables_of
+    from anonvma.tabular import terminal_width
 
     found = _take_census(where, pids)
     tables = {
@@ -100,13 +130,22 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
         "by_origin": tables_of.by_origin(found.vmas).reset_index(),
         "by_process": tables_of.by_process(found.vmas, most).reset_index(),
     }
+    own = found.vmas["tgid"].isin(_own(found, where))
     if as_json:
         click.echo(json.dumps(_census_json(found, tables), indent=2))
         return
+    tables = {name: _without_other(table) for name, table in tables.items()}
     heads = ("Bare VMAs by class", "Anonymous VMAs by origin", "Address spaces with most bare VMAs")
     parts = [
         report.Section(head, [], table) for head, table in zip(heads, tables.values(), strict=True)
     ]
+    if own.any():
+        tables["by_process"] = _marked(tables["by_process"], _own(found, where))
+        parts[-1] = report.Section(
+            heads[-1],
+            [f"{int(own.sum()):,} of the VMAs are of this command itself, marked * where listed."],
+            tables["by_process"],
+        )
     lost = tables_of.losses(found.losses)
     lost = lost[lost["count"] > 0]
     said = [f"{row.count} {row.lost}" for row in lost.itertuples(index=False)]
@@ -118,7 +157,27 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
         f"{len(found.vmas):,} VMAs of {len(found.mms):,} address spaces, "
         f"Linux {found.header['release']}"
     )
-    click.echo(report.text(parts, heading), nl=False)
+    click.echo(report.text(parts, heading, terminal_width()), nl=False)
+
+
+def _without_other(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the class of what cannot be told where there is none: the table fits 80 columns."""
+    return table.drop(columns="other") if "other" in table and not table["other"].any() else table
+
+
+def _own(found: Census, where: str) -> set[int]:
+    """Return the processes of this very command: itself, where it looks at its own machine."""
+    probes = found.vmas.loc[found.vmas["comm"] == "vmaprobe", "tgid"]
+    return {int(tgid) for tgid in probes} | ({os.getpid()} if where == "local" else set())
+
+
+def _marked(table: pd.DataFrame, own: set[int]) -> pd.DataFrame:
+    """Mark the rows of this command's own processes."""
+    names = [
+        f"{comm} *" if tgid in own else comm
+        for comm, tgid in zip(table["comm"], table["tgid"], strict=True)
+    ]
+    return table.assign(comm=names)
 
 
 def _take_census(where: str, pids: tuple[int, ...]) -> Census:
@@ -126,7 +185,7 @@ def _take_census(where: str, pids: tuple[int, ...]) -> Census:
     from anonvma import census_file
 
     with target.parse(where) as there, scratch.directory("observe") as directory:
-        there.require_privilege()
+        _require_privilege(there)
         output = there.place("census")
         named = [word for pid in pids for word in ("--pid", str(pid))]
         probe = there.push(places.program("vmaprobe"))
@@ -134,6 +193,16 @@ def _take_census(where: str, pids: tuple[int, ...]) -> Census:
         local = directory / "census"
         there.pull(output, local)
         return census_file.read(local)
+
+
+def _require_privilege(there: target.Target) -> None:
+    """Say with the refusal what can be seen all the same."""
+    try:
+        there.require_privilege()
+    except PrivilegeError as error:
+        raise PrivilegeError(
+            f"{error} 'anonvma demo' shows the same of recorded data, without privilege."
+        ) from None
 
 
 def _census_json(found: Census, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
@@ -213,7 +282,7 @@ def faults_command(
     }
     if as_json:
         click.echo(json_of({**found.header, "losses": found.losses}, tables))
-        return
+        _end()
     heads = (
         "By what they found and left",
         "On anonymous VMAs, by origin",
@@ -242,7 +311,7 @@ def locks_command(
     table = locks.callers(found.locks[found.locks["process"].isin(mine)].assign(repeat=1))
     if as_json:
         click.echo(json_of({**found.header, "losses": found.losses}, {"callers": table}))
-        return
+        _end()
     said = ["Times are from asking to having it, in ns unless they say otherwise."]
     said += _losses_said(found.losses)
     heading = f"mmap_lock was taken {int(table['taken'].sum()):,} times"
@@ -252,16 +321,21 @@ def locks_command(
 def _trace(
     where: str, words: list[str], pids: tuple[int, ...], seconds: float, command: tuple[str, ...]
 ) -> bytes:
-    """Run a tracer on a target and return what it wrote."""
+    """Run a tracer on a target and return what it wrote.
+
+    The command line ends with the exit status of COMMAND, as perf stat does: `_end` sees to it.
+    """
     if bool(pids) == bool(command):
         raise click.UsageError("name processes by --pid, or a COMMAND, and not both.")
     with target.parse(where) as there:
-        there.require_privilege()
+        _require_privilege(there)
         probe, output = there.push(places.program("vmaprobe")), there.place("traced")
         words = [probe, *words, "--output", output]
         if pids:
             words += [word for pid in pids for word in ("--pid", str(pid))]
             words += ["--seconds", f"{seconds:g}"]
+            watched = ", ".join(f"{_name_of(there, pid)} ({pid})" for pid in pids)
+            click.echo(f"watching {watched} for {seconds:g} s ...", err=True)
         else:
             words += ["--", *there.as_caller(), *command]
         done = there.run(words, privileged=True)
@@ -274,10 +348,35 @@ def _trace(
             if done.returncode in (126, 127):  # as a shell says it
                 raise ProbeError(f"{ended}, as what cannot be run does.", done.returncode)
             click.echo(f"anonvma: {ended}.", err=True)
+            click.get_current_context().meta[_STATUS] = done.returncode
         with scratch.directory("observe") as directory:
             local = directory / "traced"
             there.pull(output, local)
             return local.read_bytes()
+
+
+_STATUS = "anonvma.status"
+
+
+def _end() -> NoReturn:
+    """End as the traced COMMAND did, after all was shown."""
+    context = click.get_current_context()
+    context.exit(context.meta.get(_STATUS, 0))
+
+
+def _name_of(there: target.Target, pid: int) -> str:
+    """Return what a process is called.
+
+    Raises
+    ------
+    WorkloadError
+        When there is none.
+    """
+    try:
+        name = there.read(f"/proc/{pid}/comm").decode(errors="backslashreplace").strip()
+    except TargetError:
+        raise ProbeError(f"there is no process {pid} on target {there.name}.", _VANISHED) from None
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def _processes_of(command: tuple[str, ...], processes: pd.DataFrame) -> set[int]:
@@ -301,8 +400,11 @@ def _show(
     tables: dict[str, pd.DataFrame],
     report: ModuleType,
 ) -> None:
+    from anonvma.tabular import terminal_width
+
     parts = [
         report.Section(head, [], table) for head, table in zip(heads, tables.values(), strict=True)
     ]
     parts.append(report.Section("How it was traced", said))
-    click.echo(report.text(parts, heading), nl=False)
+    click.echo(report.text(parts, heading, terminal_width()), nl=False)
+    _end()
