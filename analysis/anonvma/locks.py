@@ -109,27 +109,41 @@ def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 
 def plot_callers(locks: pd.DataFrame, most: int = 8, ax: Axes | None = None) -> Axes:
-    """Draw how often each of `callers` took mmap_lock."""
+    """Draw how often each of `callers` took mmap_lock; as points, for a logarithm has no 0."""
     import seaborn as sns
 
     table = callers(locks).head(most)
     if table.empty:
         return blank(ax, "Who took mmap_lock", "nobody")
-    ax = sns.barplot(
+    ax = sns.scatterplot(
         table,
         x="taken",
         y="asked_by",
         hue="mode",
+        style="mode",
         hue_order=["read", "write"],
+        style_order=["read", "write"],
+        markers={"read": "o", "write": "s"},
         palette={"read": "#56b4e9", "write": "#0072b2"},
-        saturation=1,
+        s=60,
+        zorder=3,
         ax=ax,
     )
+    for row in table.itertuples():
+        ax.annotate(
+            f"{row.taken:,.0f}",
+            (row.taken, row.asked_by),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+        )
     ax.set_xscale("log")
-    for bars in ax.containers:
-        ax.bar_label(bars, fmt="{:,.0f}", padding=3)  # type: ignore[arg-type]
-    ax.margins(x=0.12)
-    ax.set(xlabel="taken in one repeat", ylabel="", title="Who took mmap_lock")
-    ax.legend(frameon=False)
+    ax.grid(axis="y", color="#dddddd", zorder=0)
+    ax.margins(x=0.15, y=0.12)
+    ax.set(
+        xlabel="taken in one repeat, on a logarithmic scale", ylabel="", title="Who took mmap_lock"
+    )
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     sns.despine(ax=ax)
     return ax

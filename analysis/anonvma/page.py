@@ -13,7 +13,7 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -40,10 +40,20 @@ a { color: var(--mark); }
 em { color: var(--faint); }
 .prompt { display: none; }
 img { max-width: 100%; height: auto; }
+nav ol { columns: 18rem; column-gap: 3rem; padding-left: 1.5rem; }
+.flame-drawn { display: none; }
 pre { overflow-x: auto; padding: .5rem; border: 1px solid var(--line); }
-.output_html, .scrolls { overflow-x: auto; margin: 1rem 0; }
+.output_html, .scrolls { overflow-x: auto; margin: 1rem 0;
+  /* A shadow at an edge behind which there is more: the paper's own colour scrolls over it. */
+  background:
+    linear-gradient(90deg, var(--paper) 30%, transparent) left / 2rem 100% local no-repeat,
+    linear-gradient(-90deg, var(--paper) 30%, transparent) right / 2rem 100% local no-repeat,
+    linear-gradient(90deg, #0003, transparent) left / .7rem 100% scroll no-repeat,
+    linear-gradient(-90deg, #0003, transparent) right / .7rem 100% scroll no-repeat; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 caption { caption-side: bottom; text-align: left; color: var(--faint); padding-top: .3rem; }
+/* As wide as the screen and not as the table, or a phone would show its beginning alone. */
+caption > span { display: inline-block; max-width: calc(100vw - 2.5rem); overflow-wrap: anywhere; }
 th, td { padding: .15rem .6rem; text-align: left; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th button { all: unset; cursor: pointer; font-weight: inherit; }
@@ -54,10 +64,15 @@ footer { margin-top: 2rem; border-top: 1px solid var(--line); color: var(--faint
 @media print {
   :root { --ink: #000; --faint: #444; --paper: #fff; --line: #bbb; }
   body { max-width: none; padding: 0; font-size: 10pt; }
-  h2, h3, caption { break-after: avoid; }
-  img, tr, pre { break-inside: avoid; }
-  img { max-height: 24cm; width: auto; }
-  .output_html, .scrolls, pre { overflow: visible; }
+  h2, h3 { break-after: avoid; }
+  /* What is drawn stays with what is said before it and with the table after it. */
+  .output_area:has(h2), .output_area:has(img), .output_area:has(h2) p { break-after: avoid; }
+  img, tr, pre, thead, caption { break-inside: avoid; }
+  tbody tr:nth-child(-n+3) { break-after: avoid; }
+  img { max-height: 12cm; object-fit: contain; object-position: left; }
+  nav { display: none; }
+  .flame-drawn { display: block; }
+  .output_html, .scrolls, pre { overflow: visible; background: none; }
   pre { white-space: pre-wrap; }
   table { font-size: 7.5pt; }
   th, td { white-space: normal; padding: .1rem .3rem; }
@@ -103,7 +118,7 @@ def page(
     notebook: nbformat.NotebookNode,
     title: str,
     wall: Wall | None = None,
-    fragments: Sequence[str] = (),
+    fragments: Mapping[str, str] | None = None,
 ) -> str:
     """Return one self-contained HTML page of an executed notebook.
 
@@ -113,9 +128,10 @@ def page(
     title : str
     wall : Wall, optional
         Through which all of it goes; by default everything passes, for a page that stays here.
-    fragments : sequence of str
-        HTML made by anonvma, put behind the notebook, such as an interactive flame graph. They
-        may have scripts of their own, which add their handlers themselves: one written into an
+    fragments : mapping of str to str
+        HTML made by anonvma, such as an interactive flame graph, by the title of the section that
+        it stands in: on a screen in place of that section's figure, which is for paper. They may
+        have scripts of their own, which add their handlers themselves: one written into an
         attribute (``onclick=``) does not run here.
     """
     wall = wall or Wall.none()
@@ -126,10 +142,54 @@ def page(
     # Neither its metadata nor the tags of its cells become part of the page.
     bare = nbformat.v4.new_notebook(cells=[_bare(cell) for cell in notebook.cells])  # type: ignore[no-untyped-call]
     body, _ = exporter.from_notebook_node(bare)
-    parts = [harmless(body, wall), *(harmless(part, wall, ours=True) for part in fragments)]
+    live = {
+        html.escape(plain(wall.scrub(title)), quote=False): harmless(part, wall, ours=True)
+        for title, part in (fragments or {}).items()
+    }
+    parts = [_with_contents(_with_fragments(harmless(body, wall), live))]
     if said := wall.said(*parts):
         parts.append(f"<footer><p>{html.escape(said)}</p></footer>")
     return _document(wall.scrub(title), "\n".join(parts))
+
+
+_HEAD = re.compile(r"(<h2)([^>]*>)(.*?)(</h2>)", re.S)
+_FIGURE = re.compile(r"<img [^>]*>")
+
+
+def _with_fragments(body: str, fragments: Mapping[str, str]) -> str:
+    """Put each fragment into the section of its title, before the figure that it stands for."""
+    heads = list(_HEAD.finditer(body))
+    ends = [head.start() for head in heads[1:]] + [len(body)]
+    left = dict(fragments)
+    written = [body[: heads[0].start()] if heads else body]
+    for head, end in zip(heads, ends, strict=True):
+        section = body[head.start() : end]
+        fragment = left.pop(head[3].strip(), None)
+        if fragment is not None:
+            figure = _FIGURE.search(section)
+            place = figure.start() if figure else head.end() - head.start()
+            drawn = section[place:]
+            if figure:
+                drawn = f'<span class="flame-drawn">{figure[0]}</span>' + section[figure.end() :]
+            section = section[:place] + fragment + drawn
+        written.append(section)
+    return "".join([*written, *left.values()])
+
+
+def _with_contents(body: str) -> str:
+    """Give each section an address of its own, and list them below the title."""
+    heads = [head[3].strip() for head in _HEAD.finditer(body)]
+    if len(heads) < 3:
+        return body
+    numbers = iter(range(1, len(heads) + 1))
+    body = _HEAD.sub(
+        lambda head: f'{head[1]} id="s{next(numbers)}"{head[2]}{head[3]}{head[4]}', body
+    )
+    links = "".join(f'<li><a href="#s{n}">{words}</a></li>' for n, words in enumerate(heads, 1))
+    contents = f'<nav aria-label="Contents"><ol>{links}</ol></nav>'
+    place = body.find("</h1>")
+    place = 0 if place < 0 else place + len("</h1>")
+    return body[:place] + contents + body[place:]
 
 
 def index(title: str, words: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

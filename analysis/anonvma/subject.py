@@ -135,19 +135,21 @@ class Subject:
             drawn["Specimens"] = [lambda: _specimens(made)]
         return drawn
 
-    def fragments(self) -> list[str]:
+    def fragments(self) -> dict[str, str]:
         """Return what a page has besides the notebook: the interactive flame graph.
 
-        Of a comparison it is the differential one of its first condition and its last.
+        By the title of the section that it stands in. Of a comparison it is the differential one
+        of its first condition and its last.
         """
         if not self.has_profiles:
-            return []
+            return {}
         names = list(self.conditions)
         sides = [list(self.conditions[name]) for name in (names[-1], names[0])]
         if self.run:
-            return [flame.interactive(sides[0], title=report.PROFILE)]
+            return {report.PROFILE: flame.interactive(sides[0], title="Flame graph")}
         ends = (names[0], names[-1])
-        return [flame.interactive(*sides, title=f"What changed, {' to '.join(ends)}", names=ends)]
+        title = f"Flame graph, {' to '.join(ends)}"
+        return {compared.CHANGED: flame.interactive(*sides, title=title, names=ends)}
 
 
 def find(
