@@ -277,7 +277,7 @@ def plot(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    figure = Figure(figsize=(11, 0.55 + 0.85 * max(len(shown), 1)), layout="constrained")
+    figure = Figure(figsize=(8.5, 0.55 + 0.85 * max(len(shown), 1)), layout="constrained")
     axes = figure.subplots(max(len(shown), 1), 1, squeeze=False)[:, 0]
     drawn = np.zeros(1 + len(STATES), bool)
     for ax, space in zip(axes, shown, strict=True):

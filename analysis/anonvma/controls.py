@@ -8,12 +8,15 @@ in `anonvma.explore`.
 
 from __future__ import annotations
 
+import html
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets
 import pandas as pd
 
+from anonvma import places
 from anonvma.errors import SelectionError
 from anonvma.preflight import LIVE
 from anonvma.report import printable
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 NONE = "(none)"
+FOLD, UNFOLD = "Hide the filter", "Show the filter"
 ROWS = 200
 """VMAs in the list at a time: a browser is slow with more."""
 SIZES = [1 << shift for shift in range(12, 48)]
@@ -63,13 +67,37 @@ LINKS = {
 """Buttons that lead from the VMA looked at to another view of it."""
 
 Controls = dict[str, Any]
+# A box of JupyterLab's grows with what is in it, and the notebook then cuts it off: each may
+# shrink, and what is wide scrolls in a box of its own.
 _STYLE = """<style>
-.anonvma select { font-family: var(--jp-code-font-family, monospace); }
-.anonvma .anonvma-view { min-height: 24em; overflow-x: auto; }
-.anonvma .anonvma-table { overflow-x: auto; margin: .5em 0; }
-.anonvma .anonvma-table td, .anonvma .anonvma-table th { padding: .1em .6em; line-height: 1.3; }
+.anonvma { container-type: inline-size; }
+.anonvma .widget-box, .anonvma .jupyter-widgets, .anonvma .widget-html-content,
+.anonvma .widget-tab-contents, .anonvma .lm-StackedPanel { min-width: 0; }
+.anonvma .anonvma-view { min-height: 24em; overflow: visible; height: auto; }
+.anonvma .anonvma-view > .widget-html-content { width: 100%; overflow: visible; }
+.anonvma .anonvma-view img { display: block; max-width: 100%; height: auto; }
+.anonvma .anonvma-table { overflow-x: auto; max-width: 100%; margin: .5em 0; }
+.anonvma .anonvma-table td, .anonvma .anonvma-table th { padding: .1em .6em; line-height: 1.3;
+  white-space: nowrap; }
 .anonvma p { margin: .3em 0; max-width: 60em; line-height: 1.4; }
+.anonvma pre { white-space: pre-wrap; }
+.anonvma .lm-TabBar, .anonvma .lm-TabBar-content { height: auto; min-height: 0; overflow: visible; }
+.anonvma .lm-TabBar-content { flex-wrap: wrap; }
+.anonvma .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto; min-width: max-content; max-width: none;
+  padding: 0 .8em; }
+.anonvma .lm-TabBar .lm-TabBar-tabLabel { overflow: visible; }
+.anonvma select, .anonvma .anonvma-heads { font-family: var(--jp-code-font-family, monospace);
+  font-size: var(--jp-code-font-size, 13px); }
+.anonvma .anonvma-rows { overflow-x: auto; }
+.anonvma .anonvma-rows > * { min-width: 62em; }
+.anonvma .anonvma-heads pre { margin: 0; padding: 0 4px; white-space: pre; font: inherit;
+  font-weight: bold; line-height: 1.4; }
 .anonvma .anonvma-trouble { border-left: 4px solid #d55e00; padding-left: .6em; }
+.anonvma .anonvma-note { border-left: 4px solid #0072b2; padding-left: .6em; }
+@container (max-width: 46em) {
+  .anonvma-columns { flex-direction: column; }
+  .anonvma-columns > .anonvma-filter { width: 100%; flex: none; }
+}
 </style>"""
 # In command mode JupyterLab takes the arrow keys, and letters, even from a list that has the focus,
 # unless that very element has an attribute; and a widget has no other way to give it one.
@@ -91,6 +119,7 @@ _TOOLTIPS = {
     "size": "only VMAs of these sizes",
     "having": "only VMAs with all of these flags",
     "lacking": "only VMAs with none of these flags",
+    "fold": "more room for the views",
     "row": "the selected VMAs; the one chosen is looked at in the other views",
     "key": "what the list is sorted by",
     "page": f"which {ROWS} of the list",
@@ -159,6 +188,7 @@ def _of_filter() -> Controls:
         "from": hexadecimal("from"),
         "to": hexadecimal("to"),
         "clear": ipywidgets.Button(description="Clear the filter", layout=_wide()),
+        "fold": ipywidgets.ToggleButton(description=FOLD, layout=ipywidgets.Layout(width="9em")),
     }
 
 
@@ -203,7 +233,7 @@ def tabs(c: Controls, views: Mapping[str, ipywidgets.Widget]) -> ipywidgets.Tab:
     row = ipywidgets.HBox
     links = [c[f"to {tab}"] for tab in LINKS if tab != "vmas"]
     above = {
-        "vmas": [row([c["key"], c["descending"], c["page"]]), c["row"], row([*links, c["none"]])],
+        "vmas": [row([c["key"], c["descending"], c["page"]]), _rows(c), row([*links, c["none"]])],
         "map": [row([c["axis"], c["from"], c["to"], c["to vmas"]])],
         "faults": [row([c["trace seconds"], c["trace"]])],
         "live": [row([c["pids"], c["every"], c["start"], c["stop"]])],
@@ -218,6 +248,15 @@ def tabs(c: Controls, views: Mapping[str, ipywidgets.Widget]) -> ipywidgets.Tab:
         titles=tuple(TABS.values()),
         layout=ipywidgets.Layout(flex="1 1 auto", width="auto", min_width="0"),
     )
+
+
+def _rows(c: Controls) -> ipywidgets.Widget:
+    """Return the list of VMAs below what its columns are; both scroll together."""
+    heads = ipywidgets.HTML(f"<pre>{html.escape(ROW_HEADS)}</pre>")
+    heads.add_class("anonvma-heads")
+    box = ipywidgets.VBox([heads, c["row"]])
+    box.add_class("anonvma-rows")
+    return box
 
 
 def lay_out(c: Controls, status: ipywidgets.Widget, views: ipywidgets.Tab) -> ipywidgets.Widget:
@@ -238,11 +277,31 @@ def lay_out(c: Controls, status: ipywidgets.Widget, views: ipywidgets.Tab) -> ip
         left += [ipywidgets.HTML(f"<b>{words}</b>"), *(c[name] for name in names)]
     narrow = ipywidgets.Layout(flex="0 0 21em", width="21em")
     column = ipywidgets.VBox([*left, c["clear"]], layout=narrow)
-    whole = ipywidgets.VBox(
-        [ipywidgets.HTML(_STYLE + _KEYS_ARE_OURS), status, ipywidgets.HBox([column, views])]
-    )
+    column.add_class("anonvma-filter")
+    columns = ipywidgets.HBox([column, views])
+    columns.add_class("anonvma-columns")
+
+    def fold(change: Mapping[str, Any]) -> None:
+        column.layout.display = "none" if change["new"] else None
+        c["fold"].description = UNFOLD if change["new"] else FOLD
+
+    c["fold"].observe(fold, "value")
+    style = ipywidgets.HTML(_STYLE + _KEYS_ARE_OURS + _unsaved())
+    whole = ipywidgets.VBox([style, status, c["fold"], columns])
     whole.add_class("anonvma")
     return whole
+
+
+def _unsaved() -> str:
+    """Say it where the notebook cannot be saved: its user may not write to the checkout."""
+    notebooks = places.root() / "notebooks"
+    if os.access(notebooks, os.W_OK):
+        return ""
+    return (
+        "<p class='anonvma-note' role='note'>This notebook can be changed and run, and not saved: "
+        f"its kernel runs as user number {os.getuid()}, who cannot write to the checkout. To keep "
+        "a changed notebook choose File, Download; exports are kept.</p>"
+    )
 
 
 # ---- what they offer, and what is written into them ----
@@ -270,6 +329,13 @@ def offers(vmas: Vmas) -> dict[str, list[tuple[str, Any]]]:
     }
 
 
+ROW_HEADS = (
+    f"{'pid':>7} {'start':>12} {'size':>10} {'prot':<4} {'state':<9} {'zero':>6} {'origin':<20} "
+    "path or name"
+)
+"""The columns of `row_options`; zero counts pages."""
+
+
 def row_options(rows: pd.DataFrame) -> list[tuple[str, int]]:
     """Return VMAs as lines of the list, each with its place in the census."""
     found = []
@@ -279,7 +345,7 @@ def row_options(rows: pd.DataFrame) -> list[tuple[str, int]]:
         rows.index.tolist(), rows.itertuples(), zero, what, strict=True
     ):
         line = (
-            f"{row.tgid:>7} {row.start:>12x} {size(int(str(row.bytes))):>10} {row.prot} "
+            f"{row.tgid:>7} {row.start:>12x} {size(int(str(row.bytes))):>10} {row.prot:<4} "
             f"{row.state:<9} {pages:>6} {row.origin:<20} "
             f"{printable(name) if isinstance(name, str) else ''}"
         )

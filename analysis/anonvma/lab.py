@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,6 +90,8 @@ def command(notebook: Path, browser: bool, port: int, more: Sequence[str] = ()) 
         "--ServerApp.allow_remote_access=False",
         f"--ServerApp.port={port}",
         f"--ServerApp.root_dir={places.root()}",
+        # What it prints, and a browser elsewhere is given, opens the notebook, not the launcher.
+        f"--LabApp.default_url=/lab/tree/{urllib.parse.quote(str(notebook))}",
         # Its kernels' own sockets, too.
         "--KernelManager.ip=127.0.0.1",
         "--LabApp.news_url=None",

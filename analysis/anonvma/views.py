@@ -204,7 +204,7 @@ def overview(shown: Shown) -> View:
     if len(processes) > _MOST:
         words.append(f"The {_MOST} of {len(processes):,} processes with most of them are shown.")
     tables = [_trimmed(processes.head(_MOST)), _trimmed(origins)]
-    figure = Figure(figsize=(9, 0.7 + 0.32 * (len(origins) + 1)), layout="constrained")
+    figure = Figure(figsize=(7.5, 0.7 + 0.32 * (len(origins) + 1)), layout="constrained")
     _plot_shares(origins, "origin", figure.subplots())
     told = "; ".join(f"{row.origin} {row.vmas:,}" for row in origins.head(6).itertuples())
     return View("At a glance", words, tables, [(figure, f"Bars of VMAs by origin: {told}.")])
@@ -353,7 +353,7 @@ def pages(shown: Shown) -> View:
         )
     if table.empty:
         return View("Pages", words)
-    figure = Figure(figsize=(9, 0.9 + 0.34 * len(table)), layout="constrained")
+    figure = Figure(figsize=(7.5, 0.9 + 0.34 * len(table)), layout="constrained")
     ax = figure.subplots()
     kinds = [kind for kind in _PAGES if table[kind].any()]
     shares = table.set_index("of")[kinds].div(table["pages"].to_numpy(), axis=0) * 100
@@ -495,7 +495,7 @@ def _over_time(events: pd.DataFrame) -> Figure:
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     ax = figure.subplots()
     if len(events) > _EACH:
         faults.plot_over_time(events, ax=ax)
@@ -513,14 +513,45 @@ def _over_time(events: pd.DataFrame) -> Figure:
             "access": events["access"].astype(str).to_numpy(),
         }
     )
-    sns.scatterplot(
-        table, x="ms", y="page", hue="change", style="access", ax=ax, palette="colorblind", s=30
-    )
+    colours = dict(zip(table["change"].unique(), sns.color_palette("colorblind"), strict=False))
+    marks = {access: _MARKERS.get(access, "x") for access in table["access"].unique()}
+    for change, colour in colours.items():
+        for access, mark in marks.items():
+            points = table[(table["change"] == change) & (table["access"] == access)]
+            ax.scatter(points["ms"], points["page"], s=30, color=colour, marker=mark)
     ax.set(xlabel="ms since the first of them", ylabel="pages that faulted, by address")
     ax.set_title(f"{len(events):,} page faults, each where it was")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")
+    _legend_apart(ax, colours, marks)
     sns.despine(ax=ax)
     return figure
+
+
+_MARKERS = {"read": "o", "write": "^", "exec": "s"}
+
+
+def _legend_apart(ax: Axes, colours: Mapping[str, Any], marks: Mapping[str, str]) -> None:
+    """Explain colours and marks in a list each: one is what changed, the other how."""
+    from matplotlib.lines import Line2D
+
+    found = [Line2D([], [], ls="", marker="s", color=colour) for colour in colours.values()]
+    access = [Line2D([], [], ls="", marker=mark, color="#555555") for mark in marks.values()]
+    first = ax.legend(
+        found,
+        list(colours),
+        title="found and left",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        frameon=False,
+    )
+    ax.add_artist(first)
+    ax.legend(
+        access,
+        list(marks),
+        title="access",
+        loc="lower left",
+        bbox_to_anchor=(1.01, 0),
+        frameon=False,
+    )
 
 
 def call_paths(shown: Shown) -> View:
@@ -589,7 +620,7 @@ def differs(shown: Shown) -> View:
             "what they found and left, and the lock they were taken under."
         )
         tables.insert(1, transitions)
-    figure = Figure(figsize=(9, 0.9 + 0.4 * len(table)), layout="constrained")
+    figure = Figure(figsize=(7.5, 0.9 + 0.4 * len(table)), layout="constrained")
     _plot_side_by_side(table, figure.subplots())
     return View("What differs", words, tables, [(figure, "Points: VMAs in A and in B.")])
 
@@ -748,7 +779,7 @@ def _plot_history(history: pd.DataFrame) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    figure = Figure(figsize=(7.5, 2.6), layout="constrained")
     ax = figure.subplots()
     styles = dict(zip(CLASSES, ("--", ":", "-", "-."), strict=True))
     for name in CLASSES:
