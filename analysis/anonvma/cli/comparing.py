@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anonvma import places
-from anonvma.cli.group import main, short
+from anonvma.cli.completion import Pattern, WorkloadName
+from anonvma.cli.group import given_in, main, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.option("--boots", default=3, show_default=True, help="How often each kernel is booted.")
+@click.option(
+    "--boots",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How often each kernel is booted.",
+)
 @click.option(
     "--into", type=click.Path(path_type=Path), help="Where the runs go; data/runs by default."
 )
@@ -43,7 +50,7 @@ def pair(
     workload and the specimens, and executes 05-compare on what it found. What is there
     already is not run again.
     """
-    from anonvma import cause, counts, ending, notebooks, report, runs
+    from anonvma import cause, counts, ending, notebooks, report, runs, target
     from anonvma.pair import collect_pair, kernels
     from anonvma.tabular import terminal_width
 
@@ -51,6 +58,8 @@ def pair(
     chosen = {name: path for name, path in images.items() if path}
     if len(chosen) < len(images):
         chosen = {**kernels(), **chosen}
+    for image in chosen.values():
+        target.check(f"guest:{image}")
     place = into or places.runs()
     with ending.scratch() as scratch:
         tell = functools.partial(click.echo, err=True)
@@ -85,7 +94,7 @@ def pair(
 
 
 @main.command(name="compare")
-@click.argument("patterns", nargs=-1, required=True, metavar="BASE HEAD [MORE...]")
+@click.argument("patterns", nargs=-1, required=True, type=Pattern(), metavar="BASE HEAD [MORE...]")
 @click.option(
     "--condition",
     "aspects",
@@ -209,7 +218,13 @@ def _records(table: pd.DataFrame) -> Any:
     metavar="NAME=TARGET[;KEY=VALUE...]",
     help="One of what is compared, the first one the base; at least two.",
 )
-@click.option("--workload", default="small-allocs-mt", show_default=True, help="As of report.")
+@click.option(
+    "--workload",
+    type=WorkloadName(),
+    default="small-allocs-mt",
+    show_default=True,
+    help="As of report.",
+)
 @click.option("--threads", default=2, show_default=True, help="Tasks of a case.")
 @click.option("--bytes", "size", default="200m", show_default=True, help="Bytes of a case.")
 @click.option("--unit", help="Bytes of one mapping of a case.")
@@ -261,12 +276,17 @@ def experiment_command(
 
     Needs root, or sudo without a password, on every target. Exit codes: as anonvma.
     """  # noqa: D301  # click wants the character
-    from anonvma import experiment
+    from anonvma import experiment, preflight, target
 
     shared = {"workload": workload, "threads": threads, "bytes": size, "unit": unit}
     known = [experiment.parse_condition(text, shared) for text in texts]
     if len(known) < 2:
         raise click.UsageError("at least two --condition are needed.")
+    given = {"bytes" if name == "size" else name for name in given_in(click.get_current_context())}
+    for condition in known:
+        target.check(condition.target)
+        given &= set(preflight.ignored(condition.workload))  # by every one of them
+    preflight.refuse_ignored(known[0].workload, given, prefix="--")
     wanted = experiment.Plan(
         conditions=known, precision=precision / 100 or None, budget_s=budget, **plan
     )
@@ -275,7 +295,7 @@ def experiment_command(
 
 
 @main.command(name="scaling")
-@click.argument("patterns", nargs=-1, required=True, metavar="NAME=PATTERN...")
+@click.argument("patterns", nargs=-1, required=True, type=Pattern(), metavar="NAME=PATTERN...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
     """Throughput and waits for mmap_lock against the number of tasks, and the serial share.

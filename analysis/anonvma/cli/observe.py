@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from anonvma import places, scratch, target
+from anonvma.cli.completion import Target
 from anonvma.cli.group import json_of, main
 from anonvma.errors import AnonvmaError, PrivilegeError, ProbeError, SetupError, TargetError
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.option("--target", "where", default="local", show_default=True, help="Where to look.")
+@click.option(
+    "--target", "where", type=Target(), default="local", show_default=True, help="Where to look."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def doctor(where: str, as_json: bool) -> None:
     """What the target's kernel allows, with the reason and the remedy where it does not.
@@ -114,7 +117,9 @@ def _pass_on(done: subprocess.CompletedProcess[bytes]) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option("--most", default=15, show_default=True, help="Processes listed.")
-@click.option("--target", "where", default="local", show_default=True, help="Where to look.")
+@click.option(
+    "--target", "where", type=Target(), default="local", show_default=True, help="Where to look."
+)
 def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
     """Bare VMAs of all processes, or of some, right now.
 
@@ -228,7 +233,12 @@ def _traced(function: Callable[..., None]) -> Callable[..., None]:
     for add in (
         click.argument("command", nargs=-1, type=click.UNPROCESSED),
         click.option(
-            "--target", "where", default="local", show_default=True, help="Where to look."
+            "--target",
+            "where",
+            type=Target(),
+            default="local",
+            show_default=True,
+            help="Where to look.",
         ),
         click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables."),
         click.option(

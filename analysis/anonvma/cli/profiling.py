@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from anonvma.cli.completion import RunName
 from anonvma.cli.group import json_of, main, short
 from anonvma.errors import AnonvmaError
 
@@ -72,8 +73,8 @@ _WRITTEN_AS = {
 
 
 @main.command(name="profile")
-@click.argument("run")
-@click.option("--base", help="Another run, which it is compared with.")
+@click.argument("run", type=RunName())
+@click.option("--base", type=RunName(), help="Another run, which it is compared with.")
 @click.option("--event", help="Which of the events sampled; the one about time by default.")
 @click.option("--below", help="In flame graphs, only what this function calls.")
 @click.option("--most", default=15, show_default=True, help="Rows of each table.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anonvma import places
+from anonvma.cli.completion import RunName
 from anonvma.cli.group import main, short
 from anonvma.errors import MailError
 
@@ -38,8 +39,8 @@ _NO_ADDRESS = (
 
 
 @main.command(name="publish", epilog=_PUBLISH_EXAMPLES)
-@click.argument("names", nargs=-1, required=True, metavar="RUN...")
-@click.option("--specimens", "made", help="A run of the specimens, shown with RUN.")
+@click.argument("names", nargs=-1, required=True, type=RunName(), metavar="RUN...")
+@click.option("--specimens", "made", type=RunName(), help="A run of the specimens, shown with RUN.")
 @click.option("--to", multiple=True, help="Whom the mail goes to; may be repeated.")
 @click.option("--cc", multiple=True, help="Likewise, for information.")
 @click.option("--from", "sender", help="Who sends it; by default who git says you are.")

@@ -11,6 +11,7 @@ import click
 
 from anonvma import places
 from anonvma.cli.bar import Bar
+from anonvma.cli.completion import RunName, WorkloadName
 from anonvma.cli.group import given_in, main, short
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @main.command(name="report")
 @click.option(
     "--workload",
+    type=WorkloadName(),
     default="small-allocs-mt",
     show_default=True,
     help="A case of vmload, a command, or pid:NUMBER.",
@@ -133,7 +135,14 @@ def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, b
 
 
 @main.command()
-@click.option("--run", "name", default="small-allocs-mt", show_default=True, help="A recorded run.")
+@click.option(
+    "--run",
+    "name",
+    type=RunName(),
+    default="small-allocs-mt",
+    show_default=True,
+    help="A recorded run.",
+)
 def demo(name: str) -> None:
     """The same report from recorded data: no root, no compiler, nothing measured here."""
     from anonvma import ending, notebooks, runs
@@ -150,7 +159,7 @@ def demo(name: str) -> None:
 
 
 @main.command()
-@click.argument("run")
+@click.argument("run", type=RunName())
 @click.argument("name")
 def record(run: str, name: str) -> None:
     """Copy RUN, without its raw files, to data/recorded/NAME.
