@@ -83,8 +83,8 @@ _STYLE = """<style>
 .anonvma pre { white-space: pre-wrap; }
 .anonvma .lm-TabBar, .anonvma .lm-TabBar-content { height: auto; min-height: 0; overflow: visible; }
 .anonvma .lm-TabBar-content { flex-wrap: wrap; }
-.anonvma .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto; min-width: max-content; max-width: none;
-  padding: 0 .8em; }
+.anonvma .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto; width: auto; min-width: max-content;
+  max-width: none; padding: 0 .8em; }
 .anonvma .lm-TabBar .lm-TabBar-tabLabel { overflow: visible; }
 .anonvma select, .anonvma .anonvma-heads { font-family: var(--jp-code-font-family, monospace);
   font-size: var(--jp-code-font-size, 13px); }

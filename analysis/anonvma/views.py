@@ -237,7 +237,7 @@ def _plot_shares(table: pd.DataFrame, key: str, ax: Axes) -> None:
         ax.text(101, place, f"{count:,}", va="center", fontsize="small")
     ax.invert_yaxis()
     ax.set(xlim=(0, 100), xlabel="share of the selected VMAs, per cent", ylabel="")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(states), frameon=False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     sns.despine(ax=ax)
 
 
@@ -362,7 +362,7 @@ def pages(shown: Shown) -> View:
         ax.text(101, place, f"{count:,}", va="center", fontsize="small")
     ax.invert_yaxis()
     ax.set(xlim=(0, 100), xlabel="share of pages, per cent (their number on the right)", ylabel="")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(kinds), frameon=False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     sns.despine(ax=ax)
     return View("Pages", words, [table], [(figure, "Bars of pages by what they are.")])
 
