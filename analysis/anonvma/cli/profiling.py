@@ -127,7 +127,9 @@ def profile_command(
     ]
     said = perf_profile.sentences(opened[0])
     parts.insert(0, report.Section("In short", said))
-    click.echo(report.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False)
+    click.echo(
+        report.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False
+    )
 
 
 def _in_per_cent(table: pd.DataFrame) -> dict[str, str]:
