@@ -23,7 +23,7 @@ NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
 
 .DEFAULT_GOAL := help
 .PHONY: help report demo lab test check lint bench notebooks packages venv build constraints clean
-.PHONY: kernels test-kernels ready probe workload guest
+.PHONY: kernels test-kernels matrix ready probe workload guest
 export OS_PACKAGES PYTHON
 
 ##@ See the answer
@@ -96,6 +96,11 @@ test-kernels: ## build that pair, and test it
 	@$(MAKE) ready probe workload guest
 	@$(MAKE) kernels SERIES= TREE= BASE= HEAD= ALSO=
 	$(PYTEST) -m kernels tests $(ARGS)
+
+matrix: ## what works on which kernel, as recorded; FRESH='stock:7.3 IMAGE' boots these
+	@$(NEEDS) venv build measure guest
+	@$(MAKE) ready probe workload guest
+	$(BIN)/python tests/matrix.py $${FRESH:+--fresh $$FRESH} $(ARGS)
 
 ##@ Its parts
 
