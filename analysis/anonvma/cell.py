@@ -22,10 +22,10 @@ import os
 import select
 import shutil
 import signal
+import stat
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,6 +88,10 @@ class _Attempt:
     def seconds(self) -> float:
         """How long it has taken so far."""
         return (datetime.datetime.now(datetime.UTC) - self.started).total_seconds()
+
+    def waits(self, who: str) -> None:
+        """Tell that another cell of this user measures on this machine."""
+        self.event("waiting", process=who)
 
     # ---- the try ----
 
@@ -235,12 +239,21 @@ def _without(text: str, work: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock, which goes with this process, after waiting for it as long as it takes."""
+def _locked(path: Path, waits: Callable[[str], None] = lambda who: None) -> Iterator[None]:
+    """Hold a lock, which goes with this process, after waiting for it as long as it takes.
+
+    Whoever has to wait is told, by `waits`, which process for.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits(os.pread(descriptor, 99, 0).decode(errors="replace").strip() or "?")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -262,8 +275,25 @@ def is_locked(path: Path) -> bool:
 
 
 def _machine_lock() -> Path:
-    """Return the file whose lock gives this machine to one of this user's cells at a time."""
-    return Path(tempfile.gettempdir(), f"anonvma-measuring-{os.getuid()}")
+    """Return the file whose lock gives this machine to one of this user's cells at a time.
+
+    It lies where nobody else can open it, for whoever can may hold its lock for ever.
+    """
+    user = os.getuid()
+    root = ("/run/anonvma",) if user == 0 else ()
+    known = (*root, os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{user}")
+    for place in map(Path, filter(None, known)):
+        with contextlib.suppress(OSError):
+            if str(place) in root:
+                place.mkdir(0o700, exist_ok=True)
+            about = place.lstat()
+            if stat.S_ISDIR(about.st_mode) and about.st_uid == user and not about.st_mode & 0o077:
+                return place / "measuring"
+    # Of a home that several machines may share each has its own.
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    place = Path.home() / ".cache" / "anonvma"
+    place.mkdir(0o700, parents=True, exist_ok=True)
+    return place / f"measuring-{boot}"
 
 
 def _watch_lifeline() -> None:
@@ -324,7 +354,7 @@ def main(words: list[str]) -> int:
         elif not _may_try(name, number):
             return 1
         elif attempt.cell["exclusive"]:
-            with _locked(_machine_lock()):
+            with _locked(_machine_lock(), attempt.waits):
                 if stop.exists():
                     return 1
                 attempt.run()

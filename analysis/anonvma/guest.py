@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from anonvma import initramfs, kernel_image, places, qemu
+from anonvma import bounded, initramfs, kernel_image, places, qemu
 from anonvma.errors import TargetError, TargetLost
 from anonvma.link import Link
 from anonvma.remote import Remote, error_of, printable
@@ -266,7 +266,7 @@ class Guest(Remote):
             When the file cannot be read or copied.
         """
         try:
-            content = path.read_bytes()
+            content = bounded.regular(path, 1 << 30)
         except OSError as error:
             raise TargetError(f"cannot copy {path}: {error.strerror}.") from None
         there = self.place(path.name)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from anonvma import bounded
 from anonvma.errors import TargetError
 
 __all__ = ["Image", "Module", "find_modules", "module_directory", "open_image"]
@@ -41,6 +42,7 @@ class Image(NamedTuple):
 
 
 # Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
+_LARGEST = 1 << 30
 _MAGIC = (0x202, b"HdrS")
 _VERSION = 0x206
 _KERNEL_VERSION = 0x20E  # where the release is, less 0x200
@@ -73,7 +75,7 @@ def open_image(path: str | Path) -> Image:
     try:
         if Path(path).is_dir():
             path = _only_image(Path(path))
-        content = Path(path).read_bytes()
+        content = bounded.regular(Path(path), _LARGEST)
     except OSError as error:
         # Distributions let only root read what is in /boot.
         hint = "; copy it, as root, to where you can" if error.errno == errno.EACCES else ""

@@ -23,7 +23,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, getaddresses, parsedate_to_datetime
 from pathlib import Path
 
-from anonvma import headers, scratch
+from anonvma import bounded, headers, scratch
 from anonvma.errors import MailError
 from anonvma.headers import POLICY, address, addresses, options, text
 
@@ -34,6 +34,7 @@ __all__ = ["Answered", "answered", "compose", "read_all", "send", "to_mbox"]
 _NO_CHARSET = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 # In an mbox: at its beginning, or after a blank line and with a time, for prose begins so, too.
 _BETWEEN = re.compile(rb"(?:\AFrom [^\n]*\n|(?<=\n)\r?\nFrom [^\n]*\d:\d\d[^\n]*\n)(?=[\w-]+:)")
+_LARGEST = 256 << 20  # of a file of messages: a list's whole month
 _ID = re.compile(r"<[^\s<>@]+@[^\s<>@]+>")
 
 
@@ -203,7 +204,7 @@ def _without_signature(text: str) -> str:
 
 def _text_of(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8", errors="replace").strip("\n")
+        return bounded.read(file, _LARGEST).decode("utf-8", errors="replace").strip("\n")
     except OSError as error:
         raise MailError(f"cannot read {file}: {error.strerror}.") from None
 
@@ -220,7 +221,7 @@ def read_all(file: Path) -> list[EmailMessage]:
         When it cannot be read.
     """
     try:
-        data = file.read_bytes()
+        data = bounded.read(file, _LARGEST)
     except OSError as error:
         raise MailError(f"cannot read {file}: {error.strerror}.") from None
     return [parse(part) for part in split(data)]

@@ -108,6 +108,9 @@ class _Lines:
             self._say_plan(event)
         elif what == "started":
             self._now(f"         {name} is running{_rest(event)}")
+        elif what == "waiting":
+            words = f"waits for process {event['process']}, which measures on this machine"
+            self._now(f"         {name} {words}")
         elif what == "done":
             self._done += 1
             took = _duration(event["seconds"])

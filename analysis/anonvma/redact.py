@@ -24,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 
+from anonvma import bounded
 from anonvma.errors import RedactionError
 from anonvma.identity import (
     SHAPES,
@@ -50,7 +51,7 @@ def allowed_by(file: str | Path | None) -> frozenset[str]:
     if file is None:
         return frozenset()
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = bounded.read(Path(file), 1 << 20).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RedactionError(f"cannot read the list {file}: {error}.") from None
     kept = (line.strip() for line in lines if not line.lstrip().startswith("#"))

@@ -21,24 +21,28 @@ apart from a command that fails there (`TargetError`).
     ``ssh:root@HOST``. Nothing else to do.
 *sudo*, without a terminal and without a password
     The agent runs under ``sudo -n``; the workload still runs as the user. Either a user who may do
-    anything, ``alice ALL=(root) NOPASSWD: ALL``, or one who may run this agent and nothing else,
-    wherever it lies, known by its SHA-256 (sudo 1.9 or later)::
+    anything, ``alice ALL=(root) NOPASSWD: ALL``, or one who may run this agent, wherever it lies,
+    known by its SHA-256 (sudo 1.9 or later)::
 
         alice ALL=(root) NOPASSWD: sha256:HASH ALL
 
-    with HASH from ``sha256sum build/anonvma-agent``. That saves the password and is no fence: the
-    agent starts whatever it is asked to. ``,sudo=no`` never asks sudo.
+    with HASH from ``sha256sum build/anonvma-agent``. **Either is full root**: the agent starts and
+    writes whatever it is asked to, so the second rule is no fence around the first. It only keeps
+    the password from being asked for this one program. ``,sudo=no`` never asks sudo.
 *capabilities* of a probe that is installed there
     ::
 
-        scp build/vmaprobe HOST:/tmp && ssh root@HOST '
-            install -o root -g lab -m 750 /tmp/vmaprobe /usr/local/bin/vmaprobe
+        ssh root@HOST '
+            umask 077 && cat >/usr/local/bin/.vmaprobe.new &&
+            chown root:lab /usr/local/bin/.vmaprobe.new && chmod 750 /usr/local/bin/.vmaprobe.new &&
             setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_syslog,cap_dac_read_search+ep \
-                /usr/local/bin/vmaprobe'
+                /usr/local/bin/.vmaprobe.new &&
+            mv /usr/local/bin/.vmaprobe.new /usr/local/bin/vmaprobe' <build/vmaprobe
 
     and ``ssh:HOST,probe=/usr/local/bin/vmaprobe``. Everything runs as the user, perf too, which
     then sees what ``kernel.perf_event_paranoid`` lets it see; no sysctl can be raised. The probe
-    has to be the one that was built here, by its SHA-256.
+    has to be the one that was built here, by its SHA-256. It goes through the connection and never
+    through /tmp: whoever has a file of that name there first has his own program installed.
 
 No host name, user name or address gets into a run: its manifest says ``ssh`` and how privilege was
 had.

@@ -283,6 +283,7 @@ class Store(AbstractContextManager["Store"]):
             that is damaged.
         """
         try:
+            sql.encode()  # DuckDB itself has a page to say of what is not UTF-8
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1:
                 raise StoreError(f"one query is wanted, and these are {len(statements)}.")

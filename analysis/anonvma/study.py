@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import functools
 import hashlib
 import itertools
@@ -20,6 +21,7 @@ import json
 import os
 import random
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -684,6 +686,8 @@ def _file_hash(path: Path, size: int, time_ns: int) -> str:
 
 def _hash_of(path: Path) -> str:
     about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return _file_hash(path, about.st_size, about.st_mtime_ns)
 
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.metadata
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +59,17 @@ class _Grouped(click.Group):
         except AnonvmaError as error:
             click.echo(f"anonvma: {error}", err=True)
             context.exit(error.exit_code)
+        except MemoryError:
+            click.echo("anonvma: there is not enough memory for this.", err=True)
+            context.exit(1)
+        except UnicodeError:
+            click.echo("anonvma: a word or a name that was given is not UTF-8.", err=True)
+            context.exit(2)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read it has seen enough; click ends quietly
+                raise
+            _say_of_the_system(error)
+            context.exit(1)
         except KeyboardInterrupt:  # of which click would make "Aborted!" and 1
             click.echo("anonvma: interrupted.", err=True)
             context.exit(130)
@@ -78,6 +92,16 @@ def main() -> None:
     process, or it is gone; 130 interrupted. "faults" and "locks" end as their COMMAND does, with
     126 or 127 if it cannot be run; "compare --exit-code" has two of its own.
     """  # noqa: D301 (click wants the character)
+
+
+def _say_of_the_system(error: OSError) -> None:
+    """Say in one sentence what the system refused, such as a full disk."""
+    where = error.filename or "writing the output"
+    shown = os.fsencode(where).decode(errors="backslashreplace") if where else ""
+    click.echo(f"anonvma: {shown}: {error.strerror or error}.", err=True)
+    # What standard output would not take is not tried again at the end.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _summary(command: click.Command) -> str:

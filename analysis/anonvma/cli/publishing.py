@@ -175,10 +175,14 @@ def lint_command(context: click.Context, mail_file: str, as_json: bool, strict: 
 
     Exit codes: 0 nothing but warnings; 1 errors; 2 usage.
     """
-    from anonvma import lint, mail
+    from anonvma import bounded, lint, mail
 
     found = []
-    for message in mail.split(Path(mail_file).read_bytes()):
+    try:
+        data = bounded.read(Path(mail_file), 256 << 20)
+    except OSError as error:
+        raise MailError(f"cannot read {mail_file}: {error.strerror}.") from None
+    for message in mail.split(data):
         found += lint.check(message)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
