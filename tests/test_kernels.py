@@ -292,6 +292,9 @@ def test_third_kernel_has_its_own_change_alone(tree: Path) -> None:
     assert [name for name in has if CHECK in has[name]] == ["early"]
     assert [name for name in has if "map->file = NULL" in has[name]] == ["dev-zero"]
     assert facts(tree, "dev-zero")["patch"] == DEV_ZERO.name
+    done = kernels(tree, "--also=dev-zero")
+    assert "delayed, early and dev-zero are built already" in done.stdout
+    assert "delayed and early are built already" in kernels(tree).stdout
 
 
 def test_cached_pair_is_not_built_again(tree: Path) -> None:
