@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import stat
 import struct
 import subprocess
@@ -168,6 +169,36 @@ def test_files_that_are_refused(recording: Path, tmp_path: Path) -> None:
     assert "MiB" in refused(path, into, limit=1000)
     os.truncate(path, 1 << 40)
     assert "MiB" in refused(path, into)
+
+
+GIVEN = (
+    b"bench 100 [000] 10.000100: 1000000 cpu-clock: \n\t1234 spin+0x4 (/srv/bench)\n\n" * 2,
+    b" Performance counter stats for 'x':\n\n 1,000 a\n 2.50 msec b\n 1.5 seconds time elapsed\n",
+    b"CPU0,10,,cycles,100,100.00,,\nCPU1,30,,cycles,100,50.00,,\n",
+    b'{"counter-value" : "7.5", "unit" : "", "event" : "x", "pcnt-running" : 9.00}\n',
+)
+
+
+def test_changed_text_gives_a_run_or_a_sentence(tmp_path: Path) -> None:
+    """Whatever a byte or a number is changed to, nothing but a run or one clear sentence."""
+    numbers = random.Random(1)
+    path = tmp_path / "given"
+    for step in range(80):
+        text = bytearray(GIVEN[step % len(GIVEN)])
+        for _ in range(numbers.randint(1, 3)):
+            place = numbers.randrange(len(text))
+            new = numbers.choice(
+                [b"\0", b"\xff", b"\n", b"9" * 400, b"-", b",", b"\x1b[31m", b"/", b"\t", b""]
+            )
+            text[place : place + numbers.randint(0, 2)] = new
+        path.write_bytes(text)
+        try:
+            run = import_files([path], tmp_path / "runs")
+        except ProfileError as error:
+            assert str(error).isprintable()
+        else:
+            for name in run.manifest.tables:
+                assert len(run.table(name)) or name in ("stacks", "frames")
 
 
 def test_a_foreign_architecture_is_named(recording: Path, tmp_path: Path) -> None:

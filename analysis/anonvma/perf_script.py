@@ -349,11 +349,14 @@ class Parser:
         if rows:
             try:
                 numbers = np.array(rows, np.int64).T
+                too_large = bool((np.abs(numbers[:3]) >= 1 << 31).any())  # pid, tid, cpu
             except OverflowError:
+                too_large = True
+            if too_large:
                 raise ProfileError(
                     "a sample's time or number is larger than any that a kernel has: the "
                     "recording is damaged."
-                ) from None
+                )
             self._numbers.append(np.ascontiguousarray(numbers))
             self._events.append(np.array(events, np.int32))
             if self._theirs:

@@ -249,9 +249,12 @@ def _row(line: Line, locale: Locale) -> dict[str, Any]:
     running = 100.0 if line.running is None else locale.number(line.running)
     if running is None or not 0 <= running <= 100.005:
         raise ProfileError(f"line {line.number} says {line.running} % of the time were counted.")
+    value = locale.number(line.value)
+    if value is not None and not math.isfinite(value):
+        raise ProfileError(f"line {line.number} has a count larger than any counter's.")
     return {
         "event": _shown(line.event),
-        "value": locale.number(line.value),
+        "value": value,
         "unit": line.unit,
         "running_share": min(running / 100, 1.0) if supported else None,
         "supported": supported,
