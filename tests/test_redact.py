@@ -85,7 +85,7 @@ def test_two_hundred_planted_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "[process 1]" in text or "[process" in text
     said = done.files["eml"].read_text()
     assert re.search(r"Withheld, since it may\s+name the machine", said)
-    assert done.withheld and set(done.withheld.values()) & set(ENVIRONMENT)
+    assert any(value in kept for kept in done.withheld.values() for value in ENVIRONMENT)
 
 
 def test_what_is_ours_is_not_touched() -> None:
