@@ -29,7 +29,7 @@ OPTIONAL = ("wait ms",)
 """Columns that are left out where a terminal has no room for them."""
 
 _DIGITS = 5  # of the largest number of a column: beside 4,096 a difference of 0.004 is none
-_NARROWEST = 12  # that a column of text is shortened to
+_NARROWEST = 11  # that a column of text is shortened to
 
 
 def cell(value: object) -> str:
