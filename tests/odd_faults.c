@@ -313,6 +313,18 @@ static void children(long count, long pages)
 	}
 }
 
+/* A forking server: workers side by side, each with one child after the other for what is asked. */
+static void server(long workers, long requests)
+{
+	for (long i = 0; i < workers; i++)
+		if (!fork()) {
+			children(requests, PAGES);
+			_exit(0);
+		}
+	while (wait(NULL) > 0)
+		;
+}
+
 /* A grandchild in a session of its own goes on when its parent has ended. */
 static void daemonise(long pages)
 {
@@ -487,6 +499,8 @@ int main(int argc, char **argv)
 		touch(first);
 	else if (!strcmp(kind, "children"))
 		children(first, second);
+	else if (!strcmp(kind, "server"))
+		server(first, second);
 	else if (!strcmp(kind, "daemon"))
 		daemonise(first);
 	else if (!strcmp(kind, "leader-exits"))

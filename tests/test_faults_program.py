@@ -147,7 +147,7 @@ def test_events_are_what_groups_count(trace: Trace, build: Path, options: tuple[
     found = trace("sh", "-c", " ".join(words) + "; ls / /no-such", options=options, status=2)
     assert found.header["magic"] == b"VMAFALT"
     source = {"fentry": 1, "tracepoint": 2}[found.told["source"]]
-    words_of_header = [1, 0x01020304, HEADER.itemsize, EVENT.itemsize, PAGE, source]
+    words_of_header = [2, 0x01020304, HEADER.itemsize, EVENT.itemsize, PAGE, source]
     assert found.header["words"][0].tolist() == words_of_header
     names, counts = np.unique(found.events[GROUP], return_counts=True)
     by_event: Counter[tuple[Any, ...]] = Counter()

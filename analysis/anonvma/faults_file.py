@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 MAGIC = b"VMAFALT"
-FORMAT = 1
+FORMAT = 2
 BYTE_ORDER = 0x01020304
 HEADER = np.dtype(
     [
@@ -76,10 +76,13 @@ ACCESSES = ("unknown", "read", "write", "exec")
 PATHS = ("unknown", "vma", "mmap", "retry")
 RESULTS = ("unknown", "minor", "major", "error")
 
-STATES = ("no VMA", "bare", "anon_vma", "vm_ops", "vm_ops and anon_vma")
-"""What a VMA is to a fault: the second is the object of the study, the third what it may become."""
-# By the bits FOUND_VMA, FOUND_ANON, FOUND_ANON_VMA.
-_STATE_OF_BITS = (0, 3, 0, 1, 0, 4, 0, 2)
+STATES = ("no VMA", "bare", "anon_vma", "vm_ops", "vm_ops and anon_vma", "not looked at")
+"""What a VMA is to a fault: the second is the object of the study, the third what it may become.
+
+Of the last it is not known whether there was one: nothing was there to look at it in time.
+"""
+# By the bits FOUND_VMA, FOUND_ANON, FOUND_ANON_VMA; NOT_LOOKED_AT stands alone.
+_STATE_OF_BITS = (0, 3, 0, 1, 0, 4, 0, 2, *[5] * 8)
 
 # struct kind_key, and the bits of census.h that it shares.
 _HAS_OPS, _HAS_FILE, _HEAP, _STACK = 1, 4, 8, 16
@@ -103,8 +106,13 @@ _WHAT = [
     field("access", _WORD, "", "read, write or exec"),
     field("before", _WORD, "", "what the VMA was: " + ", ".join(STATES)),
     field("after", _WORD, "", "what it was when the fault was over"),
-    field("path", _WORD, "", "vma (its own lock), mmap (mmap_lock), retry (first one, then both)"),
-    field("result", _WORD, "", "minor, major or error"),
+    field(
+        "path",
+        _WORD,
+        "",
+        "vma (its own lock), mmap (mmap_lock), retry (first one, then both), unknown",
+    ),
+    field("result", _WORD, "", "minor, major or error: it ended in a signal or was refused"),
 ]
 FAULTS = pa.schema(
     [
@@ -147,7 +155,12 @@ LOCKS = pa.schema(
         *_WHO,
         field("asked_by", _TEXT, "", "who took it, by a function on the kernel's stack"),
         field("mode", _WORD, "", "read or write"),
-        field("waited_for", pa.bool_(), "", "whether it would wait; false: it only tried"),
+        field(
+            "waited_for",
+            pa.bool_(),
+            "",
+            "whether it was asked for, be it by trying; false: kept of one held for writing",
+        ),
         field("success", pa.bool_(), "", "whether it was got"),
         field("foreign", pa.bool_(), "", "whether it is another process's lock"),
         field("count", pa.int64(), "", "how often it was so"),
@@ -168,12 +181,14 @@ class Faults:
     faults : DataFrame
         One row a group of like faults, columns as in `FAULTS`.
     header : dict
-        source (``fentry`` or ``tracepoint``), why_not_fentry, timed, lock_paths (whether each is
-        known), page_size, begun_ns and ended_ns (CLOCK_MONOTONIC), faults_before (of the processes
+        source (``fentry`` or ``tracepoint``), why_not_fentry, preemption (the kernel's model, in
+        its own word), timed, lock_paths (whether each is known), why_no_lock_paths, misses (of each
+        program, how often the kernel did not run it), charged (by the tasks' own counts), refused
+        (exceptions with page faults disabled, which are no faults), page_size, begun_ns and ended_ns (CLOCK_MONOTONIC), faults_before (of the processes
         named, before they were traced), unseen_gup, and, of a command, minor_faults and
         major_faults by its rusage.
     losses : dict
-        Counts of `LOSSES`; all zero in a perfect tracing.
+        Counts of `LOSSES`; all zero in a perfect tracing, None where it cannot be told.
     processes : DataFrame
         One row a program in a process: process, tgid, parent, how (named, forked, execed), comm.
     kinds : DataFrame
@@ -182,7 +197,7 @@ class Faults:
 
     faults: pd.DataFrame
     header: dict[str, Any]
-    losses: dict[str, int]
+    losses: dict[str, int | None]
     processes: pd.DataFrame
     kinds: pd.DataFrame
 
@@ -196,7 +211,9 @@ class Locks:
     locks : DataFrame
         One row a group of like takings, columns as in `LOCKS`.
     header : dict
-        begun_ns and ended_ns, contention_known, and, of a command, minor_faults and major_faults.
+        begun_ns and ended_ns, contention_known, misses as in `Faults`, witness (what a histogram of
+        the same tracepoint has, or None and why_no_witness), and, of a command, minor_faults and
+        major_faults.
     losses : dict
         Counts of `LOSSES`.
     processes : DataFrame
@@ -205,7 +222,7 @@ class Locks:
 
     locks: pd.DataFrame
     header: dict[str, Any]
-    losses: dict[str, int]
+    losses: dict[str, int | None]
     processes: pd.DataFrame
 
 
@@ -215,8 +232,22 @@ LOSSES = {
     "kinds_lost": "faults on VMAs of more kinds than there is room for",
     "tasks_lost": "tasks that could not be followed",
     "processes_lost": "programs more than can be told apart",
-    "lost": "takings of mmap_lock for whose group there was no room",
+    "lost": "acquisitions of mmap_lock for whose group there was no room",
+    "tallies_lost": "tasks whose acquisitions of mmap_lock no second count has",
+    "faults_missed": "faults that the kernel charged to traced tasks and that no program saw",
+    "half_seen": "faults that were counted, but of which nothing else was seen",
+    "pending": "faults that had begun, and not ended, when the tracing did",
+    "tasks_differ": "tasks with other faults counted than the kernel charged to them",
+    "unaccounted": "faults by getrusage() that no task followed accounts for",
+    "misses": "times that the kernel did not run a program of the tracer",
+    "witness_differs": "acquisitions by which a histogram of the same tracepoint differs",
 }
+"""What a tracing may lose, in the order it is told."""
+
+RECORDED_FROM_THE_FIRST = (
+    "faults_lost", "events_lost", "kinds_lost", "tasks_lost", "processes_lost", "lost"
+)
+"""Those that runs of the first format have; of the others they say nothing, not 0."""
 
 
 def _objects(text: bytes, what: str, needed: Iterable[str]) -> dict[str, Any]:
@@ -332,7 +363,7 @@ def read_faults(text: bytes) -> Faults:
     return Faults(
         faults=frame[FAULTS.names],
         header=header | _common(found) | {"unseen_gup": found.get("unseen_gup", 0)},
-        losses=_losses(found),
+        losses=_losses(found) | _reconciled(found, groups),
         processes=processes,
         kinds=kinds,
     )
@@ -340,7 +371,7 @@ def read_faults(text: bytes) -> Faults:
 
 def _name_states(groups: pd.DataFrame) -> None:
     for name in ("before", "after"):
-        groups[name] = [STATES[_STATE_OF_BITS[bits & 7]] for bits in groups[name]]
+        groups[name] = [STATES[_STATE_OF_BITS[bits & 15]] for bits in groups[name]]
 
 
 def _without_stacks(groups: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -405,12 +436,31 @@ def _call_path(found: Mapping[str, Any], process: int, user: int, kernel: int) -
 
 def _common(found: Mapping[str, Any]) -> dict[str, Any]:
     names = ["begun_ns", "ended_ns", "minor_faults", "major_faults", "faults_before"]
-    names.append("contention_known")
+    names += ["contention_known", "preemption", "why_no_lock_paths", "misses", "charged", "refused"]
+    names += ["witness", "why_no_witness"]
     return {name: found[name] for name in names if name in found}
 
 
-def _losses(found: Mapping[str, Any]) -> dict[str, int]:
-    return {name: int(found[name]) for name in LOSSES if name in found}
+def _losses(found: Mapping[str, Any]) -> dict[str, int | None]:
+    counted = [name for name in LOSSES if name in found and name != "misses"]
+    told: dict[str, int | None] = {name: int(found[name]) for name in counted}
+    missed = found["misses"].values()
+    told["misses"] = None if None in missed else sum(missed)
+    return told
+
+
+def _reconciled(found: Mapping[str, Any], groups: pd.DataFrame) -> dict[str, int | None]:
+    """What the counts lack of those that getrusage() has, and what they do not know."""
+    ended = groups[groups["result"].isin(["minor", "major"])]
+    unknown = (ended["before"] == "not looked at") & (ended["kind"] == 0)
+    half_seen = int(ended.loc[unknown, "count"].sum())
+    if "minor_faults" not in found:
+        return {"half_seen": half_seen, "unaccounted": None}
+    used = found["minor_faults"] + found["major_faults"] - found["faults_before"]
+    known = int(ended["count"].sum()) + found["unseen_gup"]
+    known += found["faults_missed"] + found["faults_lost"] + found["pending"]
+    # Those that nobody waited for are traced, and not in getrusage().
+    return {"half_seen": half_seen, "unaccounted": max(used - known, 0)}
 
 
 def read_locks(text: bytes) -> Locks:
@@ -444,7 +494,15 @@ def read_locks(text: bytes) -> Locks:
     frame = frame.astype({name: bool for name in ("waited_for", "success", "foreign")})
     frame[["tgid", "comm"]] = frame[["tgid", "comm"]].fillna({"tgid": 0, "comm": ""})
     frame = frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
-    return Locks(frame[LOCKS.names], _common(found), _losses(found), processes)
+    losses = _losses(found) | {"witness_differs": _difference(found.get("witness"))}
+    return Locks(frame[LOCKS.names], _common(found), losses, processes)
+
+
+def _difference(witness: Mapping[str, int] | None) -> int | None:
+    """By how many acquisitions the histogram of the tracepoint differs from what was traced."""
+    if witness is None or witness["dropped"]:
+        return None
+    return sum(abs(witness[mode] - witness[f"traced_{mode}"]) for mode in ("read", "write"))
 
 
 def _add_buckets(lists: Iterable[list[int]]) -> list[int]:
@@ -503,7 +561,7 @@ def read_events(path: str | Path, counted: Faults) -> pd.DataFrame:
         ("result", RESULTS),
     ):
         codes = events[name][order]
-        columns[name] = _words(states[codes & 7] if words is STATES else codes, words)
+        columns[name] = _words(states[codes & 15] if words is STATES else codes, words)
     return pd.DataFrame(columns, columns=EVENTS.names, copy=False)
 
 

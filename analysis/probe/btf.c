@@ -5,9 +5,19 @@
 #include <bpf/btf.h>
 #include "vmaprobe.h"
 
+/* Read once: it is a few megabytes. */
+static const struct btf *kernel_btf(void)
+{
+	static struct btf *btf;
+
+	if (!btf)
+		btf = btf__load_vmlinux_btf();
+	return btf;
+}
+
 unsigned int tracepoint_arguments(const char *name)
 {
-	struct btf *btf = btf__load_vmlinux_btf();
+	const struct btf *btf = kernel_btf();
 	const struct btf_type *type = NULL;
 	unsigned int count = 0;
 	char full[96];
@@ -24,7 +34,6 @@ unsigned int tracepoint_arguments(const char *name)
 		type = btf__type_by_id(btf, type->type);
 	if (type && btf_is_func_proto(type) && btf_vlen(type))
 		count = btf_vlen(type) - 1;
-	btf__free(btf);
 	return count;
 }
 
@@ -42,9 +51,7 @@ static bool has_member(const struct btf *btf, const char *type, const char *memb
 
 int has_vma_locks(void)
 {
-	struct btf *btf = btf__load_vmlinux_btf();
-	int found = btf ? has_member(btf, "vm_area_struct", "vm_lock_seq") : -1;
+	const struct btf *btf = kernel_btf();
 
-	btf__free(btf);
-	return found;
+	return btf ? has_member(btf, "vm_area_struct", "vm_lock_seq") : -1;
 }

@@ -459,8 +459,10 @@ void census_close(struct census *census)
 {
 	if (!census)
 		return;
-	if (census->partial[0])
+	if (census->partial)
 		unlink(census->partial);
+	free(census->place);
+	free(census->partial);
 	if (census->fd >= 0)
 		close(census->fd);
 	pages_exit(&census->looker);

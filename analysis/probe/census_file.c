@@ -4,6 +4,7 @@
  *
  * The file has its name only when it is whole.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -100,29 +101,36 @@ int open_output(struct census *census)
 		census->fd = fileno(tmpfile());
 		return 0;
 	}
-	if (snprintf(census->partial, sizeof(census->partial), "%s.partial", census->output) >=
-	    (int)sizeof(census->partial))
-		return complain(EXIT_USAGE, "--output: the name is too long");
+	if (!output_is_file(census->output)) {
+		census->fd = fileno(tmpfile());
+		return 0;
+	}
+	census->place = output_place(census->output);
+	if (!census->place || asprintf(&census->partial, "%s.partial", census->place) < 0)
+		return complain(EXIT_OTHER, "out of memory");
 	census->fd = open(census->partial, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (census->fd < 0) {
 		int error = errno;
 
-		census->partial[0] = '\0';
+		free(census->partial);
+		census->partial = NULL;
 		return complain(EXIT_OTHER, "cannot write %s: %s", census->output, strerror(error));
 	}
 	return 0;
 }
 
-static bool copy_to_stdout(struct census *census)
+/* To standard output, or to a device or a FIFO, neither of which can be written at any place. */
+static bool copy_out(struct census *census)
 {
-	ssize_t got;
+	int fd = census->output ? open(census->output, O_WRONLY | O_CLOEXEC) : STDOUT_FILENO;
+	ssize_t got = -1;
 
-	if (lseek(census->fd, 0, SEEK_SET))
+	if (fd < 0 || lseek(census->fd, 0, SEEK_SET))
 		return false;
 	while ((got = read(census->fd, census->chunk, READ_SIZE)) > 0)
-		if (!write_all(STDOUT_FILENO, census->chunk, got))
+		if (!write_all(fd, census->chunk, got))
 			return false;
-	return !got;
+	return !got && (fd == STDOUT_FILENO || !close(fd));
 }
 
 void describe_machine(struct census_header *header)
@@ -184,14 +192,15 @@ int census_commit(struct census *census)
 	     name_ops(census, &ops) && write_tables(census, &ops) &&
 	     pwrite(census->fd, header, sizeof(*header), 0) == sizeof(*header);
 	free(ops.data);
-	if (ok && census->output)
-		ok = !rename(census->partial, census->output);
+	if (ok && census->partial)
+		ok = !rename(census->partial, census->place);
 	else if (ok)
-		ok = copy_to_stdout(census);
+		ok = copy_out(census);
 	if (!ok)
 		return complain(EXIT_OTHER, "cannot write %s: %s",
 				census->output ? census->output : "standard output", strerror(errno));
-	census->partial[0] = '\0';
+	free(census->partial);
+	census->partial = NULL;
 	return 0;
 }
 

@@ -22,7 +22,7 @@ struct census {
 	struct page_looker looker;
 	struct census_header header;
 	const char *output;
-	char partial[4096];
+	char *place, *partial;		/* NULL: standard output, or no file */
 	int fd;
 	struct buffer mms, processes, strings, tasks, user_files;
 	struct vma_record *batch;

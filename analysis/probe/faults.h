@@ -13,7 +13,7 @@
 #include "traced.h"
 
 #define FAULTS_MAGIC	"VMAFALT"
-#define FAULTS_FORMAT	1
+#define FAULTS_FORMAT	2
 #define FAULT_BUCKETS	32	/* log2 of ns */
 #define FAULT_NAME_MAX	32
 #define MAX_KINDS	16384
@@ -36,10 +36,11 @@ enum {
 
 /* What a fault found, and what it left. */
 enum {
-	FOUND_NOTHING	= 0,	/* no VMA, or none that could be looked at */
+	FOUND_NOTHING	= 0,	/* no VMA */
 	FOUND_VMA	= 1 << 0,
 	FOUND_ANON	= 1 << 1,	/* vm_ops == NULL */
 	FOUND_ANON_VMA	= 1 << 2,	/* anon_vma != NULL */
+	NOT_LOOKED_AT	= 1 << 3,	/* alone: it is not known whether there was one */
 };
 
 /* Which lock it was taken under. */
@@ -54,7 +55,7 @@ enum {
 	RESULT_UNKNOWN	= 0,
 	RESULT_MINOR	= 1,
 	RESULT_MAJOR	= 2,
-	RESULT_ERROR	= 3,	/* VM_FAULT_ERROR, or it did not come to handle_mm_fault() */
+	RESULT_ERROR	= 3,	/* VM_FAULT_ERROR, or it did not come to handle_mm_fault(): a signal */
 };
 
 /* What was traced. */
@@ -136,7 +137,11 @@ struct fault_counts {
 	__u64 faults_lost;	/* there was no room for their group */
 	__u64 events_lost;	/* the ring buffer was full */
 	__u64 kinds_lost;
-	__u64 unseen_gup;	/* by the tasks' own counts, faults that the tracepoints do not show */
+	__u64 unseen;		/* by the tasks' own counts, faults that no program has seen */
+	__u64 charged;		/* by the tasks' own counts, since they were followed */
+	__u64 tasks_differ;	/* whose faults counted and unseen are not those charged */
+	__u64 pending;		/* that had begun, and not ended, at the end of the tracing */
+	__u64 refused;		/* exceptions with page faults disabled: no faults */
 	__u32 next_kind;
 	__u32 reserved;
 };

@@ -32,37 +32,49 @@ static bool next_symbol(FILE *file, struct symbol *symbol)
 	return true;
 }
 
-__u64 kallsyms_address(const char *name)
+void kallsyms_addresses(const char *const *names, size_t count, __u64 *addresses)
 {
 	FILE *file = fopen("/proc/kallsyms", "re");
 	struct symbol symbol;
-	__u64 address = 0;
+	size_t missing = count;
 
-	if (!file)
-		return 0;
-	while (!address && next_symbol(file, &symbol))
-		if (!strcmp(symbol.name, name))
-			address = symbol.address;
-	fclose(file);
+	memset(addresses, 0, count * sizeof(*addresses));
+	while (file && missing && next_symbol(file, &symbol))
+		for (size_t i = 0; i < count; i++)
+			if (!addresses[i] && symbol.address && !strcmp(symbol.name, names[i])) {
+				addresses[i] = symbol.address;
+				missing--;
+			}
+	if (file)
+		fclose(file);
+}
+
+__u64 kallsyms_address(const char *name)
+{
+	__u64 address;
+
+	kallsyms_addresses(&name, 1, &address);
 	return address;
 }
 
-bool kallsyms_range(const char *name, __u64 range[2])
+void kallsyms_ranges(const char *const *names, size_t count, __u64 (*ranges)[2])
 {
-	FILE *file;
+	__u64 begins[count];
 	struct symbol symbol;
+	FILE *file;
 
-	range[0] = kallsyms_address(name);
-	range[1] = ~0ULL;
-	file = range[0] ? fopen("/proc/kallsyms", "re") : NULL;
+	kallsyms_addresses(names, count, begins);
+	for (size_t i = 0; i < count; i++) {
+		ranges[i][0] = begins[i];
+		ranges[i][1] = begins[i] ? ~0ULL : 0;
+	}
+	file = fopen("/proc/kallsyms", "re");
 	while (file && next_symbol(file, &symbol))
-		if (symbol.address > range[0] && symbol.address < range[1])
-			range[1] = symbol.address;
+		for (size_t i = 0; i < count; i++)
+			if (begins[i] && symbol.address > begins[i] && symbol.address < ranges[i][1])
+				ranges[i][1] = symbol.address;
 	if (file)
 		fclose(file);
-	else
-		range[1] = 0;
-	return range[0];
 }
 
 static int compare_addresses(const void *a, const void *b)

@@ -91,6 +91,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	unsigned long min_flt, maj_flt;
+	int pagefault_disabled;
 	char comm[16];
 } KERNEL_TYPE;
 
@@ -183,6 +184,20 @@ struct pt_regs {
 
 struct pt_regs___x86 {
 	unsigned long orig_ax;	/* of a system call its number, in any other entry -1 */
+} KERNEL_TYPE;
+
+/* What the tracepoints hand to programs of type "tp": include/trace/events/. */
+struct trace_event_raw_sched_process_fork {
+	int child_pid;		/* in the first pid namespace */
+} KERNEL_TYPE;
+
+struct trace_event_raw_mmap_lock {
+	struct mm_struct *mm;
+} KERNEL_TYPE;
+
+struct trace_event_raw_mmap_lock_acquire_returned {
+	struct mm_struct *mm;
+	bool write, success;
 } KERNEL_TYPE;
 
 /* Contexts are laid out by the verifier, not by the kernel's BTF. */

@@ -15,6 +15,8 @@ struct task_state {
 	__u64 asked_ns;		/* 0: not asking for it */
 	__u64 mm;		/* the last one of its own that was noted */
 	__u32 contended;
+	__u32 exiting;
+	struct lock_tally tally;
 };
 
 #include "traced.bpf.h"
@@ -43,7 +45,44 @@ struct {
 	__uint(value_size, LOCK_DEPTH * sizeof(__u64));
 } stacks SEC(".maps");
 
+/* By task_struct.pid, whatever our namespace: a histogram of the tracepoint has it so. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_LOCK_TASKS);
+	__type(key, __u32);
+	__type(value, struct lock_tally);
+} tallies SEC(".maps");
+
 static const struct lock_value nothing;
+
+/* Adds the task's tally to that of its number: threads that exec change theirs. */
+static void keep_tally(struct task_struct *task, struct task_state *state, bool alive)
+{
+	struct lock_tally fresh = {}, *tally;
+	__u32 pid = task->pid;
+
+	tally = bpf_map_lookup_elem(&tallies, &pid);
+	if (!tally) {
+		bpf_map_update_elem(&tallies, &pid, &fresh, BPF_NOEXIST);
+		tally = bpf_map_lookup_elem(&tallies, &pid);
+	}
+	if (!tally) {
+		__sync_fetch_and_add(&totals.tallies_lost, 1);
+		return;
+	}
+	if (!state)
+		return;
+	tally->read += state->tally.read;
+	tally->write += state->tally.write;
+	tally->alive |= alive;
+	state->tally.read = state->tally.write = 0;
+}
+
+static void task_followed(struct task_struct *task)
+{
+	keep_tally(task, NULL, false);
+}
 
 /* A task has another mm than before: exec gave it one, unless it is new. */
 static void note(struct task_struct *task, struct task_state *state, __u64 mm)
@@ -64,9 +103,11 @@ static void note(struct task_struct *task, struct task_state *state, __u64 mm)
  */
 static struct task_state *concerned(struct task_struct *task, __u64 mm)
 {
-	struct task_state *state = state_of(task);
+	struct task_state *state = bpf_task_storage_get(&tasks, task, 0, 0);
 	__u32 *user;
 
+	if (state && state->who.over)
+		return NULL;
 	if (state && state->who.process && state->mm != mm && mm == (__u64)task->mm)
 		note(task, state, mm);
 	if (state && state->who.process)
@@ -81,11 +122,9 @@ static struct task_state *concerned(struct task_struct *task, __u64 mm)
 	return bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 }
 
-/* (mm, ...) */
-SEC("tp_btf/mmap_lock_start_locking")
-int asks(__u64 *ctx)
+static int asks(__u64 mm)
 {
-	struct task_state *state = concerned(bpf_get_current_task_btf(), ctx[0]);
+	struct task_state *state = concerned(bpf_get_current_task_btf(), mm);
 
 	if (!state)
 		return 0;
@@ -94,16 +133,41 @@ int asks(__u64 *ctx)
 	return 0;
 }
 
+/* (mm, ...) */
+SEC("tp_btf/mmap_lock_start_locking")
+int asks_btf(__u64 *ctx)
+{
+	return asks(ctx[0]);
+}
+
+SEC("tp/mmap_lock/mmap_lock_start_locking")
+int asks_tp(struct trace_event_raw_mmap_lock *ctx)
+{
+	return asks((__u64)ctx->mm);
+}
+
 /* Only those who find a lock taken come here: it costs the others nothing. */
-SEC("tp_btf/contention_begin")
-int finds_it_taken(void *ctx)
+static int finds_it_taken(void)
 {
 	struct task_state *state = state_of(bpf_get_current_task_btf());
 
-	(void)ctx;
 	if (state && state->asked_ns)
 		state->contended = 1;
 	return 0;
+}
+
+SEC("tp_btf/contention_begin")
+int finds_it_taken_btf(void *ctx)
+{
+	(void)ctx;
+	return finds_it_taken();
+}
+
+SEC("tp/lock/contention_begin")
+int finds_it_taken_tp(void *ctx)
+{
+	(void)ctx;
+	return finds_it_taken();
 }
 
 static __u32 bucket_of(__u64 ns)
@@ -135,6 +199,12 @@ static int answered(void *ctx, __u64 mm, bool write, bool success)
 	key.foreign = mm != (__u64)task->mm;
 	key.stack = kernel_stack_id(ctx, &stacks);
 	state->asked_ns = 0;
+	if (success && key.process) {
+		state->tally.read += !write;
+		state->tally.write += write;
+		if (state->exiting)
+			keep_tally(task, state, false);
+	}
 	value = bpf_map_lookup_elem(&groups, &key);
 	if (!value) {
 		bpf_map_update_elem(&groups, &key, &nothing, BPF_NOEXIST);
@@ -169,18 +239,40 @@ int answered_plain(__u64 *ctx)
 	return answered(ctx, ctx[0], ctx[1], ctx[2]);
 }
 
-/* An mm that nobody uses any more may be freed, and its place used again. */
-SEC("tp_btf/sched_process_exit")
-int task_exits(void *ctx)
+SEC("tp/mmap_lock/mmap_lock_acquire_returned")
+int answered_tp(struct trace_event_raw_mmap_lock_acquire_returned *ctx)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct task_state *state = state_of(task);
-	struct mm_struct *mm = state ? (void *)state->mm : NULL;
+	return answered(ctx, (__u64)ctx->mm, ctx->write, ctx->success);
+}
+
+/*
+ * exit_mm() may be still to come: what is acquired from here on is tallied at once.
+ * An mm that nobody uses any more may be freed, and its place used again.
+ */
+static void task_exits(struct task_struct *task, struct task_state *state)
+{
+	struct mm_struct *mm = (void *)state->mm;
 	__u64 key = (__u64)mm;
 
-	(void)ctx;
+	if (state->who.process)
+		keep_tally(task, state, false);
+	state->exiting = 1;
 	if (mm && BPF_CORE_READ(mm, mm_users.counter) <= 1)
 		bpf_map_delete_elem(&mms, &key);
+}
+
+/* Read once, at the end; from here on nothing of a task counts. */
+SEC("iter/task")
+int flush_tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct task_state *state = task ? state_of(task) : NULL;
+
+	if (!state)
+		return 0;
+	state->who.over = 1;
+	if (state->who.process)
+		keep_tally(task, state, !state->exiting);
 	return 0;
 }
 

@@ -19,135 +19,33 @@
 struct locks {
 	struct watch watch;
 	const char *output;
-	struct bpf_object *object;
-	struct bpf_link *links[8];
-	size_t link_count;
+	struct tracer tracer;
+	struct lock_witness *witness;
+	char why_no_witness[160];
 };
-
-/* ---- who asks, by a function on the stack; the first of these that is there ---- */
-
-static const struct {
-	const char *function, *who;
-} askers[] = {
-	{ "lock_mm_and_find_vma", "page fault" },
-	{ "exc_page_fault", "page fault" },
-	{ "do_user_addr_fault", "page fault" },
-	{ "handle_mm_fault", "page fault" },
-	{ "fixup_user_fault", "page fault" },
-	{ "dup_mm", "fork" },
-	{ "copy_process", "fork" },
-	{ "begin_new_exec", "exec" },
-	{ "do_execveat_common", "exec" },
-	{ "do_exit", "exit" },
-	{ "do_group_exit", "exit" },
-	{ "__mm_populate", "populate" },
-	{ "__x64_sys_mremap", "mremap" },
-	{ "__do_sys_mremap", "mremap" },
-	{ "__x64_sys_munmap", "munmap" },
-	{ "__vm_munmap", "munmap" },
-	{ "ksys_mmap_pgoff", "mmap" },
-	{ "vm_mmap_pgoff", "mmap" },
-	{ "__x64_sys_mmap", "mmap" },
-	{ "do_mprotect_pkey", "mprotect" },
-	{ "do_madvise", "madvise" },
-	{ "__do_sys_brk", "brk" },
-	{ "__x64_sys_brk", "brk" },
-	{ "do_mlock", "mlock" },
-	{ "do_shmat", "shmat" },
-	{ "userfaultfd_ioctl", "userfaultfd" },
-	{ "bpf_iter_", "BPF iterator" },
-	{ "bpf_seq_read", "BPF iterator" },
-	{ "task_vma_seq_", "BPF iterator" },
-	{ "proc_pid_cmdline_read", "reader of /proc" },
-	{ "environ_read", "reader of /proc" },
-	{ "pagemap_", "reader of /proc" },
-	{ "do_pagemap_", "reader of /proc" },
-	{ "m_start", "reader of /proc" },
-	{ "show_smaps_rollup", "reader of /proc" },
-	{ "access_remote_vm", "access to another process" },
-	{ "process_vm_rw", "access to another process" },
-	{ "task_numa_work", "NUMA balancing" },
-	{ "khugepaged", "khugepaged" },
-	{ "internal_get_user_pages_fast", "get_user_pages" },
-	{ "__gup_longterm_locked", "get_user_pages" },
-	{ "__get_user_pages", "get_user_pages" },
-	{ "prctl_set_", "prctl" },
-	{ "__do_sys_prctl", "prctl" },
-};
-
-/* A name ending in _ stands for all that begin so. */
-static bool is_named(const char *function, const char *name)
-{
-	size_t length = strlen(name);
-
-	return !strncmp(function, name, length) &&
-	       (name[length - 1] == '_' || !function[length] || function[length] == '.');
-}
-
-const char *lock_asker(char *const *frames, size_t depth)
-{
-	for (size_t a = 0; a < sizeof(askers) / sizeof(askers[0]); a++)
-		for (size_t i = 0; i < depth; i++)
-			if (is_named(frames[i], askers[a].function))
-				return askers[a].who;
-	/* At least the system call that it was in. */
-	for (size_t i = depth; i--;)
-		if (!strncmp(frames[i], "__x64_sys_", 10) || !strncmp(frames[i], "__arm64_sys_", 12))
-			return strstr(frames[i], "sys_") + 4;
-	return "other";
-}
 
 /* ---- loading ---- */
 
+static void prepare(struct tracer *tracer, void *arg)
+{
+	(void)arg;
+	if (!tracepoint_arguments("contention_begin"))
+		tracer_drop(tracer, "contention_begin");
+	size_groups(tracer->object);
+}
+
 static int load(struct locks *locks)
 {
+	static const struct embedded object = { "locks", locks_bpf_start, locks_bpf_end };
 	unsigned int count = tracepoint_arguments("mmap_lock_acquire_returned");
-	struct bpf_program *program;
 	int error;
 
 	if (count != 3 && count != 4)
 		return complain(EXIT_KERNEL, "this kernel has no tracepoint "
 				"mmap_lock_acquire_returned of a known form: it needs Linux 5.11 or "
 				"later with CONFIG_TRACING=y and CONFIG_DEBUG_INFO_BTF=y");
-	locks->object = open_embedded("locks", locks_bpf_start, locks_bpf_end);
-	if (!locks->object)
-		return explain_load_failure(-errno);
-	bpf_object__for_each_program(program, locks->object) {
-		const char *name = bpf_program__name(program);
-
-		if (!strncmp(name, "answered", 8))
-			bpf_program__set_autoload(program, count == (!strcmp(name, "answered_plain") ?
-								     3 : 4));
-		if (!strcmp(name, "finds_it_taken"))
-			bpf_program__set_autoload(program, tracepoint_arguments("contention_begin"));
-	}
-	size_groups(locks->object);
-	error = bpf_object__load(locks->object);
-	return error ? explain_load_failure(error) : know_the_probe(locks->object);
-}
-
-static void detach(struct locks *locks)
-{
-	while (locks->link_count)
-		bpf_link__destroy(locks->links[--locks->link_count]);
-}
-
-static int attach(struct locks *locks)
-{
-	struct bpf_program *program;
-
-	bpf_object__for_each_program(program, locks->object) {
-		struct bpf_link *link;
-
-		if (!bpf_program__autoload(program) || is_run_by_us(program))
-			continue;
-		link = bpf_program__attach(program);
-		if (!link)
-			return complain(EXIT_KERNEL, "cannot attach to the tracepoints of mmap_lock: %s",
-					strerror(errno));
-		locks->links[locks->link_count++] = link;
-	}
-	return 0;
+	error = tracer_load(&locks->tracer, &object, prepare, locks);
+	return error ? explain_load_failure(error) : know_the_probe(locks->tracer.object);
 }
 
 /* ---- the result ---- */
@@ -232,19 +130,43 @@ static void print_groups(FILE *file, int map, struct lock_value *parts, int cpus
 	fputs("\n  ],\n", file);
 }
 
+/* Of the traced tasks that have ended; null, and why, where there is none. */
+static void print_witness(FILE *file, const struct locks *locks)
+{
+	int tallies = bpf_object__find_map_fd_by_name(locks->tracer.object, "tallies");
+	struct lock_testimony found = {};
+	const char *why = locks->why_no_witness;
+
+	if (!locks->watch.command)
+		why = "it is taken of a command only";
+	else if (locks->witness && !lock_witness_hear(locks->witness, tallies, &found))
+		why = "its histogram cannot be read";
+	else if (locks->witness)
+		why = NULL;
+	fputs("  ", file);
+	json_pair(file, "why_no_witness", why, ",\n");
+	if (why)
+		fputs("  \"witness\": null,\n", file);
+	else
+		fprintf(file, "  \"witness\": {\"read\": %llu, \"write\": %llu, \"traced_read\": %llu, "
+			"\"traced_write\": %llu, \"tasks\": %llu, \"left_out\": %llu, "
+			"\"dropped\": %llu},\n", found.read, found.write, found.traced_read,
+			found.traced_write, found.tasks, found.left_out, found.dropped);
+}
+
 static bool print_all(FILE *file, void *arg)
 {
 	struct locks *locks = arg;
-	int map = bpf_object__find_map_fd_by_name(locks->object, "groups");
+	int map = bpf_object__find_map_fd_by_name(locks->tracer.object, "groups");
 	int cpus = libbpf_num_possible_cpus();
 	struct lock_value *parts = calloc(cpus > 0 ? cpus : 1, sizeof(*parts));
 	struct lock_totals lost = {};
 	struct stack_names *names;
 	struct totals totals = {};
 	bool ok = parts && add_up(map, parts, cpus, &totals) &&
-		  read_bss(locks->object, ".bss.totals", &lost, sizeof(lost));
+		  read_bss(locks->tracer.object, ".bss.totals", &lost, sizeof(lost));
 
-	names = stack_names_read(bpf_object__find_map_fd_by_name(locks->object, "stacks"),
+	names = stack_names_read(bpf_object__find_map_fd_by_name(locks->tracer.object, "stacks"),
 				 LOCK_DEPTH, (void *)totals.stack_ids.data,
 				 totals.stack_ids.size / sizeof(__s32));
 	ok = ok && names;
@@ -256,9 +178,12 @@ static bool print_all(FILE *file, void *arg)
 		if (locks->watch.command)
 			fprintf(file, "  \"minor_faults\": %ld,\n  \"major_faults\": %ld,\n",
 				locks->watch.used.ru_minflt, locks->watch.used.ru_majflt);
-		fprintf(file, "  \"lost\": %llu,\n  \"contention_known\": %s,\n", lost.lost,
+		fprintf(file, "  \"lost\": %llu,\n  \"tallies_lost\": %llu,\n"
+			"  \"contention_known\": %s,\n", lost.lost, lost.tallies_lost,
 			tracepoint_arguments("contention_begin") ? "true" : "false");
-		print_processes(file, locks->object);
+		print_witness(file, locks);
+		tracer_print_misses(file, &locks->tracer);
+		print_processes(file, locks->tracer.object);
 		print_groups(file, map, parts, cpus, names);
 		stack_names_print(file, names);
 		fputs("\n}\n", file);
@@ -290,9 +215,16 @@ static int parse(int argc, char **argv, struct locks *locks)
 	return code ? code : watch_parsed(&locks->watch, "locks", argc, argv);
 }
 
+static void call_witness(void *arg)
+{
+	struct locks *locks = arg;
+
+	locks->witness = lock_witness_begin(locks->why_no_witness, sizeof(locks->why_no_witness));
+}
+
 int run_locks(int argc, char **argv)
 {
-	struct locks locks = {};
+	struct locks locks = { .watch.ready = call_witness };
 	struct output output = { .fd = -1 };
 	int code;
 
@@ -302,14 +234,15 @@ int run_locks(int argc, char **argv)
 	if (!code && locks.output)
 		code = output_open(&output, locks.output);
 	if (!code)
-		code = attach(&locks);
+		code = watch_run(&locks.watch, locks.tracer.object, !locks.output, NULL, &locks);
 	if (!code)
-		code = watch_run(&locks.watch, locks.object, !locks.output, NULL, NULL);
-	detach(&locks);
+		code = run_on_tasks(locks.tracer.object, "flush_tasks");
+	tracer_detach(&locks.tracer);
 	if (!code)
 		code = output_result(&output, print_all, &locks);
 	output_close(&output);
-	bpf_object__close(locks.object);
+	lock_witness_end(locks.witness);
+	tracer_close(&locks.tracer);
 	watch_close(&locks.watch);
 	return code ? code : locks.watch.status;
 }

@@ -3,9 +3,11 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "vmaprobe.h"
@@ -56,13 +58,59 @@ bool write_all(int fd, const void *data, size_t size)
 	return true;
 }
 
+bool output_is_file(const char *path)
+{
+	struct stat status;
+
+	return stat(path, &status) || S_ISREG(status.st_mode);
+}
+
+/* One step along a link that may lead to nothing yet, which realpath(3) does not follow. */
+static char *follow_link(const char *path)
+{
+	char target[PATH_MAX], *slash = strrchr(path, '/'), *next = NULL;
+	ssize_t length = readlink(path, target, sizeof(target) - 1);
+
+	if (length < 0)
+		return NULL;
+	target[length] = '\0';
+	if (target[0] == '/' || !slash)
+		next = strdup(target);
+	else if (asprintf(&next, "%.*s/%s", (int)(slash - path), path, target) < 0)
+		next = NULL;
+	return next;
+}
+
+char *output_place(const char *path)
+{
+	char *place = strdup(path), *next;
+
+	for (int links = 0; place && links < 40; links++) {
+		next = follow_link(place);
+		if (!next)
+			return place;
+		free(place);
+		place = next;
+	}
+	return place;
+}
+
+/* What is no file has its name already, and keeps it: a device, a FIFO. */
 int output_open(struct output *output, const char *path)
 {
+	int flags = O_WRONLY | O_CLOEXEC;
+	const char *opened = path;
+
 	output->path = path;
-	if (asprintf(&output->partial, "%s.partial", path) < 0)
-		return complain(EXIT_OTHER, "out of memory");
 	output->buffer = malloc(OUTPUT_BUFFER);
-	output->fd = open(output->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (output_is_file(path)) {
+		output->place = output_place(path);
+		if (!output->place || asprintf(&output->partial, "%s.partial", output->place) < 0)
+			return complain(EXIT_OTHER, "out of memory");
+		opened = output->partial;
+		flags |= O_CREAT | O_TRUNC;
+	}
+	output->fd = open(opened, flags, 0600);
 	if (output->buffer && output->fd >= 0)
 		return 0;
 	return complain(EXIT_OTHER, "cannot write %s: %s", path, strerror(errno));
@@ -104,7 +152,9 @@ int output_commit(struct output *output)
 
 	if (code || output->fd < 0)
 		return code;
-	if (rename(output->partial, output->path))
+	if (!output->partial)
+		return 0;
+	if (rename(output->partial, output->place))
 		return cannot_write(output);
 	free(output->partial);
 	output->partial = NULL;
@@ -118,6 +168,7 @@ void output_close(struct output *output)
 			unlink(output->partial);
 		close(output->fd);
 	}
+	free(output->place);
 	free(output->partial);
 	free(output->buffer);
 }

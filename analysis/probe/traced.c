@@ -67,13 +67,6 @@ int run_on_tasks(struct bpf_object *object, const char *name)
 	return got < 0 ? EXIT_OTHER : 0;
 }
 
-bool is_run_by_us(const struct bpf_program *program)
-{
-	const char *section = bpf_program__section_name(program);
-
-	return !strcmp(section, "syscall") || !strcmp(section, "iter/task");
-}
-
 int trace_processes(struct bpf_object *object, const __u32 *pids, size_t count)
 {
 	int wanted = bpf_object__find_map_fd_by_name(object, "wanted"), code;

@@ -30,8 +30,10 @@ struct traced {
 	__u32 process;
 	__u32 tgid;		/* 0: it is not traced, but has a state for another reason */
 	__u32 tid;
-	__u32 reserved;
+	__u32 over;		/* the tracing has ended for it */
 	__u64 minor, major;	/* of its own counts of faults, what is accounted for */
+	__u64 charged;		/* by those counts, since it was followed */
+	__u64 counted;		/* by us: in groups, or as unseen */
 };
 
 struct tracing {

@@ -30,7 +30,8 @@
 EMBED(census_bpf, CENSUS_BPF_OBJECT);
 EMBED(features_bpf, FEATURES_BPF_OBJECT);
 EMBED(locks_bpf, LOCKS_BPF_OBJECT);
-EMBED(faults_bpf, FAULTS_BPF_OBJECT);
+EMBED(faults_fentry_bpf, FAULTS_FENTRY_BPF_OBJECT);
+EMBED(faults_tracepoint_bpf, FAULTS_TRACEPOINT_BPF_OBJECT);
 
 static const char usage_text[] =
 "Usage: vmaprobe census [--pid PID]... [--pages HOW] [--output FILE]\n"

@@ -34,16 +34,22 @@ struct buffer {
 	size_t size, room;
 };
 
-/* A file that has its name only when it is whole; fd is -1 where there is none. */
+/*
+ * A file that has its name only when it is whole; fd is -1 where there is none. It is written
+ * where a link leads to; what is no file, but a device or a FIFO, is written to as it is.
+ */
 struct output {
 	const char *path;
-	char *partial;
+	char *place, *partial;		/* NULL: no file */
 	int fd;
 	char *buffer;
 	size_t used;
 };
 
 void *append(struct buffer *buffer, const void *data, size_t size);
+/* Whether a path is that of a file, or of nothing yet; and where it leads to then. */
+bool output_is_file(const char *path);
+char *output_place(const char *path);
 bool write_all(int fd, const void *data, size_t size);
 int output_open(struct output *output, const char *path);
 bool output_write(struct output *output, const void *data, size_t size);
@@ -58,8 +64,10 @@ __u64 monotonic_ns(void);
 
 /* The address of one symbol; 0 if there is none or addresses are hidden. */
 __u64 kallsyms_address(const char *name);
-/* Where one function begins and the next symbol does; both 0 if there is none of that name. */
-bool kallsyms_range(const char *name, __u64 range[2]);
+/* The same of some, in one reading. */
+void kallsyms_addresses(const char *const *names, size_t count, __u64 *addresses);
+/* Where each function begins and the next symbol does; both 0 if there is none of that name. */
+void kallsyms_ranges(const char *const *names, size_t count, __u64 (*ranges)[2]);
 /* Calls back with the name at each of COUNT distinct addresses, ascending; false if unreadable. */
 bool kallsyms_names(const __u64 *addresses, size_t count,
 		    void (*found)(void *arg, size_t index, const char *name), void *arg);
@@ -157,8 +165,52 @@ int trace_processes(struct bpf_object *object, const __u32 *pids, size_t count);
 /* The members "processes", "faults_before" and the losses, of a JSON object. */
 void print_processes(FILE *file, struct bpf_object *object);
 
-/* Whether a program is not attached to anything, but run by the two above. */
-bool is_run_by_us(const struct bpf_program *program);
+/* ---- tracefs.c ---- */
+
+/* The directory of each, wherever it is mounted, or nowhere; -1 if it cannot be had. */
+int tracefs_open(void);
+int debugfs_open(void);
+/* All of a file, as a string to be freed; NULL if it cannot be read. */
+char *read_file_at(int directory, const char *path);
+
+/* ---- preemption.c ---- */
+
+enum preemption {
+	NOT_PREEMPTIBLE,
+	PREEMPTIBLE,
+	PREEMPTION_UNKNOWN,
+};
+
+/* The model in the kernel's own word: none, voluntary, full, lazy, rt; "unknown". */
+enum preemption preemption_model(char *model, size_t size);
+
+/* ---- tracer.c ---- */
+
+struct embedded {
+	const char *name, *start, *end;
+};
+
+struct tracer {
+	struct bpf_object *object;
+	struct bpf_link *links[16];
+	size_t link_count;
+	bool plain;			/* tracepoints by programs of type "tp", not "tp_btf" */
+};
+
+/*
+ * Loads and attaches it; PREPARE is called before that, which may be twice. What is attached
+ * sees nothing until tasks are followed. Nothing is left where it fails.
+ */
+int tracer_load(struct tracer *tracer, const struct embedded *embedded,
+		void (*prepare)(struct tracer *tracer, void *arg), void *arg);
+/* Does without a tracepoint: to be called by PREPARE. */
+void tracer_drop(struct tracer *tracer, const char *tracepoint);
+/* Whether one of its programs is for this tracepoint. */
+bool tracer_has(const struct tracer *tracer, const char *tracepoint);
+void tracer_detach(struct tracer *tracer);
+void tracer_close(struct tracer *tracer);
+/* The member "misses" of a JSON object: of each program, how often it was not run. */
+void tracer_print_misses(FILE *file, const struct tracer *tracer);
 
 /* ---- watch.c ---- */
 
@@ -167,6 +219,7 @@ struct watch {
 	size_t pid_count;
 	double seconds;			/* 0: as long as they live */
 	char **command;			/* or NULL */
+	void (*ready)(void *arg);	/* or NULL: the command is followed, and has not begun */
 	/* What came of it. */
 	__u64 begun_ns, ended_ns;	/* CLOCK_MONOTONIC */
 	struct rusage used;		/* by the command */
@@ -242,8 +295,22 @@ int usage_run(char **argv, const char *path);
 /* ---- locks.c ---- */
 
 int run_locks(int argc, char **argv);
+
+/* ---- lock_askers.c ---- */
+
 /* By the functions of a stack, the innermost first. */
 const char *lock_asker(char *const *functions, size_t depth);
+
+/* ---- lock_witness.c ---- */
+
+struct lock_witness;
+struct lock_testimony;
+
+/* Begins to count; NULL, and why, where that cannot be had. */
+struct lock_witness *lock_witness_begin(char *why, size_t size);
+/* What it counted of the tasks in a map of tallies, beside those. */
+bool lock_witness_hear(const struct lock_witness *witness, int tallies, struct lock_testimony *found);
+void lock_witness_end(struct lock_witness *witness);
 
 /* ---- features.c ---- */
 
@@ -254,7 +321,8 @@ int features_print(bool json);
 extern const char census_bpf_start[], census_bpf_end[];
 extern const char features_bpf_start[], features_bpf_end[];
 extern const char locks_bpf_start[], locks_bpf_end[];
-extern const char faults_bpf_start[], faults_bpf_end[];
+extern const char faults_fentry_bpf_start[], faults_fentry_bpf_end[];
+extern const char faults_tracepoint_bpf_start[], faults_tracepoint_bpf_end[];
 
 struct bpf_object *open_embedded(const char *name, const char *start, const char *end);
 /* What the kernel lacks that a program relies on, by name, if libbpf has said so; else NULL. */

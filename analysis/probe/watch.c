@@ -119,6 +119,8 @@ static int watch_command(struct watch *watch, struct bpf_object *object, bool as
 	pid = command.pid;
 	if (!code)
 		code = trace_processes(object, &pid, 1);
+	if (!code && watch->ready)
+		watch->ready(arg);
 	if (!code)
 		code = command_begin(&command);
 	if (!code)

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Page faults of traced tasks by fentry and fexit of handle_mm_fault(), which is given the
+ * VMA and says by FAULT_FLAG_VMA_LOCK which lock is held; and how long each took.
+ *
+ * These two programs are preemptible, and one that is preempted turns away every other
+ * task of its CPU. So what they miss has to be found otherwise: page_fault_user and
+ * page_fault_kernel, which are called with interrupts off, tell that a fault began, and
+ * the task's own counts, at its next one, that it was handled. Of such a fault no more is
+ * known. One of get_user_pages(), which has no exception, is counted as unseen.
+ */
+#include "faults.bpf.h"
+
+/* ---- the kernel's flags ---- */
+
+enum fault_flag { FAULT_FLAG_WRITE, FAULT_FLAG_USER, FAULT_FLAG_INSTRUCTION, FAULT_FLAG_VMA_LOCK,
+		  FAULT_FLAG_TRIED };
+enum vm_fault_reason { VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_MAJOR, VM_FAULT_HWPOISON,
+		       VM_FAULT_HWPOISON_LARGE, VM_FAULT_SIGSEGV, VM_FAULT_RETRY,
+		       VM_FAULT_FALLBACK, VM_FAULT_COMPLETED };
+
+#define FLAG(name)	(bpf_core_enum_value_exists(enum fault_flag, name) ?		\
+			 bpf_core_enum_value(enum fault_flag, name) : 0)
+#define REASON(name)	(bpf_core_enum_value_exists(enum vm_fault_reason, name) ?	\
+			 bpf_core_enum_value(enum vm_fault_reason, name) : 0)
+/* include/linux/mm_types.h: VM_FAULT_ERROR */
+#define ERRORS		(REASON(VM_FAULT_OOM) | REASON(VM_FAULT_SIGBUS) | REASON(VM_FAULT_SIGSEGV) | \
+			 REASON(VM_FAULT_HWPOISON) | REASON(VM_FAULT_HWPOISON_LARGE) |		\
+			 REASON(VM_FAULT_FALLBACK))
+
+/* Ends a fault that has had its time, though its end, and maybe more of it, was missed. */
+static void settle(struct task_state *state, struct task_struct *task)
+{
+	struct view view;
+	__u8 after = NOT_LOOKED_AT, result;
+
+	if (state->pending == IDLE) {
+		account(state, task, 0);
+		return;
+	}
+	result = result_of(state, task);
+	if (state->pending == BEGUN)
+		forget(state);		/* of its VMA nothing is known */
+	else if (is_intact(state, task, &view))
+		after = found(&view);
+	if (state->pending == REPEATED && state->path == PATH_VMA && result != RESULT_ERROR)
+		state->path = PATH_RETRY;
+	ended(state, after, result, 0, false);
+}
+
+/* Only the time: what is known better is known later. */
+static int exception_begins(__u64 *ctx, __u8 mode)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_state *state = state_of(task);
+	__u64 address = ctx[0];
+
+	if (!state || state->taking_stacks || (__s64)address < 0 || is_refused(task, mode))
+		return 0;
+	settle(state, task);
+	begin(state, address, mode, access_of(ctx[2]));
+	state->pending = BEGUN;
+	state->user_stack = state->kernel_stack = -1;
+	return 0;
+}
+
+/* (address, regs, error_code) */
+SEC("tp_btf/page_fault_user")
+int user_exception_begins(__u64 *ctx)
+{
+	return exception_begins(ctx, MODE_USER);
+}
+
+SEC("tp_btf/page_fault_kernel")
+int kernel_exception_begins(__u64 *ctx)
+{
+	return exception_begins(ctx, MODE_KERNEL);
+}
+
+/* (vma, address, flags, regs) */
+SEC("fentry/handle_mm_fault")
+int fault_enters(__u64 *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_state *state = state_of(task);
+	struct pt_regs *regs = (void *)ctx[3];
+	__u64 area = ctx[0], address = ctx[1];
+	__u32 flags = ctx[2];
+	bool under_vma_lock = flags & FLAG(FAULT_FLAG_VMA_LOCK);
+	struct view view;
+
+	if (!state)
+		return 0;
+	/* Repeated, be it under mmap_lock or under the VMA's own: it is one fault. */
+	if (state->pending >= HANDLED && (state->address ^ address) < 4096 &&
+	    !regs == (state->mode == MODE_GUP) && !grown(state, task)) {
+		if (state->path == PATH_VMA && !under_vma_lock)
+			state->path = PATH_RETRY;
+		state->pending = HANDLED;
+		state->vma = area;	/* it may have been looked up again */
+		return 0;
+	}
+	if (state->pending != BEGUN || (state->address ^ address) >= 4096 || !regs) {
+		settle(state, task);
+		begin(state, address, 0, 0);
+	}
+	state->mode = !regs ? MODE_GUP : flags & FLAG(FAULT_FLAG_USER) ? MODE_USER : MODE_KERNEL;
+	state->access = flags & FLAG(FAULT_FLAG_INSTRUCTION) ? ACCESS_EXEC :
+			flags & FLAG(FAULT_FLAG_WRITE) ? ACCESS_WRITE : ACCESS_READ;
+	state->path = under_vma_lock ? PATH_VMA : PATH_MMAP;
+	state->pending = HANDLED;
+	state->sp = state->mode == MODE_USER ? regs->sp : 0;
+	take_stacks(ctx, state);
+	look_at(area, &view);
+	remember(state, area, &view);
+	state->before = found(&view);
+	return 0;
+}
+
+/* (vma, address, flags, regs), and what it returns */
+SEC("fexit/handle_mm_fault")
+int fault_leaves(__u64 *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_state *state = state_of(task);
+	__u32 flags = ctx[2], returned = ctx[4];
+	__u8 result, after = NOT_LOOKED_AT;
+	struct view view;
+
+	if (!state || state->pending != HANDLED)
+		return 0;
+	if (returned & REASON(VM_FAULT_RETRY)) {
+		state->pending = REPEATED;
+		return 0;
+	}
+	/* mm_account_fault() */
+	result = returned & ERRORS ? RESULT_ERROR :
+		 returned & REASON(VM_FAULT_MAJOR) || flags & FLAG(FAULT_FLAG_TRIED) ?
+		 RESULT_MAJOR : RESULT_MINOR;
+	account(state, task, result != RESULT_ERROR);
+	/* VM_FAULT_COMPLETED: the lock was dropped, and the VMA may be gone. */
+	if (!(returned & REASON(VM_FAULT_COMPLETED))) {
+		look_at(ctx[0], &view);
+		after = found(&view);
+	}
+	ended(state, after, result, bpf_ktime_get_ns() - state->start_ns, true);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* One tracing of page faults: shared by faults.c, which does it, and fault_groups.c, which tells it. */
+#ifndef TRACE_FAULTS_H
+#define TRACE_FAULTS_H
+
+#include <stdbool.h>
+#include "vmaprobe.h"
+
+struct ring_buffer;
+
+struct faults {
+	struct watch watch;
+	const char *output_path, *events_path;
+	int wanted;			/* SOURCE_*, 0: the best that is exact here */
+	bool stacks;
+	struct tracer tracer;
+	int source;
+	char preemption[32];		/* the kernel's word for its model */
+	char why_not_fentry[256], why_no_lock_paths[256];
+	bool lock_events;
+	struct ring_buffer *ring;
+	struct user_images *images;	/* where stacks are wanted */
+	struct output events, result;
+};
+
+/* All that was counted, as one JSON object; ARG is a struct faults. */
+bool faults_print(FILE *file, void *arg);
+
+#endif

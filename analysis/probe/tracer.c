@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * BPF objects that are loaded and attached to trace: which of their programs fit this
+ * kernel, and how often the kernel did not run one.
+ */
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include "json.h"
+#include "vmaprobe.h"
+
+static bool has_prefix(const char *text, const char *prefix)
+{
+	return !strncmp(text, prefix, strlen(prefix));
+}
+
+static bool is_run_by_us(const struct bpf_program *program)
+{
+	const char *section = bpf_program__section_name(program);
+
+	return !strcmp(section, "syscall") || has_prefix(section, "iter/");
+}
+
+/* ---- which programs ---- */
+
+/*
+ * From 7.0 on a tracepoint's functions are called preemptibly, guarded by tracepoint_srcu, but
+ * for those of type "tp". A kernel that hides its data symbols is taken for such a one: there,
+ * too, these are as good, unless the kernel does not take them.
+ */
+static bool tracepoints_are_preemptible(void)
+{
+	static const char *const names[] = { "tracepoint_srcu", "init_task" };
+	__u64 addresses[2];
+
+	kallsyms_addresses(names, 2, addresses);
+	return addresses[0] || !addresses[1];
+}
+
+/* The name of a program's tracepoint; NULL if it is not of one. */
+static const char *tracepoint_of(const struct bpf_program *program)
+{
+	const char *section = bpf_program__section_name(program);
+
+	return has_prefix(section, "tp_btf/") ? section + strlen("tp_btf/") :
+	       has_prefix(section, "tp/") ? strrchr(section, '/') + 1 : NULL;
+}
+
+static bool is_plain(const struct bpf_program *program)
+{
+	return has_prefix(bpf_program__section_name(program), "tp/");
+}
+
+static bool has_plain(const struct bpf_object *object, const char *tracepoint)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, object)
+		if (is_plain(program) && !strcmp(tracepoint_of(program), tracepoint))
+			return true;
+	return false;
+}
+
+/* The kernel would refuse a program for a tracepoint that it has in another form. */
+static bool has_form(const struct bpf_program *program, unsigned int arguments)
+{
+	const char *name = bpf_program__name(program);
+	size_t length = strlen(name);
+
+	if (length > 10 && !strcmp(name + length - 10, "_with_path"))
+		return arguments == 4;
+	return length <= 6 || strcmp(name + length - 6, "_plain") || arguments == 3;
+}
+
+static bool fits(const struct tracer *tracer, const struct bpf_program *program)
+{
+	const char *tracepoint = tracepoint_of(program);
+
+	if (!tracepoint || !has_plain(tracer->object, tracepoint))
+		return true;
+	return is_plain(program) == tracer->plain &&
+	       (tracer->plain || has_form(program, tracepoint_arguments(tracepoint)));
+}
+
+void tracer_drop(struct tracer *tracer, const char *tracepoint)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, tracer->object) {
+		const char *of = tracepoint_of(program);
+
+		if (of && !strcmp(of, tracepoint))
+			bpf_program__set_autoload(program, false);
+	}
+}
+
+bool tracer_has(const struct tracer *tracer, const char *tracepoint)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, tracer->object) {
+		const char *of = tracepoint_of(program);
+
+		if (of && !strcmp(of, tracepoint) && bpf_program__autoload(program))
+			return true;
+	}
+	return false;
+}
+
+/* ---- loading ---- */
+
+/* Any CPU's event serves: its programs run on all of them (perf_trace_run_bpf_submit()). */
+static struct bpf_link *attach_plain(const struct bpf_program *program)
+{
+	struct perf_event_attr attr = { .size = sizeof(attr), .type = PERF_TYPE_TRACEPOINT,
+					.sample_period = 1, .wakeup_events = 1 };
+	int tracefs = tracefs_open(), fd = -1;
+	struct bpf_link *link = NULL;
+	char path[128], *id;
+
+	snprintf(path, sizeof(path), "events/%s/id", bpf_program__section_name(program) + 3);
+	id = tracefs >= 0 ? read_file_at(tracefs, path) : NULL;
+	if (id) {
+		attr.config = strtoull(id, NULL, 10);
+		fd = syscall(SYS_perf_event_open, &attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
+	}
+	if (fd >= 0)
+		link = bpf_program__attach_perf_event(program, fd);
+	if (fd >= 0 && !link)
+		close(fd);
+	if (tracefs >= 0)
+		close(tracefs);
+	free(id);
+	return link;
+}
+
+static int attach_all(struct tracer *tracer)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, tracer->object) {
+		struct bpf_link *link;
+
+		if (!bpf_program__autoload(program) || is_run_by_us(program))
+			continue;
+		link = is_plain(program) ? attach_plain(program) : bpf_program__attach(program);
+		if (!link)
+			return errno ? -errno : -ENOENT;
+		tracer->links[tracer->link_count++] = link;
+	}
+	return 0;
+}
+
+static int load_as(struct tracer *tracer, const struct embedded *embedded,
+		   void (*prepare)(struct tracer *tracer, void *arg), void *arg)
+{
+	struct bpf_program *program;
+	int error;
+
+	tracer->object = open_embedded(embedded->name, embedded->start, embedded->end);
+	if (!tracer->object)
+		return -errno;
+	bpf_object__for_each_program(program, tracer->object)
+		bpf_program__set_autoload(program, fits(tracer, program));
+	prepare(tracer, arg);
+	error = bpf_object__load(tracer->object);
+	return error ? error : attach_all(tracer);
+}
+
+int tracer_load(struct tracer *tracer, const struct embedded *embedded,
+		void (*prepare)(struct tracer *tracer, void *arg), void *arg)
+{
+	int error;
+
+	tracer->plain = tracepoints_are_preemptible();
+	error = load_as(tracer, embedded, prepare, arg);
+	if (error && tracer->plain) {
+		tracer_close(tracer);
+		tracer->plain = false;
+		error = load_as(tracer, embedded, prepare, arg);
+	}
+	if (error)
+		tracer_close(tracer);
+	return error;
+}
+
+void tracer_detach(struct tracer *tracer)
+{
+	while (tracer->link_count)
+		bpf_link__destroy(tracer->links[--tracer->link_count]);
+}
+
+void tracer_close(struct tracer *tracer)
+{
+	tracer_detach(tracer);
+	bpf_object__close(tracer->object);
+	tracer->object = NULL;
+}
+
+/* ---- what it missed ---- */
+
+/*
+ * A program is not run while another task, preempted in it, has not ended it on the same CPU;
+ * bpf_prog_info counts that (5.12). Where it does not, null, which is not 0.
+ */
+void tracer_print_misses(FILE *file, const struct tracer *tracer)
+{
+	struct bpf_program *program;
+	const char *before = "";
+
+	fputs("  \"misses\": {", file);
+	bpf_object__for_each_program(program, tracer->object) {
+		struct bpf_prog_info info = {};
+		__u32 size = sizeof(info);
+		int error;
+
+		if (!bpf_program__autoload(program))
+			continue;
+		error = bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size);
+		fprintf(file, "%s\"%s\": ", before, bpf_program__name(program));
+		if (error || size < offsetof(struct bpf_prog_info, recursion_misses) +
+				    sizeof(info.recursion_misses))
+			fputs("null", file);
+		else
+			fprintf(file, "%llu", info.recursion_misses);
+		before = ", ";
+	}
+	fputs("},\n", file);
+}
