@@ -145,6 +145,7 @@ def main(words: list[str]) -> int:
                     wrong = disagreements(found, exact=source != "fentry")
                     lost = _some_lost(found.losses)
                     charged = found.header["charged"]
+                    lost |= {name: n for name, n in found.header["misses"].items() if n}
                     print(f"{number:3} {load:16} {source:10} charged {charged:7,}  lost {lost}")
                     print(*(f"    {each}\n" for each in wrong), sep="", end="", flush=True)
                     failed += bool(wrong)

@@ -39,6 +39,12 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     "struct anon_vma_name.name[0]": None,
     "struct vm_area_struct.shared": None,  # whether it is one union with anon_name, before 6.2
     "struct mm_struct.context.ctx_id": None,  # x86
+    # Of programs of type "tp", which serve from 7.0 on; others serve where they do not load.
+    "struct trace_event_raw_sched_process_fork.child_pid": None,
+    "struct trace_event_raw_mmap_lock.mm": None,
+    "struct trace_event_raw_mmap_lock_acquire_returned.mm": None,
+    "struct trace_event_raw_mmap_lock_acquire_returned.write": None,
+    "struct trace_event_raw_mmap_lock_acquire_returned.success": None,
     "struct pt_regs.orig_ax": None,  # x86: whether a fault is of a system call
 }
 

@@ -146,9 +146,9 @@ def test_small_allocs_is_traced(take: Take) -> None:
         *("locks", "faults", "untraced"),
     ]
     assert (tracing["kb_per_s"] > 0).all()
-    share = faults.attribution(tracing)["share"]
+    share = losses.attribution(tracing)["share"]
     assert share.tolist() == [1.0, 1.0]
-    assert faults.losses(tracing)["count"].sum() == 0
+    assert losses.losses(tracing)["count"].sum() == 0
     assert set(faults.cost(tracing)["traced"]) == {"faults", "events", "locks"}
 
     # Each page once, read, found bare and left bare; so many in each VMA.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import faults, faults_file, locks, runs, tracing
+from anonvma import faults, faults_file, locks, losses, runs, tracing
 from anonvma.errors import FaultsError
 from anonvma.faults_file import EVENT, HEADER, read_events, read_faults, read_locks
 
@@ -56,8 +56,12 @@ MIXED = traced(
 )
 
 
-def test_transitions_are_the_mean_of_a_repeat_without_errors() -> None:
-    table = faults.transitions(MIXED).set_index(["before", "after"])
+def test_transitions_are_the_mean_of_a_repeat_and_of_all_faults() -> None:
+    every = faults.transitions(MIXED)
+    assert every["faults"].sum() * 2 == MIXED["count"].sum()
+    errors = every[every["ended"] == "error"]
+    assert errors[["before", "after", "faults"]].to_numpy().tolist() == [["no VMA", "no VMA", 1.5]]
+    table = every[every["ended"] == "handled"].set_index(["before", "after"]).drop(columns="ended")
     assert table.loc[("bare", "bare")].to_dict() == {
         "read": 55,
         "write": 0,
@@ -170,6 +174,17 @@ def test_lock_callers() -> None:
     assert table.iloc[1]["wait_ms"] == 5
 
 
+def test_what_is_kept_of_a_lock_held_for_writing_is_not_asked_for() -> None:
+    rows = [
+        {"count": 5, "asked_by": "munmap", "mode": "write"},
+        {"count": 5, "asked_by": "munmap", "waited_for": False},
+        {"count": 3, "asked_by": "unheard of", "waited_for": False},
+        {"count": 2, "success": False},  # mmap_read_trylock() asks, too
+    ]
+    own = locks.of_workload(pd.DataFrame([LOCK | row for row in rows]))
+    assert own[["asked_by", "taken"]].to_numpy().tolist() == [["munmap", 5.0], ["page fault", 0.0]]
+
+
 def tracings(*ratios: float) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for repeat, ratio in enumerate(ratios, 1):
@@ -199,7 +214,26 @@ def test_cost_falls_back_on_time() -> None:
 
 def test_attribution_leaves_out_what_has_no_exception() -> None:
     table = tracings(1.0).assign(counted=[None, 900], used=[None, 1000], unseen_gup=[None, 100])
-    assert faults.attribution(table)["share"].tolist() == [1.0]
+    assert losses.attribution(table)["share"].tolist() == [1.0]
+
+
+def test_what_an_older_run_did_not_record_is_not_said_to_be_nothing() -> None:
+    table = tracings(1.0).assign(faults_lost=0, tasks_lost=0)
+    known = losses.losses(table).set_index("lost")["count"]
+    assert known[faults_file.LOSSES["faults_lost"]] == 0
+    assert known[faults_file.LOSSES["misses"]] is pd.NA
+    older, newer = losses.attribution_said(table), losses.attribution_said(table.assign(misses=0))
+    assert older != newer and newer in older  # it says the same, and what it does not know
+
+
+def test_a_share_of_which_something_was_lost_is_a_bound() -> None:
+    assert losses.bounds_said(50, 100, *losses.unknown(tracings(1.0))) == ""
+    # 100 were counted, 10 of them without their VMA; 25 more were charged, and never seen.
+    table = tracings(1.0).assign(half_seen=10, faults_missed=20, faults_lost=5)
+    assert losses.unknown(table) == (10, 25)
+    said = losses.bounds_said(50, 100, *losses.unknown(table))
+    for figure in ("40.00", "68.00", "35 faults"):  # 50 / 125 and (50 + 10 + 25) / 125
+        assert figure in said
 
 
 @pytest.mark.parametrize("name", ["transitions", "lock_paths"])
@@ -225,6 +259,12 @@ COUNTS: dict[str, Any] = {
     "kinds_lost": 0,
     "tasks_lost": 0,
     "processes_lost": 0,
+    "faults_missed": 0,
+    "charged": 5,
+    "tasks_differ": 0,
+    "pending": 0,
+    "refused": 0,
+    "misses": {"one": 0, "two": 0},
     "processes": [
         {"id": 2, "tgid": 7, "parent": 1, "how": "execed", "comm": "x"},
         {"id": 1, "tgid": 7, "parent": 0, "how": "named", "comm": "y\n"},
@@ -308,7 +348,7 @@ def test_damaged_counts_give_one_sentence() -> None:
 
 def events_file(path: Path, count: int, **header: int) -> Path:
     head = np.zeros(1, HEADER)
-    head["magic"], head["format"], head["byte_order"] = b"VMAFALT", 1, 0x01020304
+    head["magic"], head["format"], head["byte_order"] = b"VMAFALT", faults_file.FORMAT, 0x01020304
     head["header_size"], head["event_size"] = HEADER.itemsize, EVENT.itemsize
     head["page_size"], head["source"] = 4096, 2
     for name, value in header.items():
@@ -362,7 +402,7 @@ def test_impossible_codes_are_unknown(tmp_path: Path) -> None:
     content[HEADER.itemsize + 40 : HEADER.itemsize + 46] = b"\xff" * 6
     path.write_bytes(content)
     found = read_events(path, counted)
-    assert found[["mode", "before"]].iloc[0].tolist() == ["gup", "anon_vma"]
+    assert found[["mode", "before"]].iloc[0].tolist() == ["gup", "not looked at"]
 
 
 def test_order_of_passes_turns_round() -> None:

@@ -16,7 +16,7 @@ import enum
 
 import pandas as pd
 
-from anonvma import census, faults, kernel_facts
+from anonvma import census, faults, kernel_facts, losses
 from anonvma.numerals import number, percent
 from anonvma.runs import Run
 
@@ -63,6 +63,8 @@ class Traced:
         Those of user mode that found a bare VMA; that made an anon_vma; and that did not.
     gup : float
         Faults of get_user_pages(), whatever they found.
+    half_seen, missed : float
+        Faults of which no more is known than that they happened; see `anonvma.losses.unknown`.
     """
 
     faults: float
@@ -72,6 +74,8 @@ class Traced:
     makes: float
     spared: float
     gup: float
+    half_seen: float = 0.0
+    missed: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +183,7 @@ def _traced(run: Run) -> Traced | None:
     stayed = own.where(bare & (table["after"] == "bare"), 0.0)
     user = own.where(bare & (table["mode"] == "user"), 0.0)
     spared = user.where(table["after"] == "bare", 0.0)
+    half_seen, missed = losses.unknown(tracing)
     unseen = runs_traced["unseen_gup"].fillna(0).astype("float64")
     paths = stayed.groupby(table["path"].astype("object")).sum() / n
     return Traced(
@@ -189,6 +194,8 @@ def _traced(run: Run) -> Traced | None:
         makes=float((user - spared).sum()) / n,
         spared=float(spared.sum()) / n,
         gup=(float(count.where(by_gup, 0.0).sum()) + float(unseen.sum())) / n,
+        half_seen=half_seen,
+        missed=missed,
     )
 
 
@@ -345,7 +352,12 @@ _TAKEN = {
 def _of_faults(verdict: Verdict) -> list[str]:
     if verdict.traced is None:
         return []
-    said = [_stayed(verdict, verdict.traced), _what_if(verdict.regime, verdict.traced)]
+    traced = verdict.traced
+    said = [
+        _stayed(verdict, traced),
+        _what_if(verdict.regime, traced),
+        losses.bounds_said(traced.stayed, traced.faults, traced.half_seen, traced.missed),
+    ]
     return [paragraph for paragraph in said if paragraph]
 
 

@@ -292,7 +292,7 @@ class _Experiment:
         mine = tracing.workload_processes(found.processes, "vmload")
         own = locks.of_workload(found.locks[found.locks["process"].isin(mine)].assign(repeat=1))
         table = locks.callers(own).assign(threads=threads, way=way, repeat=1)
-        table["lost"] = sum(found.losses.values())
+        table["lost"] = sum(count or 0 for count in found.losses.values())
         self.waits.append(table.rename(columns=cost.WAITS_FROM_CALLERS))
 
     # ---- what is kept ----

@@ -26,8 +26,7 @@ import pandas as pd
 from anonvma import specimens, statistics
 from anonvma.blank import blank
 from anonvma.census import COLOURS
-from anonvma.faults_file import LOSSES, STATES
-from anonvma.numerals import number, percent
+from anonvma.faults_file import STATES
 from anonvma.runs import Run
 from anonvma.section import ALL, Whole
 
@@ -35,13 +34,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "attribution",
-    "attribution_said",
     "by_origin",
     "cost",
     "counterfactual",
     "lock_paths",
-    "losses",
     "of_specimens",
     "over_time",
     "per_vma",
@@ -49,7 +45,6 @@ __all__ = [
     "plot_over_time",
     "plot_transitions",
     "prediction",
-    "source_said",
     "traced",
     "traced_repeats",
     "transitions",
@@ -103,17 +98,19 @@ def _repeats(faults: pd.DataFrame) -> int:
 
 
 def transitions(faults: pd.DataFrame) -> pd.DataFrame:
-    """The faults by what they found and what they left.
+    """The faults by what they found and what they left: all of them, errors too.
 
     Returns
     -------
     DataFrame
-        One row a change that occurred, most frequent first: before, after, then the mean number
-        of faults in one repeat that read, wrote and executed, and all.
+        One row a change that occurred, most frequent first: before, after, ended (``handled``, or
+        ``error``: in a signal, or refused to the kernel), then the mean number of faults in one
+        repeat that read, wrote and executed, and all.
     """
-    found = _handled(faults)
+    found = faults.astype({"count": "float64"})
+    found = found.assign(ended=np.where(found["result"] == "error", "error", "handled"))
     table = found.pivot_table(
-        index=["before", "after"],
+        index=["before", "after", "ended"],
         columns="access",
         values="count",
         aggfunc="sum",
@@ -127,10 +124,10 @@ def transitions(faults: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_transitions(faults: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw `transitions` as a matrix, its cells by their share, the counts in them."""
+    """Draw the `transitions` of faults that were handled as a matrix, the counts in its cells."""
     import seaborn as sns
 
-    table = transitions(faults)
+    table = transitions(_handled(faults))
     if table.empty:
         return blank(ax, "Page faults by what they found and left", "no page fault")
     matrix = table.pivot(index="before", columns="after", values="faults").fillna(0)
@@ -241,7 +238,8 @@ def plot_lock_paths(faults: pd.DataFrame, most: int = 6, ax: Axes | None = None)
 def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
     """What an early check and a delayed one make of the faults that found a bare VMA.
 
-    Exact, from one kernel's trace: which check it has itself does not matter.
+    From one kernel's trace: which check it has itself does not matter. Exact where nothing was
+    lost, else each number is a lower bound, and `anonvma.losses.unknown` is how far it may be off.
 
     Returns
     -------
@@ -278,7 +276,7 @@ def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
 
     every = bare | ~bare
     return {
-        "transitions": whole(every, "faults", "page faults", failed),
+        "transitions": whole(every, "faults", "page faults", ""),
         "by_origin": whole(bare | anon, "faults", "page faults on anonymous VMAs", failed),
         "lock_paths": whole(every, "faults", "page faults", f"{kernel}, or {failed}"),
         "counterfactual": whole(
@@ -402,70 +400,7 @@ def per_vma(events: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("vmas", ascending=False, kind="stable", ignore_index=True)
 
 
-# ---- how far it can be trusted ----
-
-
-def attribution(tracing: pd.DataFrame) -> pd.DataFrame:
-    """The faults that were traced beside those that the kernel charged to the workload.
-
-    Returns
-    -------
-    DataFrame
-        One row a repeat: repeat, source, traced, charged (by getrusage(); null for a process
-        only watched), gup (faults of get_user_pages() that the source does not show), share
-        (traced of charged, less those; null where more was traced than charged).
-    """
-    found = tracing[tracing["traced"].isin(["faults", "events"])]
-    charged = found["used"].astype("float64")
-    gup = found["unseen_gup"].astype("float64").fillna(0)
-    share = found["counted"].astype("float64") / (charged - gup)
-    table = pd.DataFrame(
-        {
-            "repeat": found["repeat"],
-            "source": found["source"],
-            "traced": found["counted"].astype("float64"),
-            "charged": charged,
-            "gup": gup,
-            # getrusage() does not know of children that nobody waited for: then it is no share.
-            "share": share.where((charged - gup > 0) & (share <= 1)),
-        }
-    )
-    return table.reset_index(drop=True)
-
-
-def attribution_said(tracing: pd.DataFrame) -> str:
-    """Say in a sentence how many of the faults charged were traced, and what was lost."""
-    table = attribution(tracing).dropna(subset="charged")
-    lost = losses(tracing)
-    lost = lost[lost["count"] > 0]
-    told = "; ".join(f"{row.count:,} {row.lost}" for row in lost.itertuples(index=False))
-    if table.empty:
-        return f"Lost: {told or 'nothing'}."
-    traced, charged = table["traced"].sum(), (table["charged"] - table["gup"]).sum()
-    of = "the faults that getrusage() charged to the workload while it was traced, those of"
-    if traced > charged:
-        return (
-            f"{number(traced)} faults were traced (n = {len(table)}), more than {of} "
-            f"get_user_pages() aside: {number(max(charged, 0))}. Children that nobody waited for "
-            f"are not charged. Lost: {told or 'nothing'}."
-        )
-    share = traced / charged if charged else 1.0
-    return (
-        f"Of {of} get_user_pages() aside, {percent(share, 2)} were traced "
-        f"(n = {len(table)}); lost: {told or 'nothing'}."
-    )
-
-
-def losses(tracing: pd.DataFrame) -> pd.DataFrame:
-    """What the tracers lost, summed.
-
-    Returns
-    -------
-    DataFrame
-        Columns: lost (what), count.
-    """
-    counts = [int(tracing[name].fillna(0).sum()) for name in LOSSES]
-    return pd.DataFrame({"lost": list(LOSSES.values()), "count": counts})
+# ---- what it costs ----
 
 
 def cost(tracing: pd.DataFrame) -> pd.DataFrame:
@@ -543,28 +478,3 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
         faults.append(len(found))
         what.append("; ".join(dict.fromkeys(told)))
     return table.assign(faults=faults, what=what, explain=seen["explain"])
-
-
-# ---- in words ----
-
-
-def source_said(run: Run) -> str:
-    """Say how the faults of a run were traced, and what that way does not show."""
-    tracing = run.table("tracing")
-    found = tracing[tracing["traced"].isin(["faults", "events"])]
-    if found.empty:
-        return "No faults were traced."
-    first = found.iloc[0]
-    if first["source"] == "fentry":
-        return (
-            "Source: fentry and fexit of `handle_mm_fault()`, which show every fault, and its time."
-        )
-    return (
-        "Source: the tracepoints `page_fault_user` and `page_fault_kernel`, each VMA found in the "
-        "maple tree without a lock; fentry, which is better, cannot be used "
-        f"({first['why_not_fentry']}). So a fault has no time; one repeated under mmap_lock shows "
-        "as *retry* only where a busy mmap_lock was the reason, else as *mmap*; and faults of "
-        "`get_user_pages()` are counted, "
-        "not shown. Remedy: a kernel and a host that allow fentry, such as a guest "
-        "(`-p target guest:IMAGE`)."
-    )

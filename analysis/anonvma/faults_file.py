@@ -184,9 +184,9 @@ class Faults:
         source (``fentry`` or ``tracepoint``), why_not_fentry, preemption (the kernel's model, in
         its own word), timed, lock_paths (whether each is known), why_no_lock_paths, misses (of each
         program, how often the kernel did not run it), charged (by the tasks' own counts), refused
-        (exceptions with page faults disabled, which are no faults), page_size, begun_ns and ended_ns (CLOCK_MONOTONIC), faults_before (of the processes
-        named, before they were traced), unseen_gup, and, of a command, minor_faults and
-        major_faults by its rusage.
+        (exceptions with page faults disabled, which are no faults), page_size, begun_ns and
+        ended_ns (CLOCK_MONOTONIC), faults_before (of the processes named, before they were
+        traced), unseen_gup, and, of a command, minor_faults and major_faults by its rusage.
     losses : dict
         Counts of `LOSSES`; all zero in a perfect tracing, None where it cannot be told.
     processes : DataFrame
@@ -245,7 +245,12 @@ LOSSES = {
 """What a tracing may lose, in the order it is told."""
 
 RECORDED_FROM_THE_FIRST = (
-    "faults_lost", "events_lost", "kinds_lost", "tasks_lost", "processes_lost", "lost"
+    "faults_lost",
+    "events_lost",
+    "kinds_lost",
+    "tasks_lost",
+    "processes_lost",
+    "lost",
 )
 """Those that runs of the first format have; of the others they say nothing, not 0."""
 
@@ -352,6 +357,7 @@ def read_faults(text: bytes) -> Faults:
         if not found["timed"]:
             groups["time_ns"], groups["log2_ns"] = None, None
         frame = groups.merge(processes, on="process", how="left").join(kinds, on="kind")
+        lost = _losses(found) | _reconciled(found, groups)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise FaultsError(f"the counts of faults are damaged: {error!r}.") from None
     frame[["tgid", "comm"]] = frame[["tgid", "comm"]].fillna({"tgid": 0, "comm": ""})
@@ -363,7 +369,7 @@ def read_faults(text: bytes) -> Faults:
     return Faults(
         faults=frame[FAULTS.names],
         header=header | _common(found) | {"unseen_gup": found.get("unseen_gup", 0)},
-        losses=_losses(found) | _reconciled(found, groups),
+        losses=lost,
         processes=processes,
         kinds=kinds,
     )
@@ -475,6 +481,7 @@ def read_locks(text: bytes) -> Locks:
     names = [name for name in LOCKS.names if name not in ("tgid", "comm")]
     try:
         processes = _processes(found)
+        lost = _losses(found) | {"witness_differs": _difference(found["witness"])}
         groups = _rows(found["groups"], names)
         # Told apart by stack there, but here by who asked.
         keys = ["process", "asked_by", "mode", "waited_for", "success", "foreign"]
@@ -494,8 +501,7 @@ def read_locks(text: bytes) -> Locks:
     frame = frame.astype({name: bool for name in ("waited_for", "success", "foreign")})
     frame[["tgid", "comm"]] = frame[["tgid", "comm"]].fillna({"tgid": 0, "comm": ""})
     frame = frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
-    losses = _losses(found) | {"witness_differs": _difference(found.get("witness"))}
-    return Locks(frame[LOCKS.names], _common(found), losses, processes)
+    return Locks(frame[LOCKS.names], _common(found), lost, processes)
 
 
 def _difference(witness: Mapping[str, int] | None) -> int | None:

@@ -21,28 +21,20 @@ from anonvma.runs import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["callers", "callers_side_by_side", "is_downgrade", "of_workload", "plot_callers"]
-
-_DOWNGRADERS = ("munmap", "mremap", "brk", "mmap")
-"""Callers that never ask for reading: what they are seen to get so is what they keep of a lock held
-for writing (``mmap_write_downgrade()``, which fires the same tracepoint)."""
-
-
-def is_downgrade(caller: str, mode: str) -> bool:
-    """Whether what is seen as an acquisition is only what its caller keeps of one."""
-    return mode == "read" and caller in _DOWNGRADERS
+__all__ = ["callers", "callers_side_by_side", "of_workload", "plot_callers"]
 
 
 def of_workload(locks: pd.DataFrame) -> pd.DataFrame:
     """The workload's own asking for mmap_lock, without what is only a downgrade.
+
+    ``mmap_write_downgrade()`` fires the same tracepoint, and alone asks for nothing before.
 
     Returns
     -------
     DataFrame
         Rows of the table, with one column more: taken (float64), how often it was got.
     """
-    downgraded = locks["asked_by"].isin(_DOWNGRADERS) & (locks["mode"] == "read")  # `is_downgrade`
-    own = locks[(locks["process"] != 0) & ~downgraded]
+    own = locks[(locks["process"] != 0) & locks["waited_for"]]
     return own.assign(taken=own["count"].astype("float64").where(own["success"], 0.0))
 
 

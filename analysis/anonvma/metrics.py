@@ -30,7 +30,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from anonvma import locks, perf_profile, perf_stat
+from anonvma import perf_profile, perf_stat
 from anonvma.runs import Run
 
 __all__ = ["SOURCES", "matrix", "of"]
@@ -232,11 +232,11 @@ def mmap_lock(run: Run) -> Iterator[Row]:
     """
     if "locks" not in run.manifest.tables:
         return
-    keys = ["process", "asked_by", "mode", "success"]
+    keys = ["process", "asked_by", "mode", "success", "waited_for"]
     sums: dict[tuple[int, str], dict[str, float]] = defaultdict(lambda: dict.fromkeys(_WAITS, 0.0))
     for repeat, key, counts in _grouped(run, "locks", keys, ["count", "contended", "wait_ns"]):
-        process, caller, mode, success = key
-        if process and not locks.is_downgrade(caller, mode):
+        process, caller, mode, success, asked_for = key
+        if process and asked_for:  # as `anonvma.locks.of_workload` has it
             acquired = counts[0] if success else 0.0
             for name in ("", f".{_word(caller)}.{mode}"):
                 for what, value in zip(_WAITS, (acquired, *counts[1:3]), strict=True):

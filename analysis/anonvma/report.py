@@ -26,6 +26,7 @@ from anonvma import (
     evidence,
     faults,
     locks,
+    losses,
     perf_profile,
     repeat,
     specimens,
@@ -213,7 +214,7 @@ def _fault_sections(run: Run) -> list[Section]:
         return []
     traced, traced_in = faults.traced(run), drawn_from(run, "faults")
     wholes = faults.wholes(traced)
-    source = faults.source_said(run).replace("`", "").replace("*", "")
+    source = losses.source_said(run).replace("`", "").replace("*", "")
     if traced.empty:
         words = ["None was taken while they were traced.", source]
         parts = [Section("Page faults, by what they found and left", words, sources=traced_in)]
@@ -221,7 +222,11 @@ def _fault_sections(run: Run) -> list[Section]:
         parts = [
             Section(
                 "Page faults, by what they found and left",
-                ["Mean of one repeat. bare: vm_ops and anon_vma are NULL.", source],
+                [
+                    "Mean of one repeat. bare: vm_ops and anon_vma are NULL. Those that ended in "
+                    "an error are in this table alone.",
+                    source,
+                ],
                 faults.transitions(traced),
                 sources=traced_in,
                 whole=wholes["transitions"],
@@ -266,7 +271,7 @@ def _fault_sections(run: Run) -> list[Section]:
     if len(costs):
         said = "Throughput in MiB/s, and the ratio of the two in pairs with its 95 % interval."
         words = [
-            faults.attribution_said(tracing),
+            losses.attribution_said(tracing),
             f"{said} {statistics.too_few(costs['n'])}".rstrip(),
         ]
         timed_in = drawn_from(run, "tracing")

@@ -74,9 +74,15 @@ _FAILURE = "failure.json"
 # ---- tables ----
 
 
-def field(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
-    """Return a column of a declared schema, with what the data dictionary says of it."""
-    return pa.field(name, kind, metadata={"unit": unit, "description": description})
+def field(
+    name: str, kind: pa.DataType, unit: str, description: str, *, later: bool = False
+) -> pa.Field:
+    """Return a column of a declared schema, with what the data dictionary says of it.
+
+    One that came `later` runs may lack: it is null in those, which do not tell.
+    """
+    about = {"unit": unit, "description": description, **({"later": "yes"} if later else {})}
+    return pa.field(name, kind, metadata=about)
 
 
 def schema(description: str, fields: Sequence[pa.Field]) -> pa.Schema:
@@ -560,7 +566,12 @@ class Run:
             pq.ParquetFile(stream) as parquet,
         ):
             run_files.check_unpacked(file, parquet)
-            return parquet.read(columns and list(columns))
+            held = parquet.schema_arrow.names
+            table = parquet.read([column for column in columns or held if column in held])
+        for column in schemas()[name]:  # one that came later, or it would not be open
+            if column.name not in held and (columns is None or column.name in columns):
+                table = table.append_column(column, pa.nulls(len(table), column.type))
+        return table
 
     @contextmanager
     def _read(self, file: Path) -> Iterator[None]:
@@ -672,11 +683,18 @@ def _check_table(file: Path, rows: int, declared: pa.Schema) -> None:
             found, count = parquet.schema_arrow, parquet.metadata.num_rows
     except (pa.ArrowException, OSError, ValueError, MemoryError):
         raise RunError(f"{file} is not a Parquet file.") from None
+    declared = pa.schema(
+        [column for column in declared if column.name in found.names or not _came_later(column)]
+    )
     # The words that describe a column may be improved, so they do not count.
     if not found.equals(declared, check_metadata=False):
         raise RunError(f"{file} has other columns than declared: {_difference(found, declared)}.")
     if count != rows:
         raise RunError(f"{file} has {count} rows, its manifest says {rows}.")
+
+
+def _came_later(column: pa.Field) -> bool:
+    return b"later" in (column.metadata or {})
 
 
 def _difference(found: pa.Schema, declared: pa.Schema) -> str:

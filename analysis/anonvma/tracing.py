@@ -53,7 +53,38 @@ SCHEMA = pa.schema(
         field("counted", pa.int64(), "", "faults, or takings of mmap_lock, that were counted"),
         field("used", pa.int64(), "", "faults by getrusage(), while traced; null if unknown"),
         field("unseen_gup", pa.int64(), "", "faults of get_user_pages(), which have no exception"),
-        *(field(name, pa.int64(), "", what) for name, what in faults_file.LOSSES.items()),
+        *(
+            field(
+                name,
+                pa.int64(),
+                "",
+                f"{what}; null if unknown",
+                later=name not in faults_file.RECORDED_FROM_THE_FIRST,
+            )
+            for name, what in faults_file.LOSSES.items()
+        ),
+        field(
+            "refused",
+            pa.int64(),
+            "",
+            "exceptions with page faults disabled, which are no faults; null if unknown",
+            later=True,
+        ),
+        field(
+            "preemption",
+            pa.string(),
+            "",
+            "the kernel's model, in its own word; null if unknown",
+            later=True,
+        ),
+        field("why_no_lock_paths", pa.string(), "", "null where they are known", later=True),
+        field(
+            "why_no_witness",
+            pa.string(),
+            "",
+            "why there is no second count of mmap_lock's acquisitions, null where there is",
+            later=True,
+        ),
     ]
 )
 """Columns of the table ``tracing``, after ``repeat``."""
@@ -250,7 +281,8 @@ class Tracer:
             self._add("fault_events", repeat, events[events["process"].isin(mine)])
             events_file.unlink()
         ended = found.faults[found.faults["result"] != "error"]
-        names = ("source", "why_not_fentry", "timed", "lock_paths", "unseen_gup")
+        names = ["source", "why_not_fentry", "timed", "lock_paths", "unseen_gup"]
+        names += ["refused", "preemption", "why_no_lock_paths"]
         return {
             **{name: found.header[name] for name in names},
             **_used(found.header),
@@ -270,7 +302,12 @@ class Tracer:
         mine = workload_processes(found.processes, self._program_name) | {0}
         self._add("locks", repeat, found.locks[found.locks["process"].isin(mine)])
         taken = found.locks[found.locks["success"]]
-        return {**_used(found.header), **found.losses, "counted": int(taken["count"].sum())}
+        return {
+            **_used(found.header),
+            **found.losses,
+            "why_no_witness": found.header["why_no_witness"],
+            "counted": int(taken["count"].sum()),
+        }
 
     @property
     def _program_name(self) -> str:

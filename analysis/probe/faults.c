@@ -128,8 +128,8 @@ static int choose_source(struct faults *faults)
 		return use_tracepoints(faults);
 	}
 	if (!faults->wanted && preemption != NOT_PREEMPTIBLE && tracepoints) {
-		not_fentry(faults, "where a kernel is preemptible (this one: %s), programs of fentry "
-			   "are not run for some faults", faults->preemption);
+		not_fentry(faults, "where a kernel is preemptible, and this one's model is %s, "
+			   "programs of fentry are not run for some faults", faults->preemption);
 		return use_tracepoints(faults);
 	}
 	error = try_source(faults, SOURCE_FENTRY);

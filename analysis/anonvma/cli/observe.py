@@ -263,7 +263,8 @@ def _traced(function: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["auto", "fentry", "tracepoint"]),
     default="auto",
     show_default=True,
-    help="How to trace; auto is fentry where it works.",
+    help="How to trace; auto is what misses nothing: fentry where the kernel allows it and is not "
+    "preemptible, else the tracepoints.",
 )
 def faults_command(
     pids: tuple[int, ...],
@@ -278,7 +279,7 @@ def faults_command(
     And which lock each was taken under, and what a kernel with the other check would have made of
     them. Write "--" before a COMMAND with options of its own. Its output goes to standard error.
     """
-    from anonvma import faults, faults_file, report
+    from anonvma import faults, faults_file, losses, report
 
     words = ["faults", "--source", source]
     found = faults_file.read_faults(_trace(where, words, pids, seconds, command))
@@ -294,14 +295,16 @@ def faults_command(
         click.echo(json_of({**found.header, "losses": found.losses}, tables))
         _end()
     heads = (
-        "By what they found and left",
-        "On anonymous VMAs, by origin",
-        "User mode, by lock",
+        "By what they found and left, and how they ended",
+        "Handled, on anonymous VMAs, by origin",
+        "Handled, of user mode, by lock",
         "Found bare: an early check sends them to mmap_lock, a delayed one spares some",
     )
-    why = found.header["why_not_fentry"]
-    said = [f"Source: {found.header['source']}{f' (fentry: {why})' if why else ''}."]
-    said += _losses_said(found.losses)
+    said = [
+        losses.counted_said(found.header),
+        losses.lost_said(found.losses, found.header["unseen_gup"]),
+        losses.refused_said(found.header["refused"]),
+    ]
     _show(f"{int(traced['count'].sum()):,} page faults", said, heads, tables, report)
 
 
@@ -314,7 +317,7 @@ def locks_command(
 
     Write "--" before a COMMAND with options of its own. Its output goes to standard error.
     """
-    from anonvma import faults_file, locks, report
+    from anonvma import faults_file, locks, losses, report
 
     found = faults_file.read_locks(_trace(where, ["locks"], pids, seconds, command))
     mine = _processes_of(command, found.processes) | {0}
@@ -322,8 +325,11 @@ def locks_command(
     if as_json:
         click.echo(json_of({**found.header, "losses": found.losses}, {"callers": table}))
         _end()
-    said = ["Times are from asking to having it, in ns unless they say otherwise."]
-    said += _losses_said(found.losses)
+    said = [
+        "Times are from asking to having it, in ns unless they say otherwise.",
+        losses.lost_said(found.losses),
+        losses.witness_said(found.header),
+    ]
     heading = f"mmap_lock was taken {int(table['taken'].sum()):,} times"
     _show(heading, said, ("By who took it",), {"callers": table}, report)
 
@@ -396,13 +402,6 @@ def _processes_of(command: tuple[str, ...], processes: pd.DataFrame) -> set[int]
     return workload_processes(processes, Path(command[0]).name if command else "")
 
 
-def _losses_said(counts: dict[str, int]) -> list[str]:
-    from anonvma import faults_file
-
-    lost = [f"{count} {faults_file.LOSSES[name]}" for name, count in counts.items() if count]
-    return [f"Lost: {'; '.join(lost) or 'nothing'}."]
-
-
 def _show(
     heading: str,
     said: list[str],
@@ -415,6 +414,6 @@ def _show(
     parts = [
         report.Section(head, [], table) for head, table in zip(heads, tables.values(), strict=True)
     ]
-    parts.append(report.Section("How it was traced", said))
+    parts.append(report.Section("How it was traced", [each for each in said if each]))
     click.echo(report.text(parts, heading, terminal_width()), nl=False)
     _end()
