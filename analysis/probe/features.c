@@ -28,6 +28,7 @@
 struct verdict {
 	bool available;
 	char reason[256];		/* when not */
+	char how[256];			/* when it is, and there is a choice */
 	const char *remedy;
 };
 
@@ -105,6 +106,28 @@ static void check_program(const struct feature *feature, struct verdict *verdict
 	if (error == -EPERM && geteuid())
 		remedy = "root, or CAP_BPF and CAP_PERFMON";
 	no(verdict, remedy, "to %s it failed: %s", step, strerror(-error));
+}
+
+/* As choose_source() of faults.c has it. */
+static void check_exact_faults(const struct feature *feature, struct verdict *verdict)
+{
+	const char *step, *begins = "page_fault_user and page_fault_kernel, which are called with "
+				    "interrupts off";
+	char model[32];
+	enum preemption preemption = preemption_model(model, sizeof(model));
+	bool fentry = !try_program("try_fentry", &step) && !try_program("try_fexit", &step);
+
+	if (fentry && preemption == NOT_PREEMPTIBLE)
+		snprintf(verdict->how, sizeof(verdict->how), "fentry: preemption is %s, so no task "
+			 "keeps another out of its programs", model);
+	else if (!try_program("try_page_fault_user", &step))
+		snprintf(verdict->how, sizeof(verdict->how), "tracepoint: %s; fentry %s%s", begins,
+			 fentry ? "would miss some, for preemption is " : "is refused",
+			 fentry ? model : "");
+	else
+		no(verdict, feature->remedy, "there is no tracepoint page_fault_user, which x86 and "
+		   "riscv have, and fentry %s%s", fentry ? "misses some where preemption is " :
+		   "is refused", fentry ? model : "");
 }
 
 static void check_pagemap_scan(const struct feature *feature, struct verdict *verdict)
@@ -216,6 +239,8 @@ static const struct feature features[] = {
 	{ "page_fault_tracepoint", "tracepoint page_fault_user", check_program,
 	  "try_page_fault_user", "x86 or riscv with CONFIG_TRACING=y; perf's page-faults event "
 	  "serves elsewhere" },
+	{ "exact_faults", "page faults traced without missing any", check_exact_faults, NULL,
+	  "x86 or riscv; elsewhere a kernel booted with preempt=none, and what fentry needs" },
 	{ "pagemap_scan", "ioctl PAGEMAP_SCAN: pages and zero pages of a range",
 	  check_pagemap_scan, NULL, "Linux 6.7 or later; until then pagemap and kpageflags serve" },
 	{ "kpageflags", "page flags by frame: zero pages before 6.7", check_kpageflags, NULL,
@@ -242,6 +267,8 @@ static void print_feature(const struct feature *feature, const struct verdict *v
 	if (!json) {
 		printf("%-22s %-3s  %s\n", feature->name, verdict->available ? "yes" : "no",
 		       feature->what);
+		if (verdict->how[0])
+			printf("%-27s %s\n", "", verdict->how);
 		if (!verdict->available)
 			printf("%-27s %s\n%-27s remedy: %s\n", "", verdict->reason, "",
 			       verdict->remedy);
@@ -251,6 +278,7 @@ static void print_feature(const struct feature *feature, const struct verdict *v
 	       verdict->available ? "true" : "false");
 	json_pair(stdout, "what", feature->what, ", ");
 	json_pair(stdout, "reason", verdict->reason, ", ");
+	json_pair(stdout, "how", verdict->how[0] ? verdict->how : NULL, ", ");
 	json_pair(stdout, "remedy", verdict->available ? NULL : verdict->remedy, "}");
 	puts(last ? "" : ",");
 }

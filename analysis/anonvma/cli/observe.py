@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -354,12 +358,12 @@ def _trace(
             click.echo(f"watching {watched} for {seconds:g} s ...", err=True)
         else:
             words += ["--", *there.as_caller(), *command]
-        done = there.run(words, privileged=True)
+        done = _run_with_our_input(there, words) if command else there.run(words, privileged=True)
         click.echo(done.stdout, err=True, nl=False)
         if not there.exists(output):
             _pass_on(done)
+        click.echo(done.stderr, err=True, nl=False)
         if command and done.returncode:
-            click.echo(done.stderr, err=True, nl=False)
             ended = f"{command[0]} ended with exit status {done.returncode}"
             if done.returncode in (126, 127):  # as a shell says it
                 raise ProbeError(f"{ended}, as what cannot be run does.", done.returncode)
@@ -393,6 +397,44 @@ def _name_of(there: target.Target, pid: int) -> str:
     except TargetError:
         raise ProbeError(f"there is no process {pid} on target {there.name}.", _VANISHED) from None
     return "".join(c if c.isprintable() else "?" for c in name)
+
+
+def _run_with_our_input(
+    there: target.Target, words: list[str]
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command on a target, to its end, with the standard input that we were given."""
+    here = isinstance(there, target.Local)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    streams["stdin"] = _our_input() if here else subprocess.PIPE
+    with there.start(words, privileged=True, **streams) as process:
+        if here:
+            stdout, stderr = process.communicate()
+            return subprocess.CompletedProcess(words, process.wait(), stdout, stderr)
+        threading.Thread(target=_feed, args=(process,), daemon=True).start()
+        assert process.stdout is not None and process.stderr is not None
+        with concurrent.futures.ThreadPoolExecutor(1) as reader:
+            said = reader.submit(process.stderr.read)
+            stdout = process.stdout.read()
+        return subprocess.CompletedProcess(words, process.wait(), stdout, said.result())
+
+
+def _our_input() -> int:
+    """Our standard input, or nothing where it is no file, as in a notebook."""
+    try:
+        return sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):
+        return subprocess.DEVNULL
+
+
+def _feed(process: target.Process) -> None:
+    """Pass on what we are given until that ends, or until the command reads no more."""
+    assert process.stdin is not None
+    source = _our_input()
+    with contextlib.suppress(OSError, ValueError, AnonvmaError):
+        while source >= 0 and (piece := os.read(source, 65536)):
+            process.stdin.write(piece)
+            process.stdin.flush()
+        process.stdin.close()
 
 
 def _processes_of(command: tuple[str, ...], processes: pd.DataFrame) -> set[int]:
