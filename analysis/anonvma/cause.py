@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from anonvma import compare, locks, statistics
+from anonvma import compare, locks, losses, statistics
+from anonvma.faults_file import LOSSES
 from anonvma.runs import Run
 
 if TYPE_CHECKING:
@@ -577,13 +578,11 @@ def _doubts(one: _Side, other: _Side) -> list[str]:
                 f"The lock path of {side.unknown:,.0f} faults of {side.name} is unknown; what they "
                 "took is among the unexplained."
             )
-        lost = sum(
-            float(run.table("tracing").filter(regex="lost$").sum().sum())
-            for run in side.runs
-            if "tracing" in run.manifest.tables
-        )
-        if lost:
-            found.append(f"The tracers lost {lost:,.0f} records of {side.name}.")
+        traced = [run.table("tracing") for run in side.runs if "tracing" in run.manifest.tables]
+        lost = losses.summed(pd.concat(traced)) if traced else {}
+        told = [f"{count:,} {LOSSES[name]}" for name, count in lost.items() if count]
+        if told:
+            found.append(f"The tracers of {side.name} lost {'; '.join(told)}.")
     return found
 
 

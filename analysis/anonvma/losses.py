@@ -27,6 +27,7 @@ __all__ = [
     "lost_said",
     "refused_said",
     "source_said",
+    "summed",
     "unknown",
     "witness_said",
 ]
@@ -47,11 +48,11 @@ def losses(tracing: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Columns: lost (what), count (null where no traced run tells).
     """
-    counts = pd.Series(_summed(tracing), dtype="Int64")
+    counts = pd.Series(summed(tracing), dtype="Int64")
     return pd.DataFrame({"lost": list(LOSSES.values()), "count": counts.array})
 
 
-def _summed(tracing: pd.DataFrame) -> dict[str, int | None]:
+def summed(tracing: pd.DataFrame) -> dict[str, int | None]:
     """By their names, what was lost in all; None where no run tells."""
     found = {}
     for name in LOSSES:

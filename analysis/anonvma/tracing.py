@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
             "untraced, faults, events (faults, and each as an event) or locks",
         ),
         field("source", pa.string(), "", "of faults: fentry or tracepoint"),
-        field("why_not_fentry", pa.string(), "", "why it was not fentry, the better one"),
+        field("why_not_fentry", pa.string(), "", "why it was not fentry, which has times"),
         field("timed", pa.bool_(), "", "whether each fault has a time"),
         field("lock_paths", pa.bool_(), "", "whether each fault has a lock path"),
         field("seconds", pa.float64(), "s", "wall time of the workload"),
