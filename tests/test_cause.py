@@ -123,7 +123,7 @@ def made(faults: Sequence[dict[str, Any]], locks: Sequence[tuple[str, str, int]]
             [
                 {
                     "repeat": 1, "process": 3, "asked_by": by, "mode": mode, "success": True,
-                    "count": count, "contended": 0, "wait_ns": 10 * count,
+                    "waited_for": True, "count": count, "contended": 0, "wait_ns": 10 * count,
                 }
                 for by, mode, count in locks
             ]

@@ -21,7 +21,7 @@ import pytest
 from waiting import PATIENCE
 
 from anonvma import collect as collect_module
-from anonvma import faults, locks, perf, perf_data, perf_profile, runs
+from anonvma import faults, locks, losses, perf, perf_data, perf_profile, runs
 from anonvma import tracing as tracing_module
 from anonvma.collect import collect, parse_specimens
 from anonvma.errors import (
