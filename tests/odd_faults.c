@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -450,6 +451,41 @@ static void named(const char *name, long pages)
 	wait(NULL);
 }
 
+/* ---- faults that are errors, and exceptions that are no faults ---- */
+
+static sigjmp_buf back;
+
+static void jump_back(int number)
+{
+	(void)number;
+	siglongjmp(back, 1);
+}
+
+/* Each read ends in a signal: what a safepoint or a moving collector's barrier does. */
+static void guarded(long count)
+{
+	const volatile char *area = map(NULL, 1, PROT_NONE, MAP_PRIVATE, NULL);
+
+	signal(SIGSEGV, jump_back);
+	for (volatile long i = 0; i < count; i++)
+		if (!sigsetjmp(back, 1))
+			(void)*area;
+}
+
+/* Written to a file, untouched: the kernel first tries to copy with page faults disabled. */
+static void copied(long pages)
+{
+	char *area = map(NULL, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE, NULL);
+	char name[] = "/tmp/odd_faults.XXXXXX";
+	int fd = mkstemp(name);
+
+	if (fd < 0 || unlink(name))
+		fail(name);
+	for (long i = 0; i < pages; i++)
+		if (pwrite(fd, area + i * page, 100, 0) != 100)
+			fail("pwrite");
+}
+
 /* ---- mmap_lock ---- */
 
 static void calls(long count)
@@ -515,6 +551,10 @@ int main(int argc, char **argv)
 		on_demand(first, second);
 	else if (!strcmp(kind, "named"))
 		named(argv[2], second);
+	else if (!strcmp(kind, "guarded"))
+		guarded(first);
+	else if (!strcmp(kind, "copied"))
+		copied(first);
 	else if (!strcmp(kind, "calls"))
 		calls(first);
 	else if (!strcmp(kind, "contention"))

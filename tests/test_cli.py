@@ -26,10 +26,16 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 def cli(build: Path, tmp_path: Path) -> Cli:
     environment = {**os.environ, "ANONVMA_RUNS": str(tmp_path / "runs")}
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "anonvma", *words]
         return subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=PATIENCE
+            command,
+            input=input,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            timeout=PATIENCE,
         )
 
     return run
@@ -104,7 +110,7 @@ def test_faults_of_a_command(cli: Cli, build: Path) -> None:
     }
     assert "KB/s" in done.stderr  # what the command prints
     text = cli("faults", "--", str(build / "vmload"), *LOAD).stdout
-    assert "By what they found and left" in text and "Lost: nothing." in text
+    assert "By what they found and left" in text and "lost: nothing." in text.lower()
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -121,6 +127,12 @@ def test_faults_of_a_process(cli: Cli, odd_process: Callable[..., list[int]]) ->
     done = cli("faults", "--pid", str(pid), "--seconds", "0.2")
     assert done.returncode == 0 and "0 page faults" in done.stdout
     assert done.stderr == f"watching odd_process ({pid}) for 0.2 s ...\n"
+
+
+@pytest.mark.parametrize("what", ["faults", "locks"])
+def test_a_command_traced_reads_the_standard_input_that_it_was_given(cli: Cli, what: str) -> None:
+    done = cli(what, "--", "sh", "-c", "wc -c; wc -c >&2", input="hello\n")
+    assert done.returncode == 0 and done.stderr.split() == ["6", "0"]
 
 
 def test_faults_of_a_command_that_fails(cli: Cli) -> None:

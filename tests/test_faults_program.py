@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import threading
 from collections import Counter
@@ -27,7 +28,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 UNIT = 40 << 10
 
 # faults.h
-NOTHING, BARE, FILLED, MAPPED, COPIED = 0, 3, 7, 1, 5
+BARE, FILLED, MAPPED, COPIED, NOT_LOOKED_AT = 3, 7, 1, 5, 8
 HAS_OPS, HAS_FILE, STACK = 1 << 0, 1 << 2, 1 << 4
 OWN_STACK, NAMED, DEV_ZERO = 1 << 8, 1 << 9, 1 << 10
 EVENT = np.dtype(
@@ -200,6 +201,52 @@ def test_totals_are_those_of_getrusage_and_of_perf(trace: Trace, build: Path) ->
     assert abs(int(counted[0].split(",")[0]) - (found.ended - before)) <= 30
 
 
+# ---- what is no fault, and what is one that fails ----
+
+
+def test_faults_that_end_in_a_signal_are_errors_of_their_own_vma(
+    trace: Trace, odd_faults: Path
+) -> None:
+    found = trace(odd_faults, "guarded", "300")
+    looked_at = (BARE, BARE) if found.told["source"] == "tracepoint" else (NOT_LOOKED_AT,) * 2
+    assert found.count(mode="user", result="error")[looked_at] == 300
+    assert found.untold == 0
+
+
+def test_an_exception_with_page_faults_disabled_is_no_fault(trace: Trace, odd_faults: Path) -> None:
+    found = trace(odd_faults, "copied", "300")
+    read = found.count(mode="kernel", access="read", result="minor")
+    assert read[BARE, BARE] == 300
+    assert found.count(mode="kernel", result="error") == {}
+    assert found.count(mode="kernel", path="vma") == {}  # FAULT_FLAG_USER
+    assert found.untold == 0
+
+
+# ---- where it is written to ----
+
+
+def test_an_output_that_is_no_file_stays_what_it_is(build: Path, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("making a device node needs root")
+    node, link, fifo = (tmp_path / name for name in ("node", "link", "fifo"))
+    os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to("elsewhere/file")  # which is not there yet
+    os.mkfifo(fifo)
+    for words in (["faults"], ["locks"], ["usage"], ["census", "--at-exit"]):
+        command = [build / "vmaprobe", *words, "--output"]
+        require(subprocess.run([*command, node, "--", "true"], capture_output=True, timeout=300))
+        assert node.is_char_device()
+        subprocess.run([*command, link, "--", "true"], check=True, timeout=300)
+        assert link.is_symlink() and (tmp_path / "elsewhere" / "file").stat().st_size
+        (tmp_path / "elsewhere" / "file").unlink()
+        with subprocess.Popen([*command, fifo, "--", "true"]) as probe:
+            assert fifo.read_bytes() and probe.wait(300) == 0
+        assert fifo.is_fifo()
+    assert {each.name for each in tmp_path.iterdir()} == {"node", "link", "fifo", "elsewhere"}
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 # ---- following ----
 
 FOLLOWED = {
@@ -317,7 +364,9 @@ def check_steps(found: Faults, names: list[str]) -> None:
     assert thread[0][:2] == ("user", "write") and thread[0][4] == OWN_STACK and thread[1] == 64
     fentry = found.told["source"] == "fentry"
     # Refused before handle_mm_fault(), so fentry has not seen its VMA.
-    refused = (NOTHING, NOTHING, None, None, None) if fentry else (BARE, BARE, 0, 0, None)
+    refused = (
+        (NOT_LOOKED_AT, NOT_LOOKED_AT, None, None, None) if fentry else (BARE, BARE, 0, 0, None)
+    )
     assert steps.pop("forbidden") == {
         ("user", "read", *refused, "error"): 1,
         ("user", "read", BARE, BARE, 0, 1, None): 1,

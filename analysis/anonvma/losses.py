@@ -75,9 +75,9 @@ def lost_said(counts: Mapping[str, int | None], unseen: float = 0) -> str:
     said = f"Lost: {'; '.join(lost) or 'nothing'}."
     if unseen > 0:
         said = (
-            f"Not shown, but counted: {unseen:,.0f} faults of get_user_pages() (execve(), "
-            "MAP_POPULATE, mlock(), madvise()), which are no exceptions; they are taken under "
-            f"mmap_lock. Else lost: {'; '.join(lost) or 'nothing'}."
+            f"Counted, not shown: {number(unseen)} of get_user_pages() (execve(), MAP_POPULATE, "
+            "mlock(), madvise()), whose faults are no exceptions and are taken under mmap_lock. "
+            f"Else lost: {'; '.join(lost) or 'nothing'}."
         )
     if counts.get("misses", 0) is None:
         said += " How often the kernel did not run a program of the tracer was not recorded."
