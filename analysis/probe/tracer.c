@@ -178,7 +178,8 @@ int tracer_load(struct tracer *tracer, const struct embedded *embedded,
 {
 	int error;
 
-	tracer->plain = tracepoints_are_preemptible();
+	/* Of type "tp" a fork's program finds the child by its number. */
+	tracer->plain = has_function("bpf_task_from_pid") && tracepoints_are_preemptible();
 	error = load_as(tracer, embedded, prepare, arg);
 	if (error && tracer->plain) {
 		tracer_close(tracer);

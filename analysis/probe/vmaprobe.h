@@ -80,6 +80,8 @@ bool kallsyms_functions(const __u64 *addresses, size_t count,
 
 /* How many arguments a tracepoint has; 0 if there is none of that name. */
 unsigned int tracepoint_arguments(const char *name);
+/* Whether there is a function of that name which BTF tells of, such as a kfunc. */
+bool has_function(const char *name);
 /* Whether a VMA has a lock of its own; negative if that cannot be told. */
 int has_vma_locks(void);
 
