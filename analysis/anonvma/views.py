@@ -477,7 +477,7 @@ def fault_view(shown: Shown) -> View:
         return View("Faults", words)
     failed = int((found.table["result"] == "error").sum())
     if failed:
-        words.append(f"{failed:,} of them ended in an error, and are in no table below.")
+        words.append(f"{failed:,} of them ended in an error, and are in the first table alone.")
     like = ["repeat", "mode", "access", "before", "after", "path", "result"]
     counted = found.table.groupby(like, observed=True).size().rename("count").reset_index()
     # Means over repeats elsewhere, and so not whole; events are of one repeat.
