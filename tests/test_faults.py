@@ -61,7 +61,7 @@ def test_transitions_are_the_mean_of_a_repeat_and_of_all_faults() -> None:
     assert every["faults"].sum() * 2 == MIXED["count"].sum()
     errors = every[every["ended"] == "error"]
     assert errors[["before", "after", "faults"]].to_numpy().tolist() == [["no VMA", "no VMA", 1.5]]
-    table = every[every["ended"] == "handled"].set_index(["before", "after"]).drop(columns="ended")
+    table = every[every["ended"] == "done"].set_index(["before", "after"]).drop(columns="ended")
     assert table.loc[("bare", "bare")].to_dict() == {
         "read": 55,
         "write": 0,

@@ -103,12 +103,12 @@ def transitions(faults: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a change that occurred, most frequent first: before, after, ended (``handled``, or
+        One row a change that occurred, most frequent first: before, after, ended (``done``, or
         ``error``: in a signal, or refused to the kernel), then the mean number of faults in one
         repeat that read, wrote and executed, and all.
     """
     found = faults.astype({"count": "float64"})
-    found = found.assign(ended=np.where(found["result"] == "error", "error", "handled"))
+    found = found.assign(ended=np.where(found["result"] == "error", "error", "done"))
     table = found.pivot_table(
         index=["before", "after", "ended"],
         columns="access",

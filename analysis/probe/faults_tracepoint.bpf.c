@@ -130,19 +130,25 @@ static bool is_in_system_call(struct task_struct *task)
 	return bpf_core_field_exists(regs->orig_ax) && (__s64)BPF_CORE_READ(regs, orig_ax) >= 0;
 }
 
+/* A function of its own, lest its frames lie on the stack with all that settle() needs: 512 bytes. */
+static __noinline int why_taken(void *ctx)
+{
+	struct frames frames = {};
+
+	bpf_get_stack(ctx, &frames, sizeof(frames), 0);
+	return taken_for(&frames);
+}
+
 static int lock_taken(void *ctx, bool success)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = state_of(task);
-	struct frames frames = {};
 	int why = 0;
 
 	if (!state || state->pending != BEGUN)
 		return 0;
-	if (state->mode != MODE_USER || !is_in_system_call(task)) {
-		bpf_get_stack(ctx, &frames, sizeof(frames), 0);
-		why = taken_for(&frames);
-	}
+	if (state->mode != MODE_USER || !is_in_system_call(task))
+		why = why_taken(ctx);
 	if (!why)
 		settle(state, task);
 	else if (why == TRIED_FOR_PREPARE && !success)
