@@ -71,6 +71,7 @@ bench: ## what observing costs, against the usual ways
 	$(BIN)/python tests/bench_compare.py
 	$(BIN)/python tests/bench_perf.py
 	$(BIN)/python tests/bench_explore.py
+	$(BIN)/python tests/bench_start.py
 	$(BIN)/python tests/bench_store.py
 	$(BIN)/python tests/bench_ssh.py
 

@@ -8,6 +8,7 @@ together with pandas. The runs are copies of the recorded ones of the two kernel
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import statistics
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from anonvma import places, runs, trend
+from anonvma import metrics, places, runs, trend
 from anonvma.runs import Run
 from anonvma.store import Store
 
@@ -41,6 +42,12 @@ def copies(directory: Path, count: int) -> None:
 def opened(directory: Path) -> list[Run]:
     """Every run, found whole."""
     return [Run.open(path.parent) for path in directory.glob("*/*/manifest.json")]
+
+
+def measured(directory: Path, most: int) -> int:
+    """How many metrics so many runs have, as a comparison reads them."""
+    paths = itertools.islice(directory.glob("*/*/manifest.json"), most)
+    return metrics.matrix([Run.open(path.parent) for path in paths]).shape[1]
 
 
 def listed(directory: Path) -> pd.DataFrame:
@@ -105,6 +112,8 @@ def main() -> None:
         rows: list[tuple[str, Callable[[], object], Callable[[], object] | None]] = [
             ("list all", lambda: listed(directory), lambda: opened(directory)),
             ("open one, checked", lambda: Run.open(next(directory.glob("*/*"))), None),
+            ("open one, its metrics", lambda: measured(directory, 1), None),
+            ("open 500, their metrics", lambda: measured(directory, 500), None),
             ("open all, checked", lambda: opened(directory), None),
             ("compare kernels' aborts", lambda: asked(directory, ABORTS),
              lambda: aborts_by_pandas(directory)),
@@ -116,7 +125,7 @@ def main() -> None:
         print(f"{'':26}{'here':>22}{'each run by pandas':>22}{'ratio':>8}")
         for what, ours, usual in rows:
             print(line(what, timed(ours, rounds), timed(usual, rounds) if usual else None))
-    print("\nWith the cache of files warm; programs' start, some 2 s of imports, aside.")
+    print("\nWith the cache of files warm; after the first round with the inventory of runs.")
 
 
 def line(what: str, ours: tuple[float, ...], usual: tuple[float, ...] | None) -> str:

@@ -21,7 +21,8 @@ def test_every_line_has_its_numbers() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     for what in ("list all", "compare kernels' aborts", "faults on bare VMAs"):
         assert re.search(rf"^{what} +{SPREAD} +{SPREAD} +\d+\.\d$", done.stdout, re.M), done.stdout
-    for what in ("open one, checked", "open all, checked", "trend, with changes"):
+    alone = ("open one, checked", "open one, its metrics", "open 500, their metrics")
+    for what in (*alone, "open all, checked", "trend, with changes"):
         assert re.search(rf"^{what} +{SPREAD} +-$", done.stdout, re.M), done.stdout
 
 
