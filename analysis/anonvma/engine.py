@@ -26,7 +26,7 @@ from anonvma import errors
 from anonvma.errors import AnonvmaError
 from anonvma.steps import ASKED, STEPS, Tell
 
-__all__ = ["Engine", "Refused", "one_kernel"]
+__all__ = ["Engine", "Refused", "one_kernel", "ours"]
 
 MARK = "parameters.check()"
 
@@ -159,14 +159,19 @@ def _asking_for_steps() -> Iterator[None]:
         del os.environ[ASKED]
 
 
+def ours(name: str, sentence: str) -> AnonvmaError | None:
+    """Return an exception of a notebook's kernel as what it was there, if it was one of ours."""
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, AnonvmaError):
+        return kind(sentence)
+    return None
+
+
 def _failure(notebook: nbformat.NotebookNode) -> AnonvmaError | None:
     """Return the failure of a cell, if it was one of ours."""
     outputs = [each for cell in notebook.cells for each in cell.get("outputs", [])]
-    for output in outputs:
-        kind = getattr(errors, output.get("ename", ""), None)
-        if isinstance(kind, type) and issubclass(kind, AnonvmaError):
-            return kind(output.evalue)
-    return None
+    failures = (ours(each.ename, each.evalue) for each in outputs if "ename" in each)
+    return next((failure for failure in failures if failure), None)
 
 
 papermill_engines.register(None, Engine)

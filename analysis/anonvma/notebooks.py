@@ -77,7 +77,11 @@ def execute(
     except Refused as error:
         raise error.error from None
     except PapermillExecutionError as error:
-        raise NotebookError(f"notebook {name} failed: {error.ename}: {error.evalue}") from None
+        # Of somebody's own notebook, which the engine leaves alone.
+        failure = engine.ours(error.ename, error.evalue)
+        raise failure or NotebookError(
+            f"notebook {name} failed: {error.ename}: {error.evalue}"
+        ) from None
     except DeadKernelError:
         raise NotebookError(
             f"notebook {name} failed: its kernel was killed, perhaps for want of memory."
