@@ -147,7 +147,9 @@ class Host:
     def boot(self) -> None:
         """Start it, and wait until its sshd listens."""
         inside = ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []
-        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--mount-proc"]
+        # It ends with us, even if we are killed.
+        unshare = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--kill-child", "--fork"]
+        unshare += ["--mount", "--pid", "--uts", "--mount-proc"]
         server = ["/usr/sbin/sshd", "-D", "-e", "-f", "/run/host/sshd_config"]
         words = [str(self.directory / "server"), self.hostname, self._sudoers, *server]
         log = (self.directory / "sshd.log").open("ab")
