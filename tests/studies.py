@@ -75,8 +75,10 @@ def command(study: Path, output: Path, *words: str) -> list[str]:
 
 
 def environment(marks: Path) -> dict[str, str]:
-    """What the notebook needs, and TMPDIR: so that studies of other tests do not wait for ours."""
-    return {**os.environ, "TEST_MARKS": str(marks), "TMPDIR": str(marks)}
+    """What the notebook needs, and where the machine's lock lies: other tests have their own."""
+    marks.chmod(0o700)  # or it is not taken for a place of this user alone
+    own = {"TEST_MARKS": str(marks), "TMPDIR": str(marks), "XDG_RUNTIME_DIR": str(marks)}
+    return {**os.environ, **own}
 
 
 def run(

@@ -281,7 +281,7 @@ def _machine_lock() -> Path:
     """
     user = os.getuid()
     root = ("/run/anonvma",) if user == 0 else ()
-    known = (*root, os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{user}")
+    known = (os.environ.get("XDG_RUNTIME_DIR", ""), *root, f"/run/user/{user}")
     for place in map(Path, filter(None, known)):
         with contextlib.suppress(OSError):
             if str(place) in root:
