@@ -130,8 +130,10 @@ def test_small_allocs(target: Local, tmp_path: Path) -> None:
     text = (run.path / "manifest.json").read_text()
     assert [fact for fact in private_facts() if fact in text] == []
 
-    assert [step[0] for step in said] == list(range(9))
-    assert said[-1] == (8, 8, "done")
+    # Preparing and writing; observing and profiling; untraced and under each tracer; call paths.
+    steps = 2 + 2 * 2 + 2 * 3 + 1
+    assert [step[0] for step in said] == list(range(steps + 1))
+    assert said[-1] == (steps, steps, "done")
     assert left_in(tmp_path) == [run.id]
     assert MAP_COUNT.read_text() == before
 
