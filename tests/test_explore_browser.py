@@ -132,7 +132,8 @@ class Page:
     def said(self) -> str:
         """What stands above the controls."""
         found = self.browser.find_elements(By.CSS_SELECTOR, ".anonvma-said, .anonvma-trouble")
-        return found[0].text if found else "(nothing is said)"
+        # Its text, though it may be scrolled out of sight, where a browser renders nothing.
+        return str(found[0].get_attribute("textContent")) if found else "(nothing is said)"
 
     def until_said(self, pattern: str) -> None:
         self.until(f"{pattern!r} is said", lambda: re.search(pattern, self.said()))

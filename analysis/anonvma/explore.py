@@ -168,7 +168,7 @@ class Explorer:
         on("directory", lambda: self._choose(self.controls["directory"].value.strip() or NONE))
         on("repeat", self._choose_repeat)
         on("other", lambda: self._choose_other(self.controls["other"].value))
-        on("clear", self.clear)
+        on("clear", self._clear)
         on("row", self._look_at_row)
         on("none", lambda: self.look_at(None))
         on("axis", self._refresh)
@@ -306,6 +306,9 @@ class Explorer:
 
     def clear(self) -> None:
         """Ask for nothing any more."""
+        self._react(self._clear)
+
+    def _clear(self) -> None:
         with self._silently():
             for name in ("process", "origin", "state", "having", "lacking"):
                 self.controls[name].value = ()
