@@ -14,9 +14,9 @@ define LINT
 	$(BIN)/mypy
 endef
 
-# Side by side, each module on one worker; tests/conftest.py says more.
-PYTEST := analysis/setup/as-root $(BIN)/pytest -n logical --maxprocesses 8 --dist loadgroup \
-	--no-loadscope-reorder
+# One after the other; with WORKERS=2 side by side, each module on one worker: see tests/conftest.py.
+WORKERS ?= 0
+PYTEST := analysis/setup/as-root $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # As they stand they open recorded data, so they print the same every time.
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
@@ -146,6 +146,7 @@ help:
 	@echo 'It needs root, or sudo without a password; `make demo` does not.'
 	@echo '  OS_PACKAGES=no      leave the operating system as it is; say what it lacks'
 	@echo '  PYTHON=python3.13   make .venv with this Python (3.11 or later)'
+	@echo '  WORKERS=2           run so many tests side by side'
 	@echo "  ARGS='-k census'    pass these on to the command: report, demo, test or bench"
 	@echo '  SERIES=7.3          build kernels from this series of Debian, or from its newest (newest)'
 	@echo '  TREE=../linux       build kernels from this source; BASE= and HEAD= are revisions of it'

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Fixtures shared by all tests, and what the whole run does with them.
 
-Tests run side by side, each module on one worker. A test that measures, or changes what others see,
-claims the machine by `@pytest.mark.alone` (or `pytestmark`): nothing else runs meanwhile.
+Tests can run side by side (make test WORKERS=2), each module on one worker. A test that measures,
+or changes what others see, claims the machine by `@pytest.mark.alone` (or `pytestmark`): nothing
+else runs meanwhile.
 `@pytest.mark.xdist_group("name")` has tests of several modules take turns, such as those that raise
 a sysctl and those that look whether it was put back.
 
@@ -80,6 +81,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
@@ -88,6 +90,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
     # The long ones first, so that none is left for the end, when the other workers are done.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput") and any("@" not in i.nodeid for i in session.items):
+        pytest.exit(
+            "pytest-xdist takes no notice of groups: use the versions of constraints.txt", 3
+        )
 
 
 # ---- the machine to oneself ----

@@ -118,7 +118,7 @@ def test_picture_is_wide_enough_for_each_of_its_columns() -> None:
     vmas = Vmas.of_run(runs.find("specimens-call-paths"))
     selection = vmas.select(Filter())
     figure = address_space.plot(selection, address_space.spaces(selection), mark=10)
-    figure.set_dpi(110)
+    figure.set_dpi(120)  # as the views do
     figure.draw_without_rendering()
     widths = [ax.get_window_extent().width for ax in figure.axes if ax.images]
     assert widths and min(widths) >= PIXELS

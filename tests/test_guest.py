@@ -443,7 +443,7 @@ def test_qemu_is_killed_in_the_middle_of_a_run(boot: Boot, tmp_path: Path) -> No
     target = boot()
 
     def kill(done: int, of: int, what: str) -> None:
-        if what == "repeat 2 of 3":
+        if what == "repeat 2 of 3, observing":
             os.kill(qemu_of(target), signal.SIGKILL)
 
     with pytest.raises(TargetLost, match="QEMU was killed by signal 9") as caught:

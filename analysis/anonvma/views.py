@@ -823,7 +823,7 @@ def _tables(view: View) -> list[pd.DataFrame]:
 
 def _png(figure: Figure) -> bytes:
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(drawn, format="png", dpi=120, metadata={"Software": None})
     return drawn.getvalue()
 
 
