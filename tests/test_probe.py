@@ -213,7 +213,9 @@ def test_at_exit_counts_a_shared_mm_once(probe: Probe, odd_program: Path, tmp_pa
     """Threads and a CLONE_VM child: their mm ends with its last user."""
     status, found = at_exit(probe, tmp_path, "timeout", "1", odd_program, "shared-mm")
     assert status == 124
-    assert found.mms["comm"].tolist().count("odd_process") == 1
+    counted = found.mms["comm"].tolist().count("odd_process")
+    # The child is killed together with its parent, and may die after the command has ended.
+    assert counted == 1 or (counted == 0 and found.losses["went_on"] > 0)
 
 
 def test_at_exit_of_a_command_killed_by_a_signal(probe: Probe, tmp_path: Path) -> None:
