@@ -322,6 +322,18 @@ def test_origins_are_those_of_the_census(about: dict[str, Any], origin: str) -> 
     assert read_faults(json.dumps(counts).encode()).faults["origin"].tolist() == [origin]
 
 
+@pytest.mark.parametrize(("preemptible", "lost"), [(True, 7), (False, 4), (None, 7)])
+def test_what_an_interrupt_is_turned_away_from_is_not_lost(
+    preemptible: bool | None, lost: int
+) -> None:
+    counts = {"mmap_lock_read": 0, "mmap_lock_write": 0, "groups": [], "processes": []}
+    counts |= {"stacks": {}, "witness": None, "why_no_witness": "no histogram"}
+    counts |= {"misses": {"answered_tp": 4, "finds_it_taken_tp": 3}}
+    if preemptible is not None:
+        counts["preemptible"] = preemptible
+    assert read_locks(json.dumps(counts).encode()).losses["misses"] == lost
+
+
 def test_counts() -> None:
     found = read_faults(json.dumps(COUNTS).encode())
     (row,) = found.faults.to_dict("records")

@@ -211,8 +211,9 @@ class Locks:
     locks : DataFrame
         One row a group of like takings, columns as in `LOCKS`.
     header : dict
-        begun_ns and ended_ns, contention_known, misses as in `Faults`, witness (what a histogram of
-        the same tracepoint has, or None and why_no_witness), and, of a command, minor_faults and
+        begun_ns and ended_ns, contention_known, misses as in `Faults`, preemptible (whether another
+        task may be preempted in a program, and cause them), witness (what a histogram of the same
+        tracepoint has, or None and why_no_witness), and, of a command, minor_faults and
         major_faults.
     losses : dict
         Counts of `LOSSES`.
@@ -243,6 +244,13 @@ LOSSES = {
     "witness_differs": "acquisitions by which a histogram of the same tracepoint differs",
 }
 """What a tracing may lose, in the order it is told."""
+
+_OF_ANY_LOCK = "finds_it_taken"
+"""The program of contention_begin, which interrupts come upon as well, and the maps of BPF.
+
+Where no task is preempted in a program, only these can find it running, and be turned away:
+neither of them waits for mmap_lock, which sleeps.
+"""
 
 RECORDED_FROM_THE_FIRST = (
     "faults_lost",
@@ -443,14 +451,18 @@ def _call_path(found: Mapping[str, Any], process: int, user: int, kernel: int) -
 def _common(found: Mapping[str, Any]) -> dict[str, Any]:
     names = ["begun_ns", "ended_ns", "minor_faults", "major_faults", "faults_before"]
     names += ["contention_known", "preemption", "why_no_lock_paths", "misses", "charged", "refused"]
-    names += ["witness", "why_no_witness"]
+    names += ["preemptible", "witness", "why_no_witness"]
     return {name: found[name] for name in names if name in found}
 
 
 def _losses(found: Mapping[str, Any]) -> dict[str, int | None]:
     counted = [name for name in LOSSES if name in found and name != "misses"]
     told: dict[str, int | None] = {name: int(found[name]) for name in counted}
-    missed = found["misses"].values()
+    missed = [
+        count
+        for program, count in found["misses"].items()
+        if found.get("preemptible", True) or not program.startswith(_OF_ANY_LOCK)
+    ]
     told["misses"] = None if None in missed else sum(missed)
     return told
 

@@ -181,6 +181,8 @@ static bool print_all(FILE *file, void *arg)
 		fprintf(file, "  \"lost\": %llu,\n  \"tallies_lost\": %llu,\n"
 			"  \"contention_known\": %s,\n", lost.lost, lost.tallies_lost,
 			tracepoint_arguments("contention_begin") ? "true" : "false");
+		fprintf(file, "  \"preemptible\": %s,\n",
+			tracer_is_preemptible(&locks->tracer) ? "true" : "false");
 		print_witness(file, locks);
 		tracer_print_misses(file, &locks->tracer);
 		print_processes(file, locks->tracer.object);

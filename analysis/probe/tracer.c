@@ -206,6 +206,12 @@ void tracer_close(struct tracer *tracer)
 
 /* ---- what it missed ---- */
 
+/* Whether a task may be preempted in a program of a tracepoint, and others turned away for it. */
+bool tracer_is_preemptible(const struct tracer *tracer)
+{
+	return !tracer->plain && tracepoints_are_preemptible();
+}
+
 /*
  * A program is not run while another task, preempted in it, has not ended it on the same CPU;
  * bpf_prog_info counts that (5.12). Where it does not, null, which is not 0.

@@ -211,6 +211,8 @@ void tracer_drop(struct tracer *tracer, const char *tracepoint);
 bool tracer_has(const struct tracer *tracer, const char *tracepoint);
 void tracer_detach(struct tracer *tracer);
 void tracer_close(struct tracer *tracer);
+bool tracer_is_preemptible(const struct tracer *tracer);
+
 /* The member "misses" of a JSON object: of each program, how often it was not run. */
 void tracer_print_misses(FILE *file, const struct tracer *tracer);
 
