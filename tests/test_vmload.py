@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE, until
 
+from anonvma.workload import parse_used
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 UNIT = 10 * PAGE
 LINE = re.compile(r"(\d+) bytes / (\d+) usecs = (\d+) KB/s")
@@ -389,3 +391,19 @@ def test_help_names_every_option_of_our_own(vmload: Path) -> None:
     text = run(vmload, "--help").stdout
     assert all(option in text for option in ("--case ", "--cases", "--hold", "--seed"))
     assert run(vmload, "--version").stdout.startswith("vmload ")
+
+
+def test_switches_of_threads_that_have_ended_are_told(vmload: Path) -> None:
+    """All threads but the last to come sleep at the starting gate, and none of them is left."""
+    with subprocess.Popen(
+        [vmload, "--hold", "-t", "8", "--unit", "40k", "1m"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        told = parse_used(process.stdout.read())
+        _, _, used = os.wait4(process.pid, 0)
+        process.returncode = 0
+    assert 7 <= told["voluntary_ctxt"] <= used.ru_nvcsw
+    assert told["involuntary_ctxt"] <= used.ru_nivcsw
+    assert 0 < told["user_s"] + told["system_s"] <= used.ru_utime + used.ru_stime

@@ -14,7 +14,14 @@ import pytest
 
 from anonvma.errors import SetupError, WorkloadError
 from anonvma.target import Local
-from anonvma.workload import Workload, cases, held_pids, parse_size, parse_throughput
+from anonvma.workload import (
+    Workload,
+    cases,
+    held_pids,
+    parse_size,
+    parse_throughput,
+    parse_used,
+)
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -203,3 +210,13 @@ def test_hold_lines_of_both_programs() -> None:
     assert held_pids(b"hold: 12 13\n") == [12, 13]
     assert held_pids(b'{"hold": true, "pids": [7]}\n') == [7]
     assert held_pids(b"12 bytes / 3 usecs = 3 KB/s\n") is None
+
+
+def test_what_processes_used_is_summed() -> None:
+    text = (
+        b"1 bytes / 2 usecs = 3 KB/s\nused: 12 0.5 0.25 7 2\nused: 13 1.0 0.25 1 0\nhold: 12 13\n"
+    )
+    assert parse_used(text) == {
+        "user_s": 1.5, "system_s": 0.5, "voluntary_ctxt": 8, "involuntary_ctxt": 2,
+    }  # fmt: skip
+    assert parse_used(b"hold: 12 13\n") == {}

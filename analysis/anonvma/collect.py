@@ -54,7 +54,7 @@ from anonvma.perf import Perf, Settings
 from anonvma.runs import Command, Run, RunWriter, Unobserved
 from anonvma.target import Process, Target
 from anonvma.tracing import Tracer
-from anonvma.workload import Workload, held_pids, parse_throughput
+from anonvma.workload import Workload, held_pids, parse_throughput, parse_used
 
 __all__ = ["Progress", "collect", "parse_specimens"]
 
@@ -342,7 +342,7 @@ class _Collection:
             row: dict[str, Any] = {"seconds": time.monotonic() - begin}
             if pids:
                 self._note_vmstat(repeat, before)
-                row |= self._usage(pids)
+                row |= self._usage(pids) | parse_used(said)
                 self._take_census(repeat, pids)
                 said += _release(process)
             status = process.wait()

@@ -21,7 +21,7 @@ from anonvma.errors import SetupError, TargetError, WorkloadError
 from anonvma.nearest import nearest
 from anonvma.target import Target
 
-__all__ = ["Workload", "cases", "held_pids", "parse_size", "parse_throughput"]
+__all__ = ["Workload", "cases", "held_pids", "parse_size", "parse_throughput", "parse_used"]
 
 Kind = Literal["case", "specimens", "command", "pid"]
 Touch = Literal["user", "kernel"]
@@ -375,6 +375,27 @@ def held_pids(line: bytes) -> list[int] | None:
     if line.startswith(b'{"hold"'):
         return [int(pid) for pid in json.loads(line)["pids"]]
     return None
+
+
+_USED = re.compile(rb"^used: \d+ ([\d.]+) ([\d.]+) (\d+) (\d+)\s*$", re.MULTILINE)
+
+
+def parse_used(text: bytes) -> dict[str, float]:
+    """Return what the processes of vmload used, summed, ended threads included.
+
+    Returns
+    -------
+    dict
+        Columns of the table ``repeats``: user_s, system_s, voluntary_ctxt, involuntary_ctxt; empty
+        where nothing tells.
+    """
+    rows = [match.groups() for match in _USED.finditer(text)]
+    names = {"user_s": float, "system_s": float, "voluntary_ctxt": int, "involuntary_ctxt": int}
+    return {
+        name: sum(kind(row[place]) for row in rows)
+        for place, (name, kind) in enumerate(names.items())
+        if rows
+    }
 
 
 _THROUGHPUT = re.compile(rb"^(\d+) bytes / (\d+) usecs = (\d+) KB/s\s*$", re.MULTILINE)

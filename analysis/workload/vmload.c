@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -339,6 +340,22 @@ static void run_threads(unsigned long process)
 	free(threads);
 }
 
+/* No file of /proc has the context switches of threads that have ended; getrusage() has them. */
+static void print_used(void)
+{
+	struct rusage used;
+	char line[160];
+	int len;
+
+	getrusage(RUSAGE_SELF, &used);
+	len = snprintf(line, sizeof(line), "used: %d %.6f %.6f %ld %ld\n", getpid(),
+		       used.ru_utime.tv_sec + used.ru_utime.tv_usec / 1e6,
+		       used.ru_stime.tv_sec + used.ru_stime.tv_usec / 1e6,
+		       used.ru_nvcsw, used.ru_nivcsw);
+	if (write(STDOUT_FILENO, line, len) != len)
+		fail(1, "could not write what it used to stdout: %s.", strerror(errno));
+}
+
 static void __attribute__((noreturn)) run_worker(unsigned long process, pid_t parent)
 {
 	sigset_t none;
@@ -352,8 +369,10 @@ static void __attribute__((noreturn)) run_worker(unsigned long process, pid_t pa
 		run_threads(process);
 	else
 		run_task(process);
-	if (opt.hold)
+	if (opt.hold) {
+		print_used();
 		gate_pass(&hold_gate);
+	}
 	exit(0);
 }
 

@@ -216,8 +216,8 @@ static void print_help(void)
 	       "                     where tasks write, the first fault on a VMA may need mmap_lock\n"
 	       "                     either way, to prepare its anon_vma.\n"
 	       "  --cpus LIST        run on these CPUs alone, such as 0-3,8\n"
-	       "  --hold             when all is done print `hold: PID...` and keep every mapping until\n"
-	       "                     stdin gives a line or ends\n"
+	       "  --hold             when all is done print what each process used, `hold: PID...`, and\n"
+	       "                     keep every mapping until stdin gives a line or ends\n"
 	       "  --seed N           of the random order (1)\n"
 	       "  --version\n");
 }
