@@ -133,9 +133,9 @@ def known(run: Any) -> set[str]:
     found |= {f"{verdict.watched:g}" if verdict.watched else "1"}
     traced = verdict.traced
     if traced and traced.faults:
-        found.add(percent(traced.stayed / traced.faults, 2).strip("<> %"))
+        found.add(percent(traced.stayed / traced.faults).strip("<> %"))
         shares = (value / traced.stayed for value in traced.paths.values() if traced.stayed)
-        found |= {percent(share, 2).strip("<> %") for share in shares}
+        found |= {percent(share).strip("<> %") for share in shares}
     return found
 
 

@@ -40,7 +40,7 @@ def test_pair_is_explained_by_read_faults_on_private_dev_zero_that_stay_bare() -
     assert first["taken_head"] == 0 and first["vmas_base"] == first["vmas_head"] == 410
     words = " ".join(found.sentences)
     assert "read faults on private /dev/zero VMAs (stays bare" in words
-    assert "So bare VMAs explain 100.0% of the change" in words
+    assert "So bare VMAs explain 100 % of the change" in words
 
 
 def test_rows_add_up_to_the_change_for_every_recorded_pair() -> None:
@@ -114,7 +114,7 @@ def test_a_busy_neighbour_does_not_change_who_takes_the_lock() -> None:
 
 
 def made(faults: Sequence[dict[str, Any]], locks: Sequence[tuple[str, str, int]]) -> Any:
-    """A run with these faults and takings, and nothing else that counts."""
+    """A run with these faults and acquisitions, and nothing else that counts."""
     zero = {"origin": "private /dev/zero", "mode": "user", "access": "read", "before": "bare",
             "after": "bare", "path": "mmap", "result": "minor", "time_ns": 1000.0}  # fmt: skip
     tables = {
@@ -145,14 +145,14 @@ def explained(base: Any, head: Any) -> cause.Cause:
 
 
 def test_what_the_faults_do_not_account_for_is_unexplained_with_its_size() -> None:
-    """Half of the takings have no fault: 500 were seen, and the lock was taken 1,000 times."""
+    """Half of the acquisitions have no fault: 500 were seen, and the lock was taken 1,000 times."""
     base = made([{"count": 500}], [("page fault", "read", 1000)])
     head = made([{"count": 500, "path": "vma"}], [("page fault", "read", 0)])
     found = explained(base, head)
     assert found.change == -1000
     assert found.bare_share == pytest.approx(0.5)
     assert found.unexplained_share == pytest.approx(0.5)
-    assert "Unexplained: 500 (50.0%)." in " ".join(found.sentences)
+    assert "Unexplained: 500 (50 %)." in " ".join(found.sentences)
     assert found.table.iloc[-1]["change"] == pytest.approx(-500)
 
 

@@ -182,14 +182,14 @@ def test_keys_zoom_and_search_in_a_browser(tmp_path: Path) -> None:
     found = re.search(rb"RESULT(.*)END", done.stdout)
     assert found, done.stdout[-500:]
     assert json.loads(html.unescape(found[1].decode())) == [
-        "all: 100.00 %",
-        "fault: 80.00 %",
-        "spin: 20.00 %",
+        "all: 100 %",
+        "fault: 80 %",
+        "spin: 20 %",
         [100, 0, 75],
         [80, 20],
         "INPUT",
         1,
-        "1 boxes have it: 60.00 % of the width",
+        "1 boxes have it: 60.0 % of the width",
     ]
 
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -68,9 +70,47 @@ def test_no_bound_is_rounded_to_what_it_excludes(one: float, other: float, apart
 @given(st.floats(0, 1))
 def test_a_part_is_neither_all_nor_nothing(share: float) -> None:
     said = numerals.percent(share)
-    assert (said == "0.0 %") == (share == 0) and (said == "100.0 %") == (share == 1)
+    assert (said == "0 %") == (share == 0) and (said == "100 %") == (share == 1)
+    assert math.isclose(float(said.strip("<> %")), 100 * share, abs_tol=0.05)
 
 
-def test_percent() -> None:
-    assert numerals.percent(0.9998) == ">99.9 %" and numerals.percent(1e-5) == "<0.1 %"
-    assert numerals.percent(0.173) == "17.3 %" and numerals.percent(None) == "-"
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.173, "17.3 %"),
+        (0.05, "5 %"),
+        (0.07, "7 %"),  # 100 times it is no whole number, in binary
+        (0.9997, "99.97 %"),
+        (0.999999, ">99.99 %"),
+        (0.0004, "0.04 %"),
+        (1e-5, "<0.01 %"),
+        (1.0001, "100.01 %"),
+        (1.000001, ">100 %"),
+        (-0.126, "-12.6 %"),
+        (20.5, "2,050 %"),
+        (None, "-"),
+        (float("inf"), "-"),
+    ],
+)
+def test_percent(share: float | None, said: str) -> None:
+    assert numerals.percent(share) == said
+
+
+def test_a_change_in_percent_has_its_sign() -> None:
+    assert numerals.percent(0.135, signed=True) == "+13.5 %"
+    assert numerals.percent(-1, signed=True) == "-100 %"
+    assert numerals.percent(0.0, signed=True) == "0 %"
+
+
+def _is_printed(formatted: ast.FormattedValue) -> bool:
+    spec = formatted.format_spec
+    return isinstance(spec, ast.JoinedStr) and ast.unparse(spec).endswith("%'")
+
+
+def test_percent_is_spelt_in_one_place() -> None:
+    """No other module has a format of its own for a share."""
+    package = Path(numerals.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        own = [node for node in ast.walk(tree) if isinstance(node, ast.FormattedValue)]
+        assert not any(map(_is_printed, own)), file

@@ -135,7 +135,7 @@ def test_a_comparison_and_several(several: Published) -> None:
     assert (run.verdict, pair.verdict) == ("no", "yes")
     said = " ".join(pair.text.split())
     assert "took mmap_lock 4,538 times in early and 442 in delayed" in said
-    assert "So bare VMAs explain 100.0% of the change in mmap_lock" in said
+    assert "So bare VMAs explain 100 % of the change in mmap_lock" in said
     assert re.search(r"^lock path +private /dev/zero +read, stays bare ", pair.text, re.M)
     body = message_of(several.files["eml"]).get_content()
     assert "\n\nYes: 1 of 2 reports find " in body

@@ -137,7 +137,7 @@ def test_shapes(kind: str, words: str) -> None:
     [
         "do_anonymous_page() (mm/memory.c)",
         "Linux 6.12.117, QEMU 7.2.22, at 12:30:45",
-        "20,480 of 20,495 VMAs; 99.97%; 838,860,800 bytes",
+        "20,480 of 20,495 VMAs; 99.97 %; 838,860,800 bytes",
         "bare -> anon_vma, vma->anon_vma, a/b and 3/4",
         "/dev/zero, /proc/config.gz, /sys/kernel/mm, /usr/lib",
         "git checkout 6b321730a29a",

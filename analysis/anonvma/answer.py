@@ -368,7 +368,7 @@ def _stayed(verdict: Verdict, traced: Traced) -> str:
                 f"It took no page fault in the {verdict.watched:g} s that its faults were traced."
             )
         return "The trace has no page fault."
-    share = percent(traced.stayed / traced.faults, 2)
+    share = percent(traced.stayed / traced.faults)
     none = traced.stayed == 0
     said = (
         f"Of {_count(traced.faults, 'page fault')} (traced apart, mean of a repeat) "
@@ -385,7 +385,7 @@ def _which_lock(traced: Traced) -> str:
         (path,) = traced.paths
         return f"All of those were taken {_TAKEN[path]}."
     shares = {path: traced.paths[path] / traced.stayed for path in _TAKEN if path in traced.paths}
-    told = ", ".join(f"{percent(share, 2)} {_TAKEN[path]}" for path, share in shares.items())
+    told = ", ".join(f"{percent(share)} {_TAKEN[path]}" for path, share in shares.items())
     return f"Of those, {told}."
 
 

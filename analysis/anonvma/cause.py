@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Cause: which VMAs, and which calls, a change in the takings of mmap_lock comes from.
+"""Cause: which VMAs, and which calls, a change in the acquisitions of mmap_lock comes from.
 
-Two conditions took mmap_lock a different number of times. Each taking has a reason, and the
+Two conditions took mmap_lock a different number of times. Each acquisition has a reason, and the
 reasons are counted twice, independently: by who asked for the lock (table ``locks``), and by the
 lock path of each fault (table ``faults``). `explain` takes the difference apart.
 
@@ -20,7 +20,7 @@ So bare VMAs are blamed only for faults that found a VMA bare and had their lock
 busy neighbour, a slower munmap or larger pages do not look like that, and are not.
 
 For faults that make an ``anon_vma`` under the VMA's lock mmap_lock is taken too, by trying
-(``vmf_anon_prepare()``): one taking each.
+(``vmf_anon_prepare()``): one acquisition each.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import pandas as pd
 
 from anonvma import compare, locks, losses, statistics
 from anonvma.faults_file import LOSSES
+from anonvma.numerals import percent
 from anonvma.runs import Run
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
 __all__ = ["HOW", "Cause", "explain", "plot_taken", "printed", "taken", "verdicts"]
 
 HOW = (
-    "Takings of mmap_lock by the workload in one repeat. lock path: as many faults, another share "
-    "of them under mmap_lock; number: the same share of more faults, or fewer; repeated: begun "
-    "under the VMA's lock; calls: not a fault. share is of the whole change. Waits of faults are "
-    "divided among them by takings."
+    "Acquisitions of mmap_lock by the workload in one repeat. lock path: as many faults, another "
+    "share of them under mmap_lock; number: the same share of more faults, or fewer; repeated: "
+    "begun under the VMA's lock; calls: not a fault. share is of the whole change, in per cent. "
+    "Waits of faults are divided among them by acquisitions."
 )
 
 PATH, REPEATED, NUMBER, CALLS, UNEXPLAINED = (
@@ -77,9 +78,10 @@ class Cause:
         `UNEXPLAINED`), origin, access, mode and state of the VMAs or the caller's name; vmas_base,
         vmas_head (zero-page VMAs of that origin in the census; null where it is not about bare
         ones); faults_base, faults_head; taken_base, taken_head; wait_ms_base, wait_ms_head; change
-        (takings, head - base), low, high (95 %), share (of the whole change). Means of one repeat.
+        (acquisitions, head - base), low, high (95 %), share (of the whole change). Means of one
+        repeat.
     change, low, high : float
-        Of all takings, head - base, with its 95 % interval; NaN where it cannot be told.
+        Of all acquisitions, head - base, with its 95 % interval; NaN where it cannot be told.
     bare_share : float or None
         The part of the change that is the lock path of faults on bare VMAs; None where nothing
         changed or nothing can be told.
@@ -174,7 +176,7 @@ def _unknown(lacking: str) -> Cause:
 
 
 class _Side:
-    """The runs of one condition: takings by kind of fault and by caller, one column a run."""
+    """The runs of one condition: acquisitions by kind of fault and by caller, one column a run."""
 
     def __init__(self, name: str, runs: Sequence[Run]) -> None:
         self.name, self.runs, self.n = name, runs, len(runs)
@@ -196,7 +198,7 @@ def _wide(columns: Sequence[pd.Series[float]]) -> pd.DataFrame:
 
 
 def _fault_groups(run: Run) -> pd.DataFrame:
-    """Return faults and the takings they amount to, by kind, as means of one repeat."""
+    """Return faults and the acquisitions they amount to, by kind, as means of one repeat."""
     table = run.table("faults")
     repeats = max(int(table["repeat"].nunique()), 1)
     found = table[table["result"] != "error"]
@@ -220,7 +222,7 @@ def _fault_groups(run: Run) -> pd.DataFrame:
 
 
 def _callers(run: Run) -> pd.DataFrame:
-    """Return the takings and waits of the workload by caller, as means of one repeat."""
+    """Return the acquisitions and waits of the workload by caller, as means of one repeat."""
     table = run.table("locks")
     repeats = max(int(table["repeat"].nunique()), 1)
     own = locks.of_workload(table).astype(
@@ -250,7 +252,7 @@ class _Estimate:
     def __init__(self, change: float, base: Iterable[float], head: Iterable[float]) -> None:
         self.change = change
         sides = [np.asarray(list(values), float) for values in (base, head)]
-        # Takings are whole numbers.
+        # Acquisitions are whole numbers.
         self.low, self.high = statistics.around(change, *sides, resolution=1.0)
 
     @property
@@ -297,7 +299,7 @@ def _row(cause: str, estimate: _Estimate, **known: Any) -> dict[str, Any]:
 def _fault_rows(one: _Side, other: _Side) -> list[dict[str, Any]]:
     index = one.faults.index.union(other.faults.index)
     sides = (one, other)
-    waits = [_wait_of_a_taking(side) for side in sides]
+    waits = [_wait_of_an_acquisition(side) for side in sides]
     rows = []
     for key in index:
         faults, direct, repeated = (
@@ -329,11 +331,11 @@ def _values(table: pd.DataFrame, key: Any, n: int) -> np.ndarray[Any, Any]:
     return table.loc[key].to_numpy(float) if key in table.index else np.zeros(n)
 
 
-def _wait_of_a_taking(side: _Side) -> float:
+def _wait_of_an_acquisition(side: _Side) -> float:
     """Return the mean wait of a page fault for mmap_lock, in ms."""
     asked = side.taken.index.get_level_values("asked_by") == "page fault"
-    takings = float(side.taken[asked].to_numpy().sum()) / side.n
-    return float(side.waited[asked].to_numpy().sum()) / side.n / max(takings, 1.0)
+    acquisitions = float(side.taken[asked].to_numpy().sum()) / side.n
+    return float(side.waited[asked].to_numpy().sum()) / side.n / max(acquisitions, 1.0)
 
 
 def _effects(
@@ -359,7 +361,7 @@ class _Part(_Estimate):
 def _split(
     faults: Sequence[np.ndarray[Any, Any]], taken: Sequence[np.ndarray[Any, Any]]
 ) -> tuple[_Part, _Part]:
-    """Return what another share, and what another number of faults, adds to the takings.
+    """Return what another share, and what another number of faults, adds to the acquisitions.
 
     Of the product of number and share each change is weighted with the other's mean, so that the
     two add up (Kitagawa 1955). For the interval each run is put in the place of its side's mean.
@@ -464,7 +466,7 @@ def _reasons_said(one: _Side, other: _Side, table: pd.DataFrame, total: _Estimat
     reasons = table[(table["cause"] != UNEXPLAINED) & (table["share"].abs() >= _PARTLY)]
     return [
         f"{abs(row['change']):,.0f} {'fewer' if row['change'] < 0 else 'more'} "
-        f"({row['share']:.1%} of the change): {_reason(one, other, row)}."
+        f"({percent(row['share'])} of the change): {_reason(one, other, row)}."
         for row in reasons.head(3).to_dict(orient="records")
     ]
 
@@ -498,7 +500,7 @@ def _state_said(row: Mapping[Any, Any]) -> str:
 
 def _share(row: Mapping[Any, Any], side: str) -> str:
     share = row[f"taken_{side}"] / max(row[f"faults_{side}"], 1)
-    return "all" if share == 1 else "none" if share == 0 else f"{share:.1%}"
+    return "all" if share == 1 else "none" if share == 0 else percent(share)
 
 
 def _verdict_said(
@@ -511,18 +513,18 @@ def _verdict_said(
 ) -> str:
     assert bare_share is not None and unexplained is not None
     left = table.loc[table["cause"] == UNEXPLAINED, "change"].sum()
-    rest = f"Unexplained: {abs(left):,.0f} ({abs(unexplained):.1%})."
+    rest = f"Unexplained: {abs(left):,.0f} ({percent(abs(unexplained))})."
     if verdict == "bare VMAs":
         return (
-            f"So bare VMAs explain {bare_share:.1%} of the change in mmap_lock: what is asked of a "
-            f"fault that finds one differs between {one.name} and {other.name}. {rest}"
+            f"So bare VMAs explain {percent(bare_share)} of the change in mmap_lock: what is asked "
+            f"of a fault that finds one differs between {one.name} and {other.name}. {rest}"
         )
     if verdict == "in part bare VMAs":
         return (
-            f"Bare VMAs explain {bare_share:.1%} of the change in mmap_lock, and not the rest. "
-            f"{rest}"
+            f"Bare VMAs explain {percent(bare_share)} of the change in mmap_lock, and not the "
+            f"rest. {rest}"
         )
-    share = f"{abs(bare_share):.1%}" if abs(bare_share) >= 0.0005 else "nothing"
+    share = percent(abs(bare_share)) if abs(bare_share) >= 0.0005 else "nothing"
     return (
         f"This is not explained by bare VMAs: the lock path of faults that find one accounts for "
         f"{share} of it. {rest}"
@@ -654,8 +656,9 @@ def verdicts(cases: Mapping[str, Mapping[str, Sequence[Run]]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a case: what differs, change (takings), low, high, largest reason, bare VMAs (their
-        share of the change, per cent; null where nothing changed), unexplained (likewise), verdict.
+        One row a case: what differs, change (acquisitions), low, high, largest reason, bare VMAs
+        (their share of the change, per cent; null where nothing changed), unexplained (likewise),
+        verdict.
     """
     rows = []
     for what, conditions in cases.items():
@@ -696,8 +699,8 @@ def taken(conditions: Mapping[str, Sequence[Run]], most: int = 5) -> pd.DataFram
     Returns
     -------
     DataFrame
-        Index: the conditions. A column a reason, most takings first: a kind of fault by what the
-        VMA is, or a caller; ``other`` last. Means of one repeat.
+        Index: the conditions. A column a reason, most acquisitions first: a kind of fault by what
+        the VMA is, or a caller; ``other`` last. Means of one repeat.
     """
     columns = {}
     for name, runs in conditions.items():
@@ -721,7 +724,7 @@ def taken(conditions: Mapping[str, Sequence[Run]], most: int = 5) -> pd.DataFram
 def plot_taken(
     conditions: Mapping[str, Sequence[Run]], most: int = 4, ax: Axes | None = None
 ) -> Axes:
-    """Draw `taken` as a bar a condition, its length the takings of mmap_lock."""
+    """Draw `taken` as a bar a condition, its length the acquisitions of mmap_lock."""
     import seaborn as sns
 
     table = taken(conditions, most)
@@ -731,7 +734,7 @@ def plot_taken(
         ax.text(total, place, f" {total:,.0f}", va="center")
     ax.invert_yaxis()
     ax.margins(x=0.1)
-    ax.set(xlabel="takings of mmap_lock in one repeat", ylabel="")
+    ax.set(xlabel="acquisitions of mmap_lock in one repeat", ylabel="")
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.4), ncols=2)
     sns.despine(ax=ax)
     return ax

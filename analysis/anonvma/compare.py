@@ -64,8 +64,8 @@ _NUMBERS = 58  # columns of a row's numbers and verdict
 
 RULE = (
     f"A row is shown when it changed: q, its p-value corrected for all rows looked at, is below "
-    f"{statistics.LEVEL:.0%}, and the change is {SMALL:.0%} or more ({SMALL_POINTS} points of a "
-    "row in per cent). The headline is shown in any case."
+    f"{numerals.percent(statistics.LEVEL)}, and the change is {numerals.percent(SMALL)} or more "
+    f"({SMALL_POINTS} points of a row in per cent). The headline is shown in any case."
 )
 
 _COLUMNS = [
@@ -313,7 +313,7 @@ def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
     if row["verdict"] == "alike":
         return f"{name} of {head} is alike: {within}."
     if row["verdict"] == "unclear":
-        width = f"{row['half_width']:.0%}" if row["half_width"] < 10 else "a multiple"
+        width = numerals.percent(row["half_width"]) if row["half_width"] < 10 else "a multiple"
         return (
             f"No change of {name} is shown: that of {head} is {within}; with these runs the ratio "
             f"is known to ±{width} only."
@@ -396,7 +396,7 @@ def _change(row: Mapping[Any, Any]) -> str:
         return f"{row['difference']:+.1f}"
     if np.isfinite(row["ratio"]) and row["ratio"] >= 10:
         return _times(row["ratio"])
-    return f"{row['change']:+.1f}%" if np.isfinite(row["change"]) else "-"
+    return numerals.percent(row["change"] / 100, signed=True)
 
 
 def _times(ratio: float) -> str:
@@ -415,7 +415,7 @@ def _interval(row: Mapping[Any, Any]) -> str:
         return "-"
     if high >= 10:
         return f"{_times(low)} {_times(high)}"
-    return f"{_signed(100 * (low - 1))} {_signed(100 * (high - 1))}%"
+    return f"{_signed(100 * (low - 1))} {_signed(100 * (high - 1))} %"
 
 
 def _signed(bound: float) -> str:

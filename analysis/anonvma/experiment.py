@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from anonvma import mark, places, runs
 from anonvma.collect import collect
 from anonvma.errors import RunError
+from anonvma.numerals import percent
 from anonvma.runs import Run
 from anonvma.target import parse
 from anonvma.workload import Workload
@@ -304,8 +305,8 @@ def said(state: Mapping[str, Any]) -> str:
         f"{plan['warmups']} warm-ups of each that do not count."
     )
     widths = [row["half_width"] for row in state["intervals"] if row["half_width"] is not None]
-    width = f"{max(widths):.1%}" if widths else "unknown"
-    wanted = f", {plan['precision']:.1%} was asked for" if plan["precision"] else ""
+    width = percent(max(widths)) if widths else "unknown"
+    wanted = f", {percent(plan['precision'])} was asked for" if plan["precision"] else ""
     interval = f"the headline ratio is known to ±{width}{wanted}"
     why = {
         "tight": f"It ended because that was tight enough: {interval}.",

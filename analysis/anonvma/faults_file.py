@@ -209,7 +209,7 @@ class Locks:
     Attributes
     ----------
     locks : DataFrame
-        One row a group of like takings, columns as in `LOCKS`.
+        One row a group of like acquisitions, columns as in `LOCKS`.
     header : dict
         begun_ns and ended_ns, contention_known, misses as in `Faults`, preemptible (whether another
         task may be preempted in a program, and cause them), witness (what a histogram of the same

@@ -25,6 +25,7 @@ import pandas as pd
 
 from anonvma import perf_profile
 from anonvma.errors import ProfileError
+from anonvma.numerals import percent
 from anonvma.perf_script import Profile
 from anonvma.runs import Run
 
@@ -401,11 +402,11 @@ def _svg_box(
     box: Box, number: int, depth: int, compared: bool, scale: float, names: tuple[str, str]
 ) -> str:
     name = html.escape(box.label)
-    told = f"{name}: {100 * box.share:.2f} %"
+    told = f"{name}: {percent(box.share)}"
     if compared:
         told = (
-            f"{name}: {html.escape(names[0])} {100 * box.base:.2f} %, {html.escape(names[1])} "
-            f"{100 * box.share:.2f} % ({100 * (box.share - box.base):+.2f} points)"
+            f"{name}: {html.escape(names[0])} {percent(box.base)}, {html.escape(names[1])} "
+            f"{percent(box.share)} ({100 * (box.share - box.base):+.2f} points)"
         )
     colour = _colour(box, compared, scale)
     return (
@@ -512,7 +513,7 @@ for (const root of document.querySelectorAll('.anonvma-flame:not([data-ready])')
       if (p < 0) sum += of[i].w;
     }
     said.textContent = text === '' ? '' :
-      `${hits.size} boxes have it: ${(100 * sum).toFixed(2)} % of the width`;
+      `${hits.size} boxes have it: ${(100 * sum).toFixed(1)} % of the width`;
   };
   const sideways = (i, step) => {
     const y = boxes[i].getAttribute('y');

@@ -44,9 +44,9 @@ def callers(locks: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a caller and mode, most takings first: asked_by, mode, taken (mean of one repeat),
-        contended (how many of these found it taken), wait_ms (summed, mean of one repeat),
-        mean_ns and longest_ns. Takings of another process's lock say so in asked_by.
+        One row a caller and mode, most acquisitions first: asked_by, mode, taken (mean of one
+        repeat), contended (how many of these found it taken), wait_ms (summed, mean of one repeat),
+        mean_ns and longest_ns. Acquisitions of another process's lock say so in asked_by.
     """
     n = max(int(locks["repeat"].nunique()), 1)
     found = locks[locks["success"]]

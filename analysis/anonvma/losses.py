@@ -136,7 +136,7 @@ def _charged_said(table: pd.DataFrame) -> str:
             "are not charged."
         )
     share = traced / charged if charged else 1.0
-    return f"Of {of} get_user_pages() aside, {percent(share, 2)} were traced (n = {len(table)})."
+    return f"Of {of} get_user_pages() aside, {percent(share)} were traced (n = {len(table)})."
 
 
 def witness_said(found: Mapping[str, Any]) -> str:
@@ -202,7 +202,7 @@ def bounds_said(part: float, total: float, half_seen: float, missed: float) -> s
     return (
         f"These numbers are lower bounds: of {number(half_seen + missed)} faults in a repeat "
         "nothing but that they happened is known. The share that left a bare VMA bare is between "
-        f"{percent(low, 2)} and {percent(high, 2)}."
+        f"{percent(low)} and {percent(high)}."
     )
 
 

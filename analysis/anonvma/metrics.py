@@ -227,8 +227,8 @@ def proc_vmstat(run: Run) -> Iterator[Row]:
 def mmap_lock(run: Run) -> Iterator[Row]:
     """Yield how often the workload took mmap_lock, in all and by caller.
 
-    ``acquired`` counts takings, ``contended`` those that found it taken, ``wait_ns`` the time from
-    asking to the answer, of tries that failed, too.
+    ``acquired`` counts acquisitions, ``contended`` those that found it taken, ``wait_ns`` the time
+    from asking to the answer, of tries that failed, too.
     """
     if "locks" not in run.manifest.tables:
         return

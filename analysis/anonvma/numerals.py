@@ -10,7 +10,9 @@ How to use it:
 - `interval` for the two bounds of one. ``apart`` is what the verdict beside it speaks of: 1 for a
   ratio, 0 for a difference. Rounding never moves a bound to it or across it, so that 1.004 to 2.22
   does not read "1 to 2.22" beside "higher".
-- `percent` for a share: never 100 % of less than all, nor 0 % of more than nothing.
+- `percent` for a share: one spelling, and digits that follow from the share
+  alone, so that the same share reads the same wherever it stands. Never 100 % of less than all, nor
+  0 % of more than nothing.
 
 An interval is of `anonvma.statistics.estimate`; where it has none, both bounds are null, and
 `interval` says ``-``.
@@ -82,17 +84,31 @@ def interval(
     return between.join(_bound(bound, apart, digits) for bound in bounds if bound is not None)
 
 
-def percent(share: Any, decimals: int = 1) -> str:
-    """Return a share, 0 to 1, as ``17.3 %``; `<` and `>` where rounding would say none or all."""
+def percent(share: Any, *, signed: bool = False) -> str:
+    """Return a share, 0 to 1, as ``17.3 %``; of a change, `signed`, as ``+17.3 %``.
+
+    Whole ones whole, others with one decimal; with two where one would say none or all, and with
+    ``<`` or ``>`` where two would.
+    """
     known = _known(share)
     if known is None:
         return _NOTHING
-    shown, least = f"{100 * known:.{decimals}f}", 10.0**-decimals
-    if known > 0 and float(shown) == 0:
-        return f"<{least:.{decimals}f} %"
-    if known < 1 and float(shown) == 100:
-        return f">{100 - least:.{decimals}f} %"
-    return f"{shown} %"
+    size = abs(known)
+    sign = "-" if known < 0 else "+" if signed and known > 0 else ""
+    whole = round(100 * size, 9)  # no more than the arithmetic has left of it
+    if whole.is_integer() and (whole not in (0, 100) or size in (0, 1)):
+        return f"{sign}{whole:,.0f} %"
+    decimals = 1 if _is_between(f"{100 * size:.1f}", size) else 2
+    shown = f"{100 * size:,.{decimals}f}"
+    if _is_between(shown, size):
+        return f"{sign}{shown} %"
+    return f"{sign}<0.01 %" if size < 1 / 2 else f"{sign}>99.99 %" if size < 1 else f"{sign}>100 %"
+
+
+def _is_between(shown: str, size: float) -> bool:
+    """Tell whether a share reads as some and, if it is less than all, as less."""
+    said = float(shown.replace(",", ""))
+    return said > 0 and (said < 100) == (size < 1) and (said > 100) == (size > 1)
 
 
 def _bound(value: float, apart: float | None, digits: int) -> str:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.errors import ProfileError
+from anonvma.numerals import percent
 from anonvma.perf_script import Profile
 from anonvma.runs import Run
 
@@ -576,15 +577,16 @@ def sentences(run: Run) -> list[str]:
     waiting = mean.filter(like="waiting").sum()
     said = [
         f"Of {count:,} samples of {main_event(first)} in {len(profiles)} execution"
-        f"{'s' if len(profiles) > 1 else ''}, {faults:.1f} % were in page faults and "
-        f"{waiting:.1f} % spinning for mmap_lock."
+        f"{'s' if len(profiles) > 1 else ''}, {percent(faults / 100)} were in page faults and "
+        f"{percent(waiting / 100)} spinning for mmap_lock."
     ]
     if "faults" in run.manifest.tables:
         classes = by_vma_class(run).set_index("before")
         if "bare" in classes.index:
             bare = classes.loc["bare"]
             said.append(
-                f"Faults on bare VMAs are {bare['of_faults']:.1f} % of the faults by "
-                f"{bare['basis']}, and so an estimated {bare['of_time']:.1f} % of the time."
+                f"Faults on bare VMAs are {percent(bare['of_faults'] / 100)} of the faults by "
+                f"{bare['basis']}, and so an estimated {percent(bare['of_time'] / 100)} of the "
+                "time."
             )
     return said

@@ -17,6 +17,7 @@ import pandas as pd
 
 from anonvma import compare, places
 from anonvma.errors import RunError
+from anonvma.numerals import percent
 
 __all__ = ["MAIL", "agreement", "beside", "mail"]
 
@@ -67,7 +68,7 @@ def beside(found: pd.DataFrame, condition: str | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a row of the mail: metric; theirs (its change as quoted); ours (the name of our row:
+        One row a row of the mail: metric; theirs (its change); ours (the name of our row:
         the same, the nearest, or ``-``); our change (per cent, or the difference), n, verdict;
         direction (``same``, ``other``, ``no change``, or ``not measured``); size, our ratio over
         theirs where both are ratios, null elsewhere. Verdicts are corrected for these rows.
@@ -85,7 +86,11 @@ def _beside(theirs: Mapping[Any, Any], ours: pd.DataFrame) -> dict[str, Any]:
     name = next((n for n in (theirs["metric"], theirs["nearest"]) if n in ours.index), None)
     their_ratio = _ratio(theirs)
     told = theirs["change"] or f"over {MAIL[1]:g}x"
-    row: dict[str, Any] = {"metric": theirs["metric"], "theirs": told, "ours": name or "-"}
+    row: dict[str, Any] = {
+        "metric": theirs["metric"],
+        "theirs": told.replace("%", " %"),
+        "ours": name or "-",
+    }
     if name is None:
         nothing = float("nan")
         return row | {"base": nothing, "head": nothing, "our change": "-", "n": 0,
@@ -100,14 +105,18 @@ def _beside(theirs: Mapping[Any, Any], ours: pd.DataFrame) -> dict[str, Any]:
     return row | {
         "base": float(mine["base"]),
         "head": float(mine["mean"]),
-        "our change": f"{mine['change']:+.1f}{'' if mine['absolute'] else '%'}"
-        if np.isfinite(mine["change"])
-        else "-",
+        "our change": _change(mine),
         "n": int(min(mine["n"], mine["n_base"])),
         "verdict": str(mine["verdict"]),
         "direction": direction,
         "size": float(mine["ratio"]) / their_ratio if comparable else float("nan"),
     }
+
+
+def _change(mine: pd.Series[Any]) -> str:
+    if mine["absolute"]:
+        return f"{mine['change']:+.1f}" if np.isfinite(mine["change"]) else "-"
+    return percent(mine["change"] / 100, signed=True)
 
 
 def _ratio(theirs: Mapping[Any, Any]) -> float:

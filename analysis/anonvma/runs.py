@@ -228,7 +228,7 @@ _ELSEWHERE = {
     "locks": (
         "anonvma.faults_file",
         "LOCKS",
-        "One row a group of like takings of mmap_lock while the workload ran; process 0 is "
+        "One row a group of like acquisitions of mmap_lock while the workload ran; process 0 is "
         "whoever is not of the workload.",
     ),
     "environment": (

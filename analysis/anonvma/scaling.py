@@ -26,6 +26,7 @@ import pandas as pd
 
 from anonvma import metrics, statistics
 from anonvma.errors import RunError
+from anonvma.numerals import percent
 from anonvma.runs import Run
 
 if TYPE_CHECKING:
@@ -261,13 +262,13 @@ def said(fits: pd.DataFrame) -> list[str]:
             found.append(f"{name}: three different numbers of tasks are needed for a fit.")
             continue
         interval = (
-            f", 95 % interval {row['serial_low']:.1%} to {row['serial_high']:.1%}"
+            f", 95 % interval {percent(row['serial_low'])} to {percent(row['serial_high'])}"
             if np.isfinite(row["serial_low"])
             else ", without an interval for want of repeated runs"
         )
         peak = f" Throughput peaks near {row['best']:.0f} tasks." if row["best"] >= 1 else ""
         found.append(
-            f"{name}: a serial share of {row['serial']:.1%}{interval} ({row['n']} runs of "
+            f"{name}: a serial share of {percent(row['serial'])}{interval} ({row['n']} runs of "
             f"{row['tasks']} numbers of tasks).{peak}"
         )
     return found

@@ -298,7 +298,7 @@ def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
     cause.plot_taken(conditions, ax=ax)
     totals = cause.taken(conditions).sum(axis=1)
     said = ", ".join(f"{name}: {count:,.0f}" for name, count in totals.items())
-    return drawn, f"Takings of mmap_lock in one repeat, by what for. In all, {said}."
+    return drawn, f"Acquisitions of mmap_lock in one repeat, by what for. In all, {said}."
 
 
 def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:

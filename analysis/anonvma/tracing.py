@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
         field("lock_paths", pa.bool_(), "", "whether each fault has a lock path"),
         field("seconds", pa.float64(), "s", "wall time of the workload"),
         field("kb_per_s", pa.int64(), "KiB/s", "throughput of its tasks, summed; null without"),
-        field("counted", pa.int64(), "", "faults, or takings of mmap_lock, that were counted"),
+        field("counted", pa.int64(), "", "faults, or acquisitions of mmap_lock, that were counted"),
         field("used", pa.int64(), "", "faults by getrusage(), while traced; null if unknown"),
         field("unseen_gup", pa.int64(), "", "faults of get_user_pages(), which have no exception"),
         *(

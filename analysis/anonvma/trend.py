@@ -31,6 +31,7 @@ import pandas as pd
 
 from anonvma import report, statistics
 from anonvma.errors import StoreError
+from anonvma.numerals import percent
 from anonvma.store import Store
 
 if TYPE_CHECKING:
@@ -275,8 +276,8 @@ def how(rows: pd.DataFrame, alpha: float = ALPHA) -> str:
     searched = int((counts >= FEWEST).sum())
     return (
         f"Changes are cuts whose difference of ranks, the largest of a series, is exceeded in at "
-        f"most {alpha:.0%} of {PERMUTATIONS} random orders of its runs. {searched} series were "
-        f"searched, so {searched * alpha:.1f} false ones are expected if nothing changed."
+        f"most {percent(alpha)} of {PERMUTATIONS} random orders of its runs. {searched} series "
+        f"were searched, so {searched * alpha:.1f} false ones are expected if nothing changed."
     )
 
 

@@ -24,6 +24,7 @@ from anonvma import address_space, census, faults, report
 from anonvma.address_space import STATE_COLOURS
 from anonvma.census import CLASSES
 from anonvma.live import Watch
+from anonvma.numerals import percent
 from anonvma.runs import Run
 from anonvma.selection import STATES, Filter, Selection, Vmas, flag_names, repeats_of, size
 
@@ -740,7 +741,7 @@ def live(watch: Watch) -> View:
     )
     words.append(
         f"Cost: the last census took {last.seconds:.2f} s and {last.cpu:.2f} s of a CPU; at this "
-        f"pace that is {last.share:.1%} of one CPU."
+        f"pace that is {percent(last.share)} of one CPU."
     )
     if watch.census is not None and any(watch.census.losses.values()):
         lost = census.losses(watch.census.losses)

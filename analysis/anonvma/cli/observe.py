@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What there is now, on a target: what it allows, its VMAs, its faults and takings of mmap_lock."""
+"""What a target has now: what it allows, its VMAs, page faults and acquisitions of mmap_lock."""
 
 from __future__ import annotations
 
