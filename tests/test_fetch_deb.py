@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import guests
@@ -21,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP = ROOT / "analysis/setup"
 
 APT = '''\
-#!{python}
+#!/usr/bin/python3
 """apt-get and apt-cache of a machine whose own suites are in own/, and all others in other/."""
 import hashlib, pathlib, shutil, subprocess, sys
 
@@ -77,7 +76,7 @@ class Debian:
         self.root = root
         (root / "bin").mkdir()
         for name in ("apt-get", "apt-cache"):
-            (root / "bin" / name).write_text(APT.format(python=sys.executable, root=str(root)))
+            (root / "bin" / name).write_text(APT.format(root=str(root)))
             (root / "bin" / name).chmod(0o755)
         for name in ("own", "other", "cache"):
             (root / name).mkdir()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import struct
 import subprocess
@@ -18,7 +19,7 @@ from anonvma import perf_abridged, perf_data, perf_samples, perf_script
 from anonvma.perf_abridged import Abridged
 from anonvma.perf_script import Parser, Printed, Profile
 
-LONG = f"{sys.executable} -c 'for i in range(600000): str(i).encode()'"
+LONG = f"{shlex.quote(sys.executable)} -c 'for i in range(600000): str(i).encode()'"
 BUSY = ["sh", "-c", f"for i in 1 2 3 4 5; do sort /etc/passwd; {LONG}; done"]
 
 

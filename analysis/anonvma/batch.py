@@ -28,6 +28,7 @@ import fcntl
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -132,8 +133,16 @@ def carry_out(
     Raises
     ------
     StudyError
-        The directory cannot be used, another one works in it, or Snakemake itself failed.
+        The directory cannot be used, another one works in it, a cluster cannot start this
+        Python, or Snakemake itself failed.
     """
+    if profile and shlex.quote(sys.executable) != sys.executable:
+        # Snakemake 9.14, snakemake_interface_executor_plugins/executors/real.py: format_job_exec()
+        raise StudyError(
+            "jobs of a cluster cannot be started by a Python whose path has a space or another "
+            f"character that shells read, as {sys.executable} has: Snakemake does not quote it. "
+            "Use a checkout in a directory without."
+        )
     directory = directory.resolve()
     with _taken(directory, study):
         work = _Work(study, directory, tell, keep_going, profile)
