@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -524,6 +525,32 @@ def test_a_sysctl_is_raised_and_put_back(target: Target, old: int) -> None:
     assert present() == old + 9
     SYSCTL_FILE.write_text(f"{old}\n")
     assert raised.note is not None and f"someone else set it to {old + 9} meanwhile" in raised.note
+
+
+def guard_of(host: Host) -> int:
+    """The process on the host that has a sysctl raised: it holds the lock on what is noted."""
+    note = Path(f"/proc/{host.init}/root/run/anonvma", SYSCTL.split(".")[-1])
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    (held,) = (int(words[4]) for words in locks if words[5].endswith(f":{note.stat().st_ino}"))
+    return held
+
+
+def test_what_a_killed_guard_leaves_raised_is_put_back(target: Target, box: Host, old: int) -> None:
+    with target.sysctl_at_least(SYSCTL, old + 5) as raised:
+        os.kill(guard_of(box), signal.SIGKILL)
+    assert present() == old and raised.note and "was killed" in raised.note
+
+
+def test_nobody_else_can_hold_up_those_who_have_privilege(box: Host, old: int) -> None:
+    """Locks on files that anybody can open are nobody's business."""
+    with contextlib.ExitStack() as held:
+        for file in (SYSCTL_FILE, Path("/proc/version")):
+            fcntl.flock(held.enter_context(file.open("rb")), fcntl.LOCK_EX)
+        with parse(box.target("root", wait=0)) as there:
+            with there.sysctl_at_least(SYSCTL, old + 5):
+                assert present() == old + 5
+            with there.sysctl_at_least(SYSCTL, old - 1):
+                pass
 
 
 # ---- endings ----

@@ -14,13 +14,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Where the tree that is tested is found by whoever is in such a namespace, wherever it lies here.
-TREE = "/run/anonvma/tree"
+TREE = "/run/tools/tree"
 
 # In a mount namespace: a /run of its own, and the tree.
 _LAY = f"""
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/anonvma/tools {TREE}
+mkdir -p /run/tools/tools {TREE}
 mount --bind {{root}} {TREE}
 {{tools}}
 mount -t tmpfs -o mode=755 tmpfs /etc/sudoers.d
@@ -29,12 +29,12 @@ mount -t tmpfs -o mode=755 tmpfs /etc/sudoers.d
 # ... and the tools over /usr and /etc. They are copied, since they have to be root's, sudo
 # with its set-user-ID bit, and whoever unpacked them may not have been root.
 _LAY_TOOLS = """
-cp -r {tools}/. /run/anonvma/tools
-chown -R 0:0 /run/anonvma/tools
-chmod 4755 /run/anonvma/tools/usr/bin/sudo
-chmod 440 /run/anonvma/tools/etc/sudoers
-mount -t overlay -o ro,lowerdir=/run/anonvma/tools/usr:/usr overlay /usr
-mount -t overlay -o ro,lowerdir=/run/anonvma/tools/etc:/etc overlay /etc
+cp -r {tools}/. /run/tools/tools
+chown -R 0:0 /run/tools/tools
+chmod 4755 /run/tools/tools/usr/bin/sudo
+chmod 440 /run/tools/tools/etc/sudoers
+mount -t overlay -o ro,lowerdir=/run/tools/tools/usr:/usr overlay /usr
+mount -t overlay -o ro,lowerdir=/run/tools/tools/etc:/etc overlay /etc
 """
 
 

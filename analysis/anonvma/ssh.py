@@ -10,7 +10,7 @@ neither Python nor a compiler.
 
 **What it promises.** What is copied there is copied once and checked by its SHA-256, and so is what
 comes back. The machine is ours alone as long as we are connected: others wait, and are told for
-whom (`Ssh`, ``wait``). When the connection ends, in whatever way, or nothing has been heard from us
+whom (`Ssh`, ``wait``); but who has privilege there waits only for others who have it. When the connection ends, in whatever way, or nothing has been heard from us
 for ``patience`` seconds, the agent there kills what it started, puts settings back, removes its
 directory and ends. A machine that does not answer for as long is lost (`TargetLost`), which is
 apart from a command that fails there (`TargetError`).
@@ -57,7 +57,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,14 @@ from anonvma.errors import PrivilegeError, TargetError, TargetLost
 from anonvma.link import AS_GUARD, Link, RemoteProcess
 from anonvma.remote import Remote, printable
 from anonvma.ssh_connection import AGENT, Connection, check_host
-from anonvma.target import Raised, facts_of, put_back, sysctl_path
+from anonvma.target import (
+    Raised,
+    before_raising,
+    facts_of,
+    put_back,
+    put_back_after,
+    sysctl_path,
+)
 
 __all__ = ["Ssh"]
 
@@ -277,7 +284,8 @@ class Ssh(Remote):
         """Have the sysctl `name` at `value` or more while the block runs, and put it back.
 
         A guard on the target does both; it puts it back when the connection ends, too, and leaves
-        alone what someone else has changed meanwhile.
+        alone what someone else has changed meanwhile. Of several runs there only one raises it at a
+        time; what a guard that was killed has left raised, the next puts back.
 
         Raises
         ------
@@ -289,11 +297,14 @@ class Ssh(Remote):
         if value <= 0:
             yield Raised(name, present, present)
             return
-        guard = self.link.start(
-            [path, str(value)], subprocess.PIPE, subprocess.PIPE, subprocess.DEVNULL, AS_GUARD
-        )
+        guard = self._guard(path, value)
         with guard:
             said = _line(guard)
+            while note := before_raising(name, said):
+                if said.startswith("recovered "):
+                    self.notes.append(note)
+                self._say(note)
+                said = _line(guard)
             if not said.startswith("raised "):
                 hint = "; raise it there before, as root" if self._privilege != "root" else ""
                 raise TargetError(
@@ -305,6 +316,22 @@ class Ssh(Remote):
                 yield raised
             finally:
                 raised.note = _dismiss(guard, raised)
+                if raised.note:
+                    with suppress(TargetLost):
+                        self._put_back_after(path, raised)
+
+    def _put_back_after(self, path: str, raised: Raised) -> None:
+        """Have a new guard put back what ours, which somebody killed, has left raised."""
+        guard = self._guard(path, 0)
+        with guard:
+            assert guard.stdin is not None
+            raised.note = put_back_after(raised, _line(guard)) or raised.note
+            guard.stdin.close()  # it ends in no other way
+            guard.wait()
+
+    def _guard(self, path: str, value: int) -> RemoteProcess:
+        streams = (subprocess.PIPE, subprocess.PIPE, subprocess.DEVNULL)
+        return self.link.start([path, str(value)], *streams, AS_GUARD)
 
 
 def _line(guard: RemoteProcess) -> str:

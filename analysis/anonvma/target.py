@@ -558,8 +558,10 @@ class Local(Target):
         guardian = self._guardian(path, value)
         with guardian:
             said = guardian.answer()
-            while said.startswith(("recovered ", "waiting ")):
-                self._hear(name, said)
+            while note := before_raising(name, said):
+                if said.startswith("recovered "):
+                    self.notes.append(note)
+                sys.stderr.write(f"anonvma: {note}\n")
                 said = guardian.answer()
             if not said.startswith("raised "):
                 if present >= value and not said.startswith("process "):  # no sudo, no /run
@@ -578,25 +580,11 @@ class Local(Target):
     def _may_be_root(self) -> bool:
         return os.geteuid() == 0 or shutil.which("sudo") is not None
 
-    def _hear(self, name: str, said: str) -> None:
-        """Say what a guardian does before it raises a sysctl."""
-        what, *words = said.split()
-        note = f"waiting for process {words[0]}, which has {name} raised, for a minute at most"
-        if what == "recovered":
-            was, left = words
-            note = f"a run that was killed had left {name} at {left}; it was put back to {was}."
-            self.notes.append(note)
-        sys.stderr.write(f"anonvma: {note}\n")
-
     def _put_back_after(self, path: Path, raised: Raised) -> None:
         """Have a new guardian put back what ours, which somebody killed, has left raised."""
         with self._guardian(path, 0) as guardian:
             said = guardian.answer()
-            if said == f"recovered {raised.old} {raised.new}":
-                raised.note = (
-                    f"what was to put {raised.name} back was killed; it was put back to "
-                    f"{raised.old} all the same."
-                )
+            raised.note = put_back_after(raised, said) or raised.note
 
     def _guardian(self, path: Path, value: int) -> _Guardian:
         sudo = self._sudo()
@@ -703,6 +691,16 @@ class _Guardian:
         return put_back(raised, said)
 
 
+def before_raising(name: str, said: str) -> str | None:
+    """Return a sentence on what a guard does before it raises a sysctl; None if it does no more."""
+    match said.split():
+        case ["waiting", who]:
+            return f"waiting for process {who}, which has {name} raised, for a minute at most."
+        case ["recovered", was, left]:
+            return f"a run that was killed had left {name} at {left}; it was put back to {was}."
+    return None
+
+
 def put_back(raised: Raised, said: str) -> str | None:
     """Return a sentence on what a guard said of a sysctl; None if it is what it was before."""
     if said == f"restored {raised.old}":
@@ -713,6 +711,16 @@ def put_back(raised: Raised, said: str) -> str | None:
             f"set it to {said.split()[1]} meanwhile, and so it was left at that."
         )
     return f"{raised.name} was {raised.old} and could not be put back: {said}."
+
+
+def put_back_after(raised: Raised, said: str) -> str | None:
+    """Return a sentence if a new guard did what one that was killed did not do; None else."""
+    if said != f"recovered {raised.old} {raised.new}":
+        return None
+    return (
+        f"what was to put {raised.name} back was killed; it was put back to {raised.old} all the "
+        "same."
+    )
 
 
 def sysctl_path(name: str) -> Path:

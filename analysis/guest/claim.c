@@ -2,10 +2,13 @@
 /*
  * Has a machine for one agent alone, whoever its user is.
  *
- * The lock is on a file of /proc: it is there on every machine, anybody can open
- * it and nobody can make or remove it, no file system shared between machines is
- * involved, and it goes with the process that holds it. /proc/locks tells who that is.
- * It keeps people from disturbing each other, not one who wants to.
+ * An agent with privilege holds the lock on a file that root alone can open, so
+ * that nobody else can keep it waiting: on a file that all can read anybody may hold
+ * a lock for ever. The others cannot open that one but see it: whether somebody holds
+ * its lock, and who, stands in /proc/locks. Among themselves they lock a file of
+ * /proc: it is there on every machine, nobody can make or remove it, and no file
+ * system shared between machines is involved. That keeps them from disturbing each
+ * other, not one who wants to. Either lock goes with the process that holds it.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,35 +21,58 @@
 #include <unistd.h>
 #include "guest.h"
 
+#define ROOTS_FILE	"/run/anonvma.claim"
 #define LOCK_FILE	"/proc/version"
 
 static int lock_fd = -1;
 
-bool claim(void)
-{
-	if (lock_fd < 0)
-		lock_fd = open(LOCK_FILE, O_RDONLY | O_CLOEXEC);
-	if (lock_fd < 0)
-		die(LOCK_FILE);
-	return !flock(lock_fd, LOCK_EX | LOCK_NB);
-}
-
-static pid_t find_holder(void)
+static pid_t holder_of(const struct stat *about)
 {
 	FILE *locks = fopen("/proc/locks", "re");
 	char line[256], wanted[64];
-	struct stat about;
 	int pid = 0;
 
-	if (fstat(lock_fd, &about))
-		return 0;
-	snprintf(wanted, sizeof(wanted), " %02x:%02x:%lu ", major(about.st_dev),
-		 minor(about.st_dev), (unsigned long)about.st_ino);
+	snprintf(wanted, sizeof(wanted), " %02x:%02x:%lu ", major(about->st_dev),
+		 minor(about->st_dev), (unsigned long)about->st_ino);
 	while (locks && !pid && fgets(line, sizeof(line), locks))
 		if (strstr(line, wanted) && !strstr(line, "->"))
 			sscanf(line, "%*d: FLOCK %*s %*s %d", &pid);
 	if (locks)
 		fclose(locks);
+	return pid;
+}
+
+/* The agent with privilege that has the machine: 0 if there is none. */
+static pid_t privileged_holder(void)
+{
+	struct stat about;
+
+	return geteuid() && !lstat(ROOTS_FILE, &about) && !about.st_uid ? holder_of(&about) : 0;
+}
+
+static int open_lock(void)
+{
+	if (!geteuid())
+		return open(ROOTS_FILE, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return open(LOCK_FILE, O_RDONLY | O_CLOEXEC);
+}
+
+bool claim(void)
+{
+	if (lock_fd < 0)
+		lock_fd = open_lock();
+	if (lock_fd < 0)
+		die(geteuid() ? LOCK_FILE : ROOTS_FILE);
+	return !privileged_holder() && !flock(lock_fd, LOCK_EX | LOCK_NB);
+}
+
+static pid_t find_holder(void)
+{
+	pid_t pid = privileged_holder();
+	struct stat about;
+
+	if (!pid && !fstat(lock_fd, &about))
+		pid = holder_of(&about);
 	return pid > 0 ? pid : 0;	/* in another pid namespace it has no number here */
 }
 

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Raises a sysctl for as long as somebody wants it raised, as the guardian in
- * anonvma/target.py does on the machine that anonvma itself runs on: the lock on
- * the sysctl's own file keeps runs from putting back each other's values, and
- * what someone else has set meanwhile is left alone.
+ * Raises a sysctl for as long as somebody wants it raised, by the rules of the
+ * guardian in anonvma/target.py, which does it on the machine that anonvma itself
+ * runs on, so that the two take turns where both are at work.
+ *
+ * Only what has to be raised is locked, on a file that root alone can open: on the
+ * sysctl's own, which all can read, anybody could hold a lock for ever. What is
+ * about to be raised is written down there first: whoever comes next puts back what
+ * was left raised by one that was killed. What someone else has set meanwhile is
+ * left alone.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,16 +18,27 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "guest.h"
 
+#define DIRECTORY	"/run/anonvma"
 #define LOCK_PATIENCE	60000	/* ms that another run may hold it raised */
 
-static bool look(int fd, long long *value)
-{
-	char text[32];
-	ssize_t count = pread(fd, text, sizeof(text) - 1, 0);
+/* What is written down: the value before, the one that it was raised to, and for which process. */
+struct note {
+	long long old, raised;
+	int who;
+};
 
+static bool look(const char *path, long long *value)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char text[32];
+	ssize_t count = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
 	if (count <= 0)
 		return false;
 	text[count] = '\0';
@@ -59,38 +75,158 @@ static int failed(const char *what)
 	return 1;
 }
 
+/* ---- the note ---- */
+
+static int open_note(const char *path)
+{
+	struct stat about;
+	char name[256];
+
+	mkdir("/run", 0755);		/* a guest has none */
+	mkdir(DIRECTORY, 0700);
+	if (lstat(DIRECTORY, &about))
+		return -1;
+	if (!S_ISDIR(about.st_mode) || about.st_uid) {
+		errno = EPERM;
+		return -1;
+	}
+	if (chmod(DIRECTORY, 0700))
+		return -1;
+	snprintf(name, sizeof(name), DIRECTORY "/%s", strrchr(path, '/') + 1);
+	return open(name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
+static bool read_note(int fd, struct note *note)
+{
+	char text[96];
+	ssize_t count = pread(fd, text, sizeof(text) - 1, 0);
+
+	text[count > 0 ? count : 0] = '\0';
+	*note = (struct note){};
+	return sscanf(text, "%lld %lld %d", &note->old, &note->raised, &note->who) >= 2;
+}
+
+static void clear_note(int fd)
+{
+	if (ftruncate(fd, 0))
+		_exit(1);
+}
+
+static bool write_note(int fd, const struct note *note)
+{
+	char text[96];
+	int length = sprintf(text, "%lld %lld %d\n", note->old, note->raised, note->who);
+
+	return !ftruncate(fd, 0) && pwrite(fd, text, length, 0) == length;
+}
+
+/* ---- raising ---- */
+
+/* It is high enough, whatever others do: there is nothing to put back. */
+static int leave(long long value)
+{
+	printf("raised %lld %lld\n", value, value);
+	while (!input_ends(-1))
+		;
+	printf("restored %lld\n", value);
+	return 0;
+}
+
+/* Puts back what one that was killed has left raised. */
+static void recover(const char *path, int fd)
+{
+	struct note note;
+	long long now;
+
+	if (!read_note(fd, &note))
+		return;
+	if (look(path, &now) && now == note.raised && set(path, note.old))
+		printf("recovered %lld %lld\n", note.old, note.raised);
+	clear_note(fd);
+}
+
+static int raise_locked(const char *path, int fd, long long old, long long wanted)
+{
+	struct note note = { .old = old, .raised = wanted, .who = getppid() };
+	long long now;
+
+	if (!write_note(fd, &note))
+		return failed(DIRECTORY);
+	if (!set(path, wanted)) {
+		int error = errno;
+
+		clear_note(fd);
+		errno = error;
+		return failed("it cannot be set");
+	}
+	printf("raised %lld %lld\n", old, wanted);
+	while (!input_ends(-1))
+		;
+	if (!look(path, &now))
+		return failed("it cannot be read");
+	if (now == wanted && !set(path, old))
+		return failed("it cannot be set");
+	clear_note(fd);
+	if (now == wanted)
+		printf("restored %lld\n", old);
+	else
+		printf("changed %lld\n", now);
+	return 0;
+}
+
+/* Waits until nobody has it raised; false when that takes too long, or nobody wants it any more. */
+static bool take_turn(int fd)
+{
+	struct note note = {};
+
+	for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB); waited += 100) {
+		if (!waited) {
+			read_note(fd, &note);
+			printf("waiting %d\n", note.who);
+		}
+		if (waited > LOCK_PATIENCE) {
+			printf("process %d still has it raised\n", note.who);
+			return false;
+		}
+		if (input_ends(100))
+			return false;
+	}
+	return true;
+}
+
 int raise_sysctl(const char *path, const char *value)
 {
-	long long old, new, wanted = atoll(value), now;
-	int fd = open(path, O_RDONLY | O_CLOEXEC), waited = 0;
+	long long old, wanted = atoll(value);
+	struct note note;
+	int fd;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int number = 1; number < 32; number++)
 		if (number != SIGCHLD)
 			signal(number, SIG_IGN);
-	if (fd < 0)
+	if (!look(path, &old))
 		return failed("it cannot be read");
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
-		if (waited > LOCK_PATIENCE)
-			return puts("another run holds it raised"), 1;
-		if (input_ends(100))
-			return 1;
-		waited += 100;
+	if (geteuid() && old >= wanted)
+		return leave(old);
+	if (geteuid()) {
+		errno = EACCES;
+		return failed("it cannot be set");
 	}
-	if (!look(fd, &old))
+	fd = open_note(path);
+	if (fd < 0)
+		return failed(DIRECTORY);
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		/* Enough, whether or not it is put back meanwhile. */
+		if (read_note(fd, &note) && note.old >= wanted)
+			return leave(old);
+		if (!take_turn(fd))
+			return 1;
+	}
+	recover(path, fd);
+	if (!look(path, &old))
 		return failed("it cannot be read");
-	new = old < wanted ? wanted : old;
-	if (new == old)
-		flock(fd, LOCK_UN);	/* whoever raises it further does not harm us */
-	else if (!set(path, new))
-		return failed("it cannot be set");
-	printf("raised %lld %lld\n", old, new);
-	while (!input_ends(-1))
-		;
-	if (new != old && look(fd, &now) && now != new)
-		return printf("changed %lld\n", now), 0;
-	if (new != old && !set(path, old))
-		return failed("it cannot be set");
-	printf("restored %lld\n", old);
-	return 0;
+	if (old < wanted)
+		return raise_locked(path, fd, old, wanted);
+	flock(fd, LOCK_UN);	/* whoever raises it further does not harm us */
+	return leave(old);
 }

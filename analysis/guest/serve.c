@@ -249,9 +249,10 @@ static void on_number(const struct frame *head, const char *bytes)
 	memcpy(&number, bytes, sizeof(number));
 	if (head->type == FRAME_CREDIT && head->stream < 3)
 		command->credit[head->stream] += number;
-	else if (head->type == FRAME_SIGNAL && !number)
+	else if (head->type == FRAME_SIGNAL && !number) {
+		close_stream(command, 0);	/* a guard of a sysctl ends in no other way */
 		kill(command->keeper, SIGTERM);
-	else if (head->type == FRAME_SIGNAL && command->pid > 0 && !command->over)
+	} else if (head->type == FRAME_SIGNAL && command->pid > 0 && !command->over)
 		kill(command->pid, number);
 }
 
