@@ -10,10 +10,11 @@ neither Python nor a compiler.
 
 **What it promises.** What is copied there is copied once and checked by its SHA-256, and so is what
 comes back. The machine is ours alone as long as we are connected: others wait, and are told for
-whom (`Ssh`, ``wait``); but who has privilege there waits only for others who have it. When the connection ends, in whatever way, or nothing has been heard from us
-for ``patience`` seconds, the agent there kills what it started, puts settings back, removes its
-directory and ends. A machine that does not answer for as long is lost (`TargetLost`), which is
-apart from a command that fails there (`TargetError`).
+whom (`Ssh`, ``wait``); but who has privilege there waits only for others who have it. When the
+connection ends, in whatever way, or nothing has been heard from us for ``patience`` seconds, the
+agent there kills what it started, puts settings back, removes its directory and ends. A machine
+that does not answer for as long is lost (`TargetLost`), which is apart from a command that fails
+there (`TargetError`).
 
 **Privilege**, in one of three ways:
 
