@@ -131,7 +131,7 @@ def test_small_allocs(target: Local, tmp_path: Path) -> None:
     assert [fact for fact in private_facts() if fact in text] == []
 
     # Preparing and writing; observing and profiling; untraced and under each tracer; call paths.
-    steps = 2 + 2 * 2 + 2 * 3 + 1
+    steps = 2 + 2 * 2 + 2 * 4 + 1
     assert [step[0] for step in said] == list(range(steps + 1))
     assert said[-1] == (steps, steps, "done")
     assert left_in(tmp_path) == [run.id]
@@ -144,14 +144,14 @@ def test_small_allocs_is_traced(take: Take) -> None:
 
     tracing = run.table("tracing")
     assert tracing["traced"].tolist() == [
-        *("untraced", "events", "locks"),
-        *("locks", "faults", "untraced"),
+        *("untraced", "events", "locks", "time"),
+        *("time", "locks", "faults", "untraced"),
     ]
     assert (tracing["kb_per_s"] > 0).all()
     share = losses.attribution(tracing)["share"]
     assert share.tolist() == [1.0, 1.0]
     assert losses.losses(tracing)["count"].sum() == 0
-    assert set(faults.cost(tracing)["traced"]) == {"faults", "events", "locks"}
+    assert set(faults.cost(tracing)["traced"]) == {"faults", "events", "locks", "time"}
 
     # Each page once, read, found bare and left bare; so many in each VMA.
     events = run.table("fault_events")

@@ -418,8 +418,8 @@ def test_impossible_codes_are_unknown(tmp_path: Path) -> None:
 
 
 def test_order_of_passes_turns_round() -> None:
-    assert tracing.order(1) == ["untraced", "faults", "locks"]
-    assert tracing.order(2) == ["locks", "faults", "untraced"]
+    assert tracing.order(1) == ["untraced", "faults", "locks", "time"]
+    assert tracing.order(2) == ["time", "locks", "faults", "untraced"]
 
 
 def test_what_a_target_must_have_for_its_faults_to_be_traced() -> None:

@@ -93,8 +93,9 @@ def collect(
         Whether to run the workload twice more in each repeat to profile it: counted in intervals,
         and under ``perf record``. A guest is brought this machine's perf for that.
     trace : bool
-        Whether to run it three times more in each repeat: untraced, with its page faults traced
-        and with mmap_lock traced. The specimens' faults are traced as they are made.
+        Whether to run it four times more in each repeat: untraced, with its page faults traced,
+        with mmap_lock traced, and to see where its time goes. The specimens' faults are traced as
+        they are made.
     events, frequency, call_graph
         What perf counts and how it samples; see `anonvma.perf.Settings`.
     progress : callable, optional
@@ -173,8 +174,8 @@ class _Collection:
         self.target, self.workload, self.writer, self.repeats = target, workload, writer, repeats
         self.traces_apart = trace and workload.kind != "specimens"
         self.traces_within = trace and workload.kind == "specimens"
-        # Preparing and writing too; a repeat is traced in three ways, and the first in one more.
-        self.steps = 2 + repeats + self.traces_apart * (3 * repeats + 1)
+        # Preparing and writing too; a repeat is traced in four ways, and the first in one more.
+        self.steps = 2 + repeats + self.traces_apart * (4 * repeats + 1)
         self._done = 0
         self._progress = progress
         self.perf: Perf | None = None

@@ -421,7 +421,7 @@ def cost(tracing: pd.DataFrame) -> pd.DataFrame:
     wide = every.pivot(index="repeat", columns="traced", values="speed")
     rates = every.pivot(index="repeat", columns="traced", values="rate")
     rows = []
-    for name in ("faults", "events", "locks"):
+    for name in ("faults", "events", "locks", "time"):
         if name not in wide or "untraced" not in wide:
             continue
         pairs = wide[["untraced", name]].dropna()

@@ -32,6 +32,7 @@ __all__ = [
     "STATES",
     "Faults",
     "Locks",
+    "processes_of",
     "read_call_paths",
     "read_events",
     "read_faults",
@@ -234,6 +235,7 @@ LOSSES = {
     "tasks_lost": "tasks that could not be followed",
     "processes_lost": "programs more than can be told apart",
     "lost": "acquisitions of mmap_lock for whose group there was no room",
+    "times_lost": "tasks for whose times there was no room",
     "tallies_lost": "tasks whose acquisitions of mmap_lock no second count has",
     "faults_missed": "faults that the kernel charged to traced tasks and that no program saw",
     "half_seen": "faults that were counted, but of which nothing else was seen",
@@ -286,7 +288,8 @@ def _text(value: str | None) -> str | None:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _processes(found: Mapping[str, Any]) -> pd.DataFrame:
+def processes_of(found: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the processes that a tracer followed, in the order they began."""
     rows = [
         {
             "process": each["id"],
@@ -356,7 +359,7 @@ def read_faults(text: bytes) -> Faults:
     """
     found = _objects(text, "the counts of faults", ("source", "groups", "kinds", "processes"))
     try:
-        processes, kinds = _processes(found), _kinds(found)
+        processes, kinds = processes_of(found), _kinds(found)
         columns = ("process", "kind", "mode", "access", "before", "after", "path", "result")
         groups = _rows(found["groups"], [*columns, "count", "time_ns", "log2_ns"])
         if "user_stacks" in found:
@@ -426,7 +429,7 @@ def read_call_paths(text: bytes) -> pd.DataFrame:
             for ids in groups[["process", "user_stack", "kernel_stack"]].itertuples(index=False)
         ]
         frame = groups.assign(call_path=names)
-        frame = frame.merge(_processes(found), on="process", how="left").join(
+        frame = frame.merge(processes_of(found), on="process", how="left").join(
             _kinds(found), on="kind"
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -492,7 +495,7 @@ def read_locks(text: bytes) -> Locks:
     found = _objects(text, "the counts of mmap_lock", ("mmap_lock_read", "groups", "processes"))
     names = [name for name in LOCKS.names if name not in ("tgid", "comm")]
     try:
-        processes = _processes(found)
+        processes = processes_of(found)
         lost = _losses(found) | {"witness_differs": _difference(found["witness"])}
         groups = _rows(found["groups"], names)
         # Told apart by stack there, but here by who asked.

@@ -48,10 +48,10 @@ __all__ = ["PROFILE", "Section", "figures", "last_census", "markdown", "sections
 WIDTH = 72
 MIB = 1 << 20
 _TRACED = {
-    False: "In each repeat it then ran three times more, in turns: untraced, with every page fault "
-    "traced, and with every acquisition of mmap_lock traced.",
-    True: "In each repeat it was then watched twice more: with every page fault traced, and with "
-    "every acquisition of mmap_lock traced.",
+    False: "In each repeat it then ran four times more, in turns: untraced, with every page fault "
+    "traced, with every acquisition of mmap_lock traced, and to see where its time goes.",
+    True: "In each repeat it was then watched three times more: with every page fault traced, with "
+    "every acquisition of mmap_lock traced, and to see where its time goes.",
 }
 """By whether it is a process that ran already."""
 

@@ -231,6 +231,18 @@ _ELSEWHERE = {
         "One row a group of like acquisitions of mmap_lock while the workload ran; process 0 is "
         "whoever is not of the workload.",
     ),
+    "time": (
+        "anonvma.time_file",
+        "TIME",
+        "One row a state that tasks of the workload were in, and for how long, in an execution "
+        "traced for this alone.",
+    ),
+    "time_totals": (
+        "anonvma.time_file",
+        "TIME_TOTALS",
+        "One row per such execution: what the rows of time are of, and what other clocks and "
+        "counts tell of the same.",
+    ),
     "environment": (
         "anonvma.drift",
         "SCHEMA",

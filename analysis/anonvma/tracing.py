@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The workload once more under each tracer, and once more without, in turns.
 
-A tracer changes what it looks at. So each repeat runs the workload three times more, apart from
-the run that is counted and censused: not traced at all, with its page faults traced, and with
-mmap_lock traced; odd repeats in this order, even ones in the other, so that a drift of the
-machine weighs on all alike. What tracing costs is then a result like any other (`anonvma.faults`).
+A tracer changes what it looks at. So each repeat runs the workload four times more, apart from
+the run that is counted and censused: not traced at all, with its page faults traced, with
+mmap_lock traced, and to see where its time goes; odd repeats in this order, even ones in the
+other, so that a drift of the machine weighs on all alike. What tracing costs is then a result
+like any other (`anonvma.faults`).
 
 Faults are counted in the kernel, by groups of like ones. In the first repeat each is kept as an
 event, too, which shows when and where it was, and costs more. After the first repeat the workload
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from anonvma import faults_file, runs
+from anonvma import faults_file, runs, time_file
 from anonvma.errors import ProbeError, WorkloadError
 from anonvma.runs import Unobserved, field
 from anonvma.target import Target
@@ -31,7 +32,7 @@ from anonvma.workload import Workload, parse_throughput
 
 __all__ = ["SCHEMA", "Output", "Tracer", "order", "refusal", "unobserved", "workload_processes"]
 
-UNTRACED, FAULTS, LOCKS = "untraced", "faults", "locks"
+UNTRACED, FAULTS, LOCKS, TIME = "untraced", "faults", "locks", "time"
 CALL_PATHS = "call paths"
 EVENTS = "events"  # what a run with faults traced is called that has each as an event
 _WITH_EVENTS = 1  # the repeat
@@ -42,7 +43,7 @@ SCHEMA = pa.schema(
             "traced",
             pa.string(),
             "",
-            "untraced, faults, events (faults, and each as an event) or locks",
+            "untraced, faults, events (faults, and each as an event), locks or time",
         ),
         field("source", pa.string(), "", "of faults: fentry or tracepoint"),
         field("why_not_fentry", pa.string(), "", "why it was not fentry, which has times"),
@@ -94,7 +95,7 @@ _TOO_OLD = 4  # vmaprobe's exit code: the kernel lacks what is needed
 
 def order(repeat: int) -> list[str]:
     """Return what is traced in each run of a repeat, in order."""
-    names = [UNTRACED, FAULTS, LOCKS]
+    names = [UNTRACED, FAULTS, LOCKS, TIME]
     return names if repeat % 2 else names[::-1]
 
 
@@ -148,6 +149,7 @@ def unobserved(what: str, reason: str) -> Unobserved:
     lacking = {
         FAULTS: "what each page fault found and left, and its lock path",
         LOCKS: "who took mmap_lock, and how long each waited",
+        TIME: "where the time of the workload's tasks goes",
         UNTRACED: "what tracing costs",
         CALL_PATHS: "the call paths of page faults",
     }
@@ -180,7 +182,11 @@ class Tracer:
         self._workload, self._program = workload, program
         self._scratch = scratch
         self.rows: dict[str, list[pd.DataFrame]] = {
-            name: [] for name in ("tracing", "faults", "fault_events", "call_paths", "locks")
+            name: []
+            for name in (
+                *("tracing", "faults", "fault_events", "call_paths", "locks"),
+                *("time", "time_totals"),
+            )
         }
         self.lacking: dict[str, Unobserved] = {}
 
@@ -259,6 +265,8 @@ class Tracer:
             row |= self._keep_faults(repeat, output)
         elif what == LOCKS:
             row |= self._keep_locks(repeat, output)
+        elif what == TIME:
+            row |= self._keep_time(repeat, output, stdout)
         else:
             used = json.loads(self._pulled(output.counts))
             row |= {
@@ -307,6 +315,20 @@ class Tracer:
             **found.losses,
             "why_no_witness": found.header["why_no_witness"],
             "counted": int(taken["count"].sum()),
+        }
+
+    def _keep_time(self, repeat: int, output: Output, stdout: bytes) -> dict[str, Any]:
+        text = self._pulled(output.counts)
+        processes = time_file.read(text).processes
+        found = time_file.read(text, workload_processes(processes, self._program_name))
+        clock = 1000 * sum(row["usecs"] for row in parse_throughput(stdout)) or None
+        self._add("time", repeat, found.times)
+        self._add("time_totals", repeat, pd.DataFrame([{**found.totals, "clock_ns": clock}]))
+        return {
+            **_used(found.header),
+            **found.losses,
+            "preemption": found.header["preemption"],
+            "counted": found.totals["faults_ended"],
         }
 
     @property

@@ -83,7 +83,27 @@ struct mm_struct___seqcount {
 	seqcount_t mm_lock_seq;
 } KERNEL_TYPE;
 
+struct thread_info {
+	unsigned int status;	/* x86 */
+} KERNEL_TYPE;
+
+struct sched_entity {
+	__u64 sum_exec_runtime;
+} KERNEL_TYPE;
+
+/* With CONFIG_SCHED_INFO. */
+struct sched_info {
+	unsigned long long run_delay;
+} KERNEL_TYPE;
+
 struct task_struct {
+	struct thread_info thread_info;
+	unsigned int __state;
+	int on_cpu, wake_cpu;
+	struct sched_entity se;
+	struct sched_info sched_info;
+	__u64 utime, stime;
+	unsigned long nvcsw, nivcsw;
 	int pid;
 	int tgid;
 	struct mm_struct *mm;

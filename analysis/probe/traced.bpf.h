@@ -54,7 +54,7 @@ static void task_followed(struct task_struct *task);
  * Of the kernel's stack, in a map of stacks. Where another stack has its place, without
  * its innermost frame, which is the program's own.
  */
-static int kernel_stack_id(void *ctx, void *stacks)
+static inline int kernel_stack_id(void *ctx, void *stacks)
 {
 	int id = bpf_get_stackid(ctx, stacks, 0);
 

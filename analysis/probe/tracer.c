@@ -20,11 +20,13 @@ static bool has_prefix(const char *text, const char *prefix)
 	return !strncmp(text, prefix, strlen(prefix));
 }
 
-static bool is_run_by_us(const struct bpf_program *program)
+/* Run by us, or attached by whoever has it: a perf event is not named by its section. */
+static bool is_not_attached(const struct bpf_program *program)
 {
 	const char *section = bpf_program__section_name(program);
 
-	return !strcmp(section, "syscall") || has_prefix(section, "iter/");
+	return !strcmp(section, "syscall") || !strcmp(section, "perf_event") ||
+	       has_prefix(section, "iter/");
 }
 
 /* ---- which programs ---- */
@@ -147,7 +149,7 @@ static int attach_all(struct tracer *tracer)
 	bpf_object__for_each_program(program, tracer->object) {
 		struct bpf_link *link;
 
-		if (!bpf_program__autoload(program) || is_run_by_us(program))
+		if (!bpf_program__autoload(program) || is_not_attached(program))
 			continue;
 		link = is_plain(program) ? attach_plain(program) : bpf_program__attach(program);
 		if (!link)

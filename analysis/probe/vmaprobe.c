@@ -30,6 +30,7 @@
 EMBED(census_bpf, CENSUS_BPF_OBJECT);
 EMBED(features_bpf, FEATURES_BPF_OBJECT);
 EMBED(locks_bpf, LOCKS_BPF_OBJECT);
+EMBED(time_bpf, TIME_BPF_OBJECT);
 EMBED(faults_fentry_bpf, FAULTS_FENTRY_BPF_OBJECT);
 EMBED(faults_tracepoint_bpf, FAULTS_TRACEPOINT_BPF_OBJECT);
 
@@ -41,6 +42,7 @@ static const char usage_text[] =
 "       vmaprobe faults [--pid PID]... [--seconds N] [--source WHICH] [--events FILE]\n"
 "                       [--stacks] [--output FILE] [-- COMMAND...]\n"
 "       vmaprobe locks [--pid PID]... [--seconds N] [--output FILE] [-- COMMAND...]\n"
+"       vmaprobe time [--pid PID]... [--seconds N] [--output FILE] [-- COMMAND...]\n"
 "\n"
 "census    Every VMA of every process, or of those named, as binary records after a\n"
 "          header that describes them (analysis/probe/census.h). For each bare VMA\n"
@@ -79,7 +81,11 @@ static const char usage_text[] =
 "          as one JSON object, beside what a histogram of the same tracepoint has. Options as\n"
 "          for faults.\n"
 "\n"
-"Both say what they lost, be it for want of room or because the kernel did not run a program.\n"
+"time      Where the time of COMMAND's tasks goes, or of those of the processes named: user mode,\n"
+"          page faults, mmap() and other calls, each at work, waiting for mmap_lock, holding it,\n"
+"          asleep or waiting for a CPU, as one JSON object; it adds up. Options as for faults.\n"
+"\n"
+"They say what they lost, be it for want of room or because the kernel did not run a program.\n"
 "An --output or --events that is a device or a FIFO is written to, and where it is a link, what\n"
 "that leads to.\n"
 "\n"
@@ -368,9 +374,11 @@ int main(int argc, char **argv)
 		return run_observer(run_locks, argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "faults"))
 		return run_observer(run_faults, argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "time"))
+		return run_observer(run_time, argc - 1, argv + 1);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
 		fputs(usage_text, stdout);
 		return EXIT_OK;
 	}
-	return complain(EXIT_USAGE, "census, features, usage, faults or locks? See vmaprobe --help");
+	return complain(EXIT_USAGE, "census, features, usage, faults, locks or time? See vmaprobe --help");
 }

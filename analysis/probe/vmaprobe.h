@@ -316,6 +316,10 @@ struct lock_witness *lock_witness_begin(char *why, size_t size);
 bool lock_witness_hear(const struct lock_witness *witness, int tallies, struct lock_testimony *found);
 void lock_witness_end(struct lock_witness *witness);
 
+/* ---- time.c ---- */
+
+int run_time(int argc, char **argv);
+
 /* ---- features.c ---- */
 
 int features_print(bool json);
@@ -325,6 +329,7 @@ int features_print(bool json);
 extern const char census_bpf_start[], census_bpf_end[];
 extern const char features_bpf_start[], features_bpf_end[];
 extern const char locks_bpf_start[], locks_bpf_end[];
+extern const char time_bpf_start[], time_bpf_end[];
 extern const char faults_fentry_bpf_start[], faults_fentry_bpf_end[];
 extern const char faults_tracepoint_bpf_start[], faults_tracepoint_bpf_end[];
 

@@ -26,6 +26,7 @@
 
 #include "gate.h"
 #include "vmload.h"
+#include "window.h"
 
 #define NSEC_PER_SEC 1000000000UL
 
@@ -294,6 +295,7 @@ static void run_task(unsigned long number)
 		bind_to_cpu(number);
 	if (!opt.sync_rw)
 		gate_pass(&start_gate);
+	syscall(WINDOW_BEGINS);
 	do {
 		struct piece piece = { preallocated, left < opt.unit ? left : opt.unit };
 
@@ -309,6 +311,7 @@ static void run_task(unsigned long number)
 		left -= piece.bytes;
 	} while (left && !task.out_of_time && !runtime_over());
 
+	syscall(WINDOW_ENDS);
 	print_rate("", bytes, &start_time);
 	task.out_of_time = false;
 	revisit(&task, pieces ? pieces : &whole, pieces ? units : opt.prealloc);
@@ -512,6 +515,7 @@ int main(int argc, char **argv)
 	if (opt.some_cpus && sched_setaffinity(0, sizeof(opt.cpus), &opt.cpus))
 		fail(1, "could not run on these CPUs alone: %s.", strerror(errno));
 	clock_gettime(CLOCK_MONOTONIC, &start_time);
+	syscall(CLOCK_STARTS);
 	if (!opt.use_malloc && !(opt.map_flags & MAP_ANONYMOUS))
 		open_file();
 	if (opt.prealloc)
