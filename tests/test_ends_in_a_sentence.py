@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from anonvma import bounded, cell, scratch
-from anonvma.errors import StoreError, TargetError
+from anonvma import bounded, cell, notebooks, scratch
+from anonvma.errors import NotebookError, StoreError, TargetError
 from anonvma.kernel_image import open_image
 from anonvma.store import Store
 
@@ -44,6 +46,49 @@ def test_words_that_cannot_be(words: list[str | bytes]) -> None:
     code, said = said_by(words, stdout=subprocess.DEVNULL)
     assert code and "Traceback" not in said and said.startswith("anonvma: ")
     assert said.count("\n") == 1
+
+
+PLAIN: dict[str, Any] = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (json.dumps(PLAIN), "does not say which kernel it wants"),
+        (json.dumps(PLAIN | {"metadata": {"kernelspec": {"name": "forth"}}}), "kernel 'forth'"),
+        (json.dumps(PLAIN | {"cells": None}), "it has not what one has"),
+        (json.dumps(PLAIN | {"nbformat": 9}), "version 9"),
+        (json.dumps([PLAIN]), "it has not what one has"),
+        ("", "is not JSON"),
+        ("\udcff{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+    ],
+)
+def test_what_is_no_notebook(tmp_path: Path, content: str, said: str) -> None:
+    source = tmp_path / "own.ipynb"
+    source.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(NotebookError, match=said) as refused:
+        notebooks.execute(str(source), tmp_path / "executed.ipynb", {})
+    assert "\n" not in str(refused.value)
+    source.unlink()
+    source.mkdir()
+    with pytest.raises(NotebookError, match="no regular file"):
+        notebooks.execute(str(source), tmp_path / "executed.ipynb", {})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "--bytes", "999999t"], "more mappings than a process may have"),
+        (["report", "--repeats", "9" * 20], "from 1 to 1,000,000"),
+        (["query", "--memory", "999999TB", "select 1"], "more memory than the"),
+        (["query", "--memory", "1..5GB", "select 1"], "no amount of memory"),
+        (["census", "--most", "-1"], "--most"),
+    ],
+)
+def test_numbers_that_nothing_has(words: list[str | bytes], said: str) -> None:
+    code, told = said_by(words, stdout=subprocess.DEVNULL)
+    assert code and said in told and "Traceback" not in told
 
 
 @pytest.mark.parametrize("image", ["/dev/zero", "/proc/kmsg", "/dev"])

@@ -13,22 +13,28 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import click
 import nbformat
+from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.log import logger
 
-from anonvma import errors
-from anonvma.errors import AnonvmaError
+from anonvma import errors, scratch
+from anonvma.errors import AnonvmaError, NotebookError
 from anonvma.steps import ASKED, STEPS, Tell
 
 __all__ = ["Engine", "Refused", "one_kernel", "ours"]
 
 MARK = "parameters.check()"
+KERNEL_KILLED = (
+    "the notebook's kernel was killed, perhaps for want of memory; nothing unfinished is kept."
+)
+_DEAD_KERNEL = 138  # papermill's own exit code for this
 
 
 class Refused(click.ClickException):
@@ -39,10 +45,11 @@ class Refused(click.ClickException):
     error : AnonvmaError
     """
 
-    def __init__(self, error: AnonvmaError) -> None:
+    def __init__(self, error: AnonvmaError, exit_code: int | None = None) -> None:
         super().__init__(str(error))
         self.error = error
-        vars(self)["exit_code"] = error.exit_code  # click declares it of the class
+        code = error.exit_code if exit_code is None else exit_code
+        vars(self)["exit_code"] = code  # click declares it of the class
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
@@ -88,7 +95,10 @@ class Engine(NBClientEngine):  # type: ignore[misc]
             parameters.check_notebook(nb, nb.metadata.papermill.get("parameters", {}))
         except AnonvmaError as error:
             raise Refused(error) from None
-        done = cls._execute(nb, kernel_name, *rest, **more)
+        try:
+            done = cls._execute(nb, kernel_name, *rest, **more)
+        except DeadKernelError:
+            raise Refused(NotebookError(KERNEL_KILLED), _DEAD_KERNEL) from None
         if failure := _failure(done):
             raise Refused(failure)
         return done
@@ -118,7 +128,10 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         client.tell = tell
         if _shared is not None:
             _shared.append(client)
-        with _asking_for_steps() if tell else contextlib.nullcontext():
+        with (
+            _asking_for_steps() if tell else contextlib.nullcontext(),
+            temporary_files_swept(),
+        ):
             # By default a client ends the kernel that it started.
             client.execute(**({"cleanup_kc": False} if _shared is not None else {}))
 
@@ -126,6 +139,28 @@ class Engine(NBClientEngine):  # type: ignore[misc]
 _FORGET = "get_ipython().reset(new_session=True)"
 _shared: list[_Client] | None = None
 """The clients that share a kernel, of which the first started it; None: each has its own."""
+
+
+_swept = False
+
+
+@contextlib.contextmanager
+def temporary_files_swept() -> Iterator[None]:
+    """Have what Jupyter leaves when it is killed where the next run sweeps it.
+
+    It keeps the key to the kernel in a temporary file of a name that says nothing.
+    """
+    global _swept
+    if _swept:  # those of a kernel that others go on with
+        yield
+        return
+    before = tempfile.tempdir
+    with scratch.directory("kernel") as directory:
+        tempfile.tempdir, _swept = str(directory), True
+        try:
+            yield
+        finally:
+            tempfile.tempdir, _swept = before, False
 
 
 @contextlib.contextmanager
@@ -137,16 +172,17 @@ def one_kernel() -> Iterator[None]:
     global _shared
     clients: list[_Client] = []
     _shared = clients
-    try:
-        yield
-    finally:
-        _shared = None
-        for client in reversed(clients):
-            atexit.unregister(client._cleanup_kernel)
-            if client.km is not None and client is clients[0]:
-                client._cleanup_kernel()
-            elif client.kc is not None:
-                client.kc.stop_channels()
+    with temporary_files_swept():
+        try:
+            yield
+        finally:
+            _shared = None
+            for client in reversed(clients):
+                atexit.unregister(client._cleanup_kernel)
+                if client.km is not None and client is clients[0]:
+                    client._cleanup_kernel()
+                elif client.kc is not None:
+                    client.kc.stop_channels()
 
 
 @contextlib.contextmanager

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from anonvma import engine, places, scratch
-from anonvma.engine import Refused
+from anonvma import bounded, engine, places
+from anonvma.engine import Refused, one_kernel
 from anonvma.errors import NotebookError
 from anonvma.steps import Tell
 
@@ -63,17 +61,16 @@ def execute(
     logging.getLogger("papermill").setLevel(logging.ERROR)
     given = {key: value for key, value in parameters.items() if value is not None}
     try:
-        with _temporary_files_swept():
-            notebook: nbformat.NotebookNode = papermill.execute_notebook(
-                nbformat.read(source, as_version=4),  # type: ignore[no-untyped-call]
-                _literal(output.resolve()),  # written as it goes, so that a failure leaves it
-                parameters=given,
-                cwd=str(source.parent),
-                progress_bar=False,
-                tell=tell,
-                # ipykernel 7 warns at every start that it talks over TCP, and at some ends.
-                extra_arguments=["--log-level=CRITICAL"],
-            )
+        notebook: nbformat.NotebookNode = papermill.execute_notebook(
+            _read(source),
+            _literal(output.resolve()),  # written as it goes, so that a failure leaves it
+            parameters=given,
+            cwd=str(source.parent),
+            progress_bar=False,
+            tell=tell,
+            # ipykernel 7 warns at every start that it talks over TCP, and at some ends.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
     except Refused as error:
         raise error.error from None
     except PapermillExecutionError as error:
@@ -83,9 +80,18 @@ def execute(
             f"notebook {name} failed: {error.ename}: {error.evalue}"
         ) from None
     except DeadKernelError:
+        raise NotebookError(engine.KERNEL_KILLED) from None
+    except NoSuchKernel as error:
         raise NotebookError(
-            f"notebook {name} failed: its kernel was killed, perhaps for want of memory."
+            f"notebook {name} wants a kernel {error.name!r}, which is not installed here: "
+            "'jupyter kernelspec list' names those that are."
         ) from None
+    except nbformat.ValidationError as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise NotebookError(f"notebook {name} cannot be executed: {why}.") from None
+    except OSError as error:
+        where, why = error.filename or output, error.strerror or str(error)
+        raise NotebookError(f"cannot write {where}: {why.rstrip('.')}.") from None
     # Again, without the paths of this machine that papermill writes down.
     for path in ("input_path", "output_path"):
         notebook.metadata.papermill[path] = None
@@ -93,33 +99,30 @@ def execute(
     return notebook
 
 
-@contextmanager
-def one_kernel() -> Iterator[None]:
-    """Let the notebooks executed meanwhile share a kernel; see `anonvma.engine.one_kernel`."""
-    with _temporary_files_swept(), engine.one_kernel():
-        yield
+_LARGEST = 256 << 20
 
 
-_swept = False
-
-
-@contextmanager
-def _temporary_files_swept() -> Iterator[None]:
-    """Have what Jupyter leaves when it is killed where the next run sweeps it.
-
-    It keeps the key to the kernel in a temporary file of a name that says nothing.
-    """
-    global _swept
-    if _swept:  # those of a kernel that others go on with
-        yield
-        return
-    before = tempfile.tempdir
-    with scratch.directory("kernel") as directory:
-        tempfile.tempdir, _swept = str(directory), True
-        try:
-            yield
-        finally:
-            tempfile.tempdir, _swept = before, False
+def _read(source: Path) -> nbformat.NotebookNode:
+    """Read a notebook, which may be anybody's, and make sure that it can be executed."""
+    try:
+        text = bounded.regular(source, _LARGEST).decode()
+        notebook: nbformat.NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+        kernel = notebook.metadata.get("kernelspec", {}).get("name")
+        iter(notebook.cells)
+    except OSError as error:
+        raise NotebookError(f"cannot read {source}: {error.strerror}.") from None
+    except (UnicodeError, nbformat.reader.NotJSONError, RecursionError):
+        raise NotebookError(f"{source} is no notebook: it is not JSON.") from None
+    except nbformat.NBFormatError as error:
+        raise NotebookError(f"{source} cannot be read here: {error}.") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise NotebookError(f"{source} is no notebook: it has not what one has.") from None
+    if not kernel:
+        raise NotebookError(
+            f"{source} does not say which kernel it wants: open it in JupyterLab, choose one, and "
+            "save it."
+        )
+    return notebook
 
 
 def _literal(path: Path) -> str:

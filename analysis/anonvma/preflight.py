@@ -25,6 +25,7 @@ LIVE = "this machine, live"
 """What the explorer calls the machine that it watches in place of a run."""
 
 _OF_CASE = ("threads", "bytes", "unit", "touch")
+_MOST_REPEATS = 1_000_000
 _OF_PERF = ("events", "frequency", "call_graph")
 # What says nothing to a kind of workload.
 _IGNORED = {
@@ -128,8 +129,10 @@ def settings(
     from anonvma import places
     from anonvma.perf import Settings
 
-    if type(repeats) is not int or repeats < 1:  # a notebook's parameter may be anything
-        raise RunError(f"repeats is {repeats!r}: a whole number of at least 1 is needed.")
+    if type(repeats) is not int or not 1 <= repeats <= _MOST_REPEATS:  # of a notebook: anything
+        raise RunError(
+            f"repeats is {repeats!r}: a whole number from 1 to {_MOST_REPEATS:,} is needed."
+        )
     if type(trace) is not bool:
         raise RunError(f"trace is {trace!r}: true or false is needed.")
     places.program("vmaprobe")

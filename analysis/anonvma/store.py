@@ -264,8 +264,8 @@ class Store(AbstractContextManager["Store"]):
             ("enable_external_access", "false"),
             ("lock_configuration", "true"),
         ):
-            if value.startswith("-"):
-                raise StoreError(f"{memory!r} is no amount of memory: write such as 1GB.")
+            if option == "memory_limit":
+                _check_memory(value)
             quoted = value.replace("'", "''")
             try:
                 connection.execute(f"set {option} = '{quoted}'")
@@ -425,6 +425,20 @@ class Store(AbstractContextManager["Store"]):
     def _register(self, name: str, parts: Sequence[_Part]) -> None:
         self._files[name] = list(parts)
         self._connection.register(name, _dataset(runs.schemas()[name], parts))
+
+
+def _check_memory(text: str) -> None:
+    """Refuse what DuckDB takes for an amount of memory and this machine has not."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if text.strip().startswith("-") or (match and match[1].count(".") > 1):
+        raise StoreError(f"{text!r} is no amount of memory: write such as 1GB.")
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    power = " kmgt".index(match[2] or " ") if match else 0
+    if match and float(match[1]) * (1024 if match[3] else 1000) ** power > has:
+        raise StoreError(
+            f"{text!r} is more memory than the {has / 1e9:.1f} GB of this machine: a query that "
+            "needs more than it may have goes to disk."
+        )
 
 
 def _headlines_of(parts: Sequence[_Part]) -> dict[str, dict[str, float]]:

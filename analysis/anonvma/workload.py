@@ -27,6 +27,7 @@ Kind = Literal["case", "specimens", "command", "pid"]
 Touch = Literal["user", "kernel"]
 
 _SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_MAX_MAP_COUNT = (1 << 31) - 1  # sysctl_max_map_count is an int
 _MAPPINGS_OF_A_PROGRAM = 1024  # program, stacks of its threads, and room to spare
 
 
@@ -195,6 +196,12 @@ class Workload(BaseModel):
             raise WorkloadError(
                 f"bytes {self.bytes} do not divide into {self.threads} tasks of whole pages: "
                 f"use a multiple of {share}, such as {nearest}."
+            )
+        if self.needed_map_count > _MAX_MAP_COUNT:
+            raise WorkloadError(
+                f"bytes {self.bytes} in mappings of {self.mapping_bytes} need more mappings than "
+                f"a process may have, vm.max_map_count at its highest ({_MAX_MAP_COUNT:,}): use "
+                "fewer bytes, or a larger unit."
             )
         return self
 

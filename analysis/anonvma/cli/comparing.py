@@ -70,13 +70,14 @@ def pair(
             for workload in ("small-allocs-mt", "anon-w-seq-mt")
         )
         told = {"base": reading[0], "head": reading[1], "control": writing, "scaled": None}
-        notebooks.execute("05-compare", scratch / "05-compare.ipynb", told)
-        shutil.copyfile(scratch / "05-compare.ipynb", place / "05-compare.ipynb")
-        if profile:
-            ends = {"base": "early", "head": "delayed"}
-            profiled = {p: str(place.resolve() / f"{name}-profile-*") for p, name in ends.items()}
-            notebooks.execute("04-profile", scratch / "04-profile.ipynb", profiled)
-            shutil.copyfile(scratch / "04-profile.ipynb", place / "04-profile.ipynb")
+        with notebooks.one_kernel():
+            notebooks.execute("05-compare", scratch / "05-compare.ipynb", told)
+            shutil.copyfile(scratch / "05-compare.ipynb", place / "05-compare.ipynb")
+            if profile:
+                of = {"base": "early", "head": "delayed"}
+                profiled = {p: str(place.resolve() / f"{name}-profile-*") for p, name in of.items()}
+                notebooks.execute("04-profile", scratch / "04-profile.ipynb", profiled)
+                shutil.copyfile(scratch / "04-profile.ipynb", place / "04-profile.ipynb")
     for workload in ("small-allocs-mt", "anon-w-seq-mt"):
         found = {
             name: runs.find_all(pattern.format(workload=workload))

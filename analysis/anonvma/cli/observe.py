@@ -120,7 +120,9 @@ def _pass_on(done: subprocess.CompletedProcess[bytes]) -> None:
     help="Only this process; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-@click.option("--most", default=15, show_default=True, help="Processes listed.")
+@click.option(
+    "--most", default=15, show_default=True, type=click.IntRange(0), help="Processes listed."
+)
 @click.option(
     "--target", "where", type=Target(), default="local", show_default=True, help="Where to look."
 )

@@ -77,7 +77,9 @@ _WRITTEN_AS = {
 @click.option("--base", type=RunName(), help="Another run, which it is compared with.")
 @click.option("--event", help="Which of the events sampled; the one about time by default.")
 @click.option("--below", help="In flame graphs, only what this function calls.")
-@click.option("--most", default=15, show_default=True, help="Rows of each table.")
+@click.option(
+    "--most", default=15, show_default=True, type=click.IntRange(0), help="Rows of each table."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 @click.option(
     "-o",
