@@ -83,7 +83,9 @@ def matrix(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [_of_run(run) for run in runs]
     table = pd.DataFrame(rows, index=pd.RangeIndex(len(runs)), dtype="float64")
     table = table.reindex(columns=sorted(table.columns))
-    for prefix in _COUNTED_APART:
+    # Of a profile, rows below 0.05 % are left out, event by event.
+    sampled = {prefix for name in table if (prefix := _of_event(str(name)))}
+    for prefix in (*_COUNTED_APART, *sorted(sampled)):
         columns = [name for name in table if str(name).startswith(prefix)]
         looked = table[columns].notna().any(axis=1)
         table.loc[looked, columns] = table.loc[looked, columns].fillna(0.0)
@@ -132,6 +134,12 @@ _LEVELS = "proc-vmstat.nr_"
 def _prefix(name: str) -> str:
     """Return the source of a metric that lists only what occurs, else nothing."""
     return next((prefix for prefix in (*_COUNTED_APART, _COUNTERS) if name.startswith(prefix)), "")
+
+
+def _of_event(name: str) -> str:
+    """Return what all rows of one kind and event of a profile begin with, else nothing."""
+    parts = name.split(".", 3)
+    return ".".join((*parts[:3], "")) if parts[0] == "perf-profile" and len(parts) > 3 else ""
 
 
 def _grouped(
