@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma import conditions as setting
-from anonvma import drift, experiment, metrics, numerals, statistics
+from anonvma import drift, experiment, metrics, numerals, processors, statistics
 from anonvma.errors import RunError
 from anonvma.report import Section, printable
 from anonvma.runs import Run
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HEADLINES",
     "RULE",
+    "answered",
     "brief",
     "headline",
     "headline_of",
@@ -298,6 +299,24 @@ def headline_said(found: pd.DataFrame, base: str) -> list[str]:
     return [_headline_sentence(row, base) for row in found.to_dict(orient="records")]
 
 
+def answered(
+    conditions: Mapping[str, Sequence[Run]], found: pd.DataFrame, metric: str | None = None
+) -> list[str]:
+    """Say what became of the headline, on which CPUs, and what changed most.
+
+    Parameters
+    ----------
+    conditions : mapping of str to sequence of Run
+    found : DataFrame
+        As `table` returns it.
+    metric : str, optional
+        The headline; by default the first of `HEADLINES` there is.
+    """
+    base = next(iter(conditions))
+    first = headline_said(headline_of(found, metric), base)
+    return [*first, *processors.said(conditions), most_said(found, base)]
+
+
 def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
     name, head = row["metric"], row["condition"]
     ns = f"n = {row['n_base']} and {row['n']}"
@@ -474,7 +493,7 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
 
     base, *heads = conditions
     found = table(conditions)
-    answer = [*headline_said(headline_of(found, metric), base), most_said(found, base)]
+    answer = answered(conditions, found, metric)
     causes = {head: cause.explain(conditions, head, metric) for head in heads}
     for head in heads:
         answer += causes[head].sentences

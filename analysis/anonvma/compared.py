@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from anonvma import compare, evidence, report
+from anonvma import compare, evidence, processors, report
 from anonvma.errors import RunError
 from anonvma.numerals import interval, number
 from anonvma.runs import Run
@@ -55,7 +55,14 @@ def finding(conditions: Mapping[str, Sequence[Run]]) -> str:
         return f"{of}: no change of {what} shown"
     within = interval(row["low"], row["high"], apart=1)
     said = f"{what} times {number(row['ratio'])} ({within})"
-    return f"{of}: {_SHOWN[row['verdict']].format(said)}"
+    return f"{of}: {_SHOWN[row['verdict']].format(said)}{_overcommitted(conditions[heads[-1]])}"
+
+
+def _overcommitted(opened: Sequence[Run]) -> str:
+    found = processors.of_run(opened[0])
+    if found is None or found.backing is not processors.Backing.OVERCOMMITTED:
+        return ""
+    return f", {found.virtual} virtual CPUs on {found.real}"
 
 
 def sections(

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from anonvma import cause, compare, counts, mark, page, report, tabular
+from anonvma import cause, compare, counts, mark, page, processors, report, tabular
 from anonvma.batch import Outcome
 from anonvma.errors import RunError
 from anonvma.report import Section
@@ -81,6 +81,7 @@ def _explained(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
     if not heads:
         return []
     said = compare.headline_said(compare.headline(conditions), base)
+    said += processors.said(conditions)
     for head in heads:
         said += cause.explain(conditions, head).sentences
     return said

@@ -33,6 +33,8 @@ ASPECTS = {
         "page_size",
         "accel",
         "qemu_version",
+        "qemu_threads",
+        "real_cpus",
     ),
     "workload": ("workload",),
     "parameters": ("threads", "bytes", "unit", "seconds"),

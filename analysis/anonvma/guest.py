@@ -53,8 +53,8 @@ _KVM_FAILED: dict[tuple[Path, str], str] = {}
 seconds, and KVM may work the next time."""
 
 TCG_NOTE = (
-    "This guest ran under TCG, which translates every instruction: compare counts and classes, "
-    "not times."
+    "This guest ran under TCG, which translates every instruction: counts and classes are a real "
+    "machine's, times are not, and ratios of them only so far as tasks contended."
 )
 ONE_THREAD_NOTE = (
     "Its processors took turns on one thread of the host: before 8.1 QEMU may go on running a "

@@ -366,9 +366,9 @@ _TARGET: dict[str, type] = {
         ("kind", "kernel_release", "architecture", "cpu_model", "thp", "image_sha256", "accel"), str
     ),
     **dict.fromkeys(("config_sha256", "append", "accel_reason", "link"), str),
-    **dict.fromkeys(("perf_version", "qemu_version"), str),
+    **dict.fromkeys(("perf_version", "qemu_version", "qemu_threads"), str),
     **dict.fromkeys(("cpus", "memory_bytes", "memory_given_bytes", "page_size"), int),
-    **dict.fromkeys(("max_map_count", "overcommit_memory"), int),
+    **dict.fromkeys(("max_map_count", "overcommit_memory", "real_cpus"), int),
     "config": dict,
 }
 _ALWAYS = (
@@ -380,7 +380,7 @@ _ALWAYS = (
     "memory_bytes",
     "page_size",
 )
-_LARGEST = {"cpus": 1 << 31, "page_size": 1 << 31, "memory_bytes": 1 << 63}
+_LARGEST = {"cpus": 1 << 31, "real_cpus": 1 << 31, "page_size": 1 << 31, "memory_bytes": 1 << 63}
 _KIND_WORDS = {str: "words", int: "a whole number", dict: "an object"}
 
 
