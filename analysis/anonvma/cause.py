@@ -131,7 +131,7 @@ def explain(
     Parameters
     ----------
     conditions : mapping of str to sequence of Run
-        The first is the base.
+        The first is the base. Counts are of those that were traced, the headline is of all.
     head : str, optional
         Which other one; the last by default.
     metric : str, optional
@@ -144,22 +144,19 @@ def explain(
     base = next(iter(conditions))
     head = head or list(conditions)[-1]
     sides = {name: conditions[name] for name in (base, head)}
-    lacking = _lacking(sides)
-    if lacking:
-        return _unknown(lacking)
+    traced = {name: [run for run in runs if not _lacks(run)] for name, runs in sides.items()}
+    for name, runs in sides.items():
+        if not traced[name]:
+            return _unknown(f"run {runs[0].id} of {name} has no table {_lacks(runs[0])!r}")
     first = compare.headline(sides, metric).iloc[0]
-    one, other = (_Side(name, runs) for name, runs in sides.items())
+    one, other = (_Side(name, runs) for name, runs in traced.items())
     table, total = _taken_apart(one, other)
     return _judged(one, other, table, total, first)
 
 
-def _lacking(sides: Mapping[str, Sequence[Run]]) -> str:
-    for name, runs in sides.items():
-        for run in runs:
-            for wanted in ("faults", "locks"):
-                if wanted not in run.manifest.tables:
-                    return f"run {run.id} of {name} has no table {wanted!r}"
-    return ""
+def _lacks(run: Run) -> str:
+    """Return the table that a run lacks to tell a cause, else nothing."""
+    return next((name for name in ("faults", "locks") if name not in run.manifest.tables), "")
 
 
 def _unknown(lacking: str) -> Cause:
@@ -704,7 +701,7 @@ def taken(conditions: Mapping[str, Sequence[Run]], most: int = 5) -> pd.DataFram
     """
     columns = {}
     for name, runs in conditions.items():
-        side = _Side(name, runs)
+        side = _Side(name, [run for run in runs if not _lacks(run)])
         by_fault = (side.direct + side.repeated).mean(axis=1)
         origin, _, access, before, after = by_fault.index.to_frame().T.to_numpy()
         kinds = [
