@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from anonvma import cost_bound
 from anonvma.cost import Cost, Verdict, of_run, row_of, sides, switches, waits
 from anonvma.numerals import interval, number
 from anonvma.report import Section
@@ -91,7 +92,8 @@ def _bound(cost: Cost) -> list[str]:
             f"({_interval(alone)}): what a fault in kernel mode and an uncontended lock cost by "
             "themselves."
         )
-    return [told]
+    measured = cost_bound.recorded()
+    return [told, *(cost_bound.sentences(measured) if measured else [])]
 
 
 def title(run: Run) -> str:

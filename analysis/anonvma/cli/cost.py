@@ -123,9 +123,9 @@ def _show(run: Run, figure: Path | None) -> None:
 
 
 def _json(run: Run) -> str:
-    from anonvma import cost, cost_report
+    from anonvma import cost, cost_bound, cost_report
 
-    found = cost.of_run(run)
+    found, bound = cost.of_run(run), cost_bound.recorded()
     header = {
         "run": run.id,
         "verdict": found.verdict.name.lower(),
@@ -136,6 +136,10 @@ def _json(run: Run) -> str:
         "regime": run.manifest.features.get("regime"),
         "target": run.manifest.target,
         "unobserved": [each.model_dump() for each in run.manifest.unobserved],
+        "on_the_pair": bound
+        and {
+            name: getattr(bound, name)._asdict() for name in ("lock_path", "early_check", "between")
+        },
         "sentences": cost_report.sentences(found),
     }
     tables = {
