@@ -8,18 +8,19 @@ import functools
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from anonvma import places
 from anonvma.cli.completion import Pattern, WorkloadName
 from anonvma.cli.group import given_in, main, short
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from anonvma.pair import Plan
     from anonvma.runs import Run
+    from anonvma.section import Section
 
 
 # ---- two kernels ----
@@ -27,12 +28,24 @@ if TYPE_CHECKING:
 
 @main.command()
 @click.option(
-    "--boots",
-    default=3,
-    show_default=True,
-    type=click.IntRange(1),
-    help="How often each kernel is booted.",
+    "--boots", type=click.IntRange(1), help="How often each kernel is booted; else as it takes."
 )
+@click.option(
+    "--precision", default=10.0, show_default=True,
+    help="Boot until the ratio of throughputs is known to so many per cent.",
+)  # fmt: skip
+@click.option(
+    "--budget", default=130.0, show_default=True, help="Seconds after which no boot is begun."
+)
+@click.option(
+    "--cpus", type=click.IntRange(1, 255),
+    help="Virtual CPUs; by default as many as there are real ones, 16 at most.",
+)  # fmt: skip
+@click.option("--profile", is_flag=True, help="Profile them, too: two minutes more.")
+@click.option(
+    "--also", multiple=True, type=click.Choice(["scaling", "bound"]),
+    help="In each boot, too: other numbers of tasks, or both locks on one kernel.",
+)  # fmt: skip
 @click.option(
     "--into", type=click.Path(path_type=Path), help="Where the runs go; data/runs by default."
 )
@@ -40,18 +53,33 @@ if TYPE_CHECKING:
     "--early", type=click.Path(path_type=Path), help="Image instead of make kernels' own."
 )
 @click.option("--delayed", type=click.Path(path_type=Path), help="Likewise.")
-@click.option("--profile", is_flag=True, help="Profile them, too, with a workload of more threads.")
 def pair(
-    boots: int, into: Path | None, early: Path | None, delayed: Path | None, profile: bool
+    boots: int | None,
+    precision: float,
+    budget: float,
+    cpus: int | None,
+    profile: bool,
+    also: tuple[Literal["scaling", "bound"], ...],
+    into: Path | None,
+    early: Path | None,
+    delayed: Path | None,
 ) -> None:
-    """Run the mail's two kernels as guests, and set them side by side.
+    """What the early check costs: the mail's two kernels as guests, in three minutes.
 
-    Boots each of the pair that `make kernels` built, in turns, runs a reading and a writing
-    workload and the specimens, and executes 05-compare on what it found. What is there
-    already is not run again.
-    """
-    from anonvma import cause, counts, ending, notebooks, report, runs, target
-    from anonvma.pair import collect_pair, kernels
+    Boots each of the pair that `make kernels` built, in turns, until the ratio of throughputs is
+    known well enough or the budget is spent. Each boot runs a reading workload with four tasks to a
+    virtual CPU; the first traces faults and mmap_lock as well, and runs a writing workload and the
+    specimens. Then it executes 05-compare on what it found, and says the ratio and its cause. What
+    is there already is not run again.
+
+    \b
+    Examples:
+      anonvma pair
+      anonvma pair --profile --also scaling --boots 6
+      anonvma pair --cpus 8 --into data/runs/overcommitted
+    """  # noqa: D301  # click wants the character
+    from anonvma import ending, notebooks, places, report, target
+    from anonvma.pair import Plan, collect_pair, kernels
     from anonvma.tabular import terminal_width
 
     images = {"early": early, "delayed": delayed}
@@ -60,35 +88,54 @@ def pair(
         chosen = {**kernels(), **chosen}
     for image in chosen.values():
         target.check(f"guest:{image}")
+    traced = 3 if profile else 1
+    plan = Plan(
+        boots=boots, precision=precision / 100, budget_s=budget, profile=profile, traced=traced,
+        also=also, **({} if cpus is None else {"cpus": cpus}),
+    )  # fmt: skip
     place = into or places.runs()
-    with ending.scratch() as scratch:
-        tell = functools.partial(click.echo, err=True)
-        collect_pair(chosen, place, boots=boots, profile=profile, say=tell)
-        patterns = {name: str(place.resolve() / f"{name}-{{workload}}-*") for name in images}
-        reading, writing = (
-            [patterns[name].format(workload=workload) for name in images]
-            for workload in ("small-allocs-mt", "anon-w-seq-mt")
-        )
-        told = {"base": reading[0], "head": reading[1], "control": writing, "scaled": None}
-        with notebooks.one_kernel():
-            notebooks.execute("05-compare", scratch / "05-compare.ipynb", told)
-            shutil.copyfile(scratch / "05-compare.ipynb", place / "05-compare.ipynb")
-            if profile:
-                of = {"base": "early", "head": "delayed"}
-                profiled = {p: str(place.resolve() / f"{name}-profile-*") for p, name in of.items()}
-                notebooks.execute("04-profile", scratch / "04-profile.ipynb", profiled)
-                shutil.copyfile(scratch / "04-profile.ipynb", place / "04-profile.ipynb")
-    for workload in ("small-allocs-mt", "anon-w-seq-mt"):
-        found = {
-            name: runs.find_all(pattern.format(workload=workload))
-            for name, pattern in patterns.items()
-        }
-        table = counts.side_by_side(found)[[*images, "ratio"]].reset_index()
-        said = cause.explain(found).sentences
-        click.echo(
-            report.text([report.Section(workload, said, table)], "", terminal_width()).lstrip()
-        )
-    click.echo(f"{'notebook':10} {short(place / '05-compare.ipynb')}")
+    collect_pair(chosen, place, plan, say=functools.partial(click.echo, err=True))
+    with ending.scratch() as scratch, notebooks.one_kernel():
+        for name, told in _notebooks_of(plan, place.resolve()).items():
+            notebooks.execute(name, scratch / f"{name}.ipynb", told)
+            shutil.copyfile(scratch / f"{name}.ipynb", place / f"{name}.ipynb")
+            click.echo(f"{'notebook':10} {short(place / f'{name}.ipynb')}")
+    click.echo(report.text(_pair_sections(plan, place), "", terminal_width()).rstrip())
+
+
+def _notebooks_of(plan: Plan, place: Path) -> dict[str, dict[str, Any]]:
+    """Return the notebooks that show a pair, each with its parameters."""
+
+    def both(pattern: str) -> list[str]:
+        return [str(place / pattern.format(name)) for name in ("early", "delayed")]
+
+    reading = both(f"{{}}-{plan.reading.name}-*")
+    told: dict[str, Any] = {"base": reading[0], "head": reading[1]}
+    told["control"] = both(f"{{}}-{plan.writing.name}-*")
+    told["scaled"] = both("scaling-{}-*") if "scaling" in plan.also else None
+    told["profiled"] = both("{}-profile-*") if plan.profile else None
+    found = {"05-compare": told}
+    if plan.profile:
+        base, head = both("{}-profile-*")
+        found["04-profile"] = {"base": base, "head": head}
+    return found
+
+
+def _pair_sections(plan: Plan, place: Path) -> list[Section]:
+    """Return what is told of a pair in the end: counts, then the ratio and its cause."""
+    from anonvma import cause, compare, counts, processors, runs
+    from anonvma.section import Section
+
+    parts = []
+    for load in (plan.writing, plan.reading):
+        names = ("early", "delayed")
+        found = {name: runs.find_all(f"{place}/{name}-{load.name}-*") for name in names}
+        table = counts.side_by_side(found)[[*names, "ratio"]].reset_index()
+        said = compare.headline_said(compare.headline(found), "early")
+        said += processors.said(found)
+        parts.append(Section(load.name, said, table))
+    why = cause.explain(found)
+    return [*parts, Section("What the early check costs here", [*said, *why.sentences])]
 
 
 # ---- conditions side by side ----
@@ -202,7 +249,7 @@ def _compare_json(
         },
         "differences": _records(conditions.differences(found)),
         "environment": _records(drift.differences(found)),
-        "mail": {head: _records(reference.beside(rows, head)) for head in heads},
+        "mail": {head: _records(reference.beside(found, head)) for head in heads},
     }
 
 
