@@ -140,7 +140,7 @@ def test_a_comparison_and_several(several: Published) -> None:
     body = message_of(several.files["eml"]).get_content()
     assert "\n\nYes: 1 of 2 reports find " in body
     assert len(re.findall(r"^(?:early|delayed)-\S+ +(?:yes|no) +\d", body, re.M)) == 7
-    assert "anonvma pair --boots 3" in body and body.count("In a new clone") == 1
+    assert "anonvma pair --boots 3 --cpus 2" in body and body.count("In a new clone") == 1
     for opened in [run.about.runs, pair.about.runs]:
         assert all(repeat.manifest_sha256(each) in body for each in opened)
     assert "[container" not in body

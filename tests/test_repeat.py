@@ -99,7 +99,7 @@ def test_the_pair_is_repeated_by_its_own_command() -> None:
     assert repeat.commands(opened) == [
         "make venv build",
         "make kernels",
-        ".venv/bin/anonvma pair --boots 3",
+        ".venv/bin/anonvma pair --boots 3 --cpus 2",
     ]
 
 

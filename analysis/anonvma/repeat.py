@@ -159,7 +159,8 @@ def commands(opened: Sequence[Run], analysed: bool = False) -> list[str]:
     if guests & set(_PAIR):
         typed.append("make kernels")
     if guests == set(_PAIR):
-        return [*typed, f".venv/bin/anonvma pair --boots {_boots(opened)}"]
+        cpus = opened[0].manifest.target["cpus"]
+        return [*typed, f".venv/bin/anonvma pair --boots {_boots(opened)} --cpus {cpus}"]
     return [*typed, *_in_guests(opened)]
 
 
