@@ -27,8 +27,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import guests
 import matplotlib
 import pytest
+
+from anonvma.guest import Guest
 
 matplotlib.use("Agg")
 
@@ -197,6 +200,23 @@ def build() -> Path:
     if missing:
         pytest.fail(f"{', '.join(missing)} not built in {directory}: run `make build`")
     return directory
+
+
+@pytest.fixture(scope="session")
+def new() -> Iterator[Guest]:
+    """A guest of Debian's 6.12, whose virtio drivers are built in; left as it is by its tests.
+
+    Whoever uses it is of the group "guests", so that one worker boots it once.
+    """
+    with Guest(guests.stock("6.12"), accel="tcg") as booted:
+        yield booted
+
+
+@pytest.fixture(scope="session")
+def old() -> Iterator[Guest]:
+    """Likewise of 6.1, whose virtio drivers are modules, and which has no per-VMA locks."""
+    with Guest(guests.stock("6.1"), accel="tcg") as booted:
+        yield booted
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,11 @@ import stat
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import guests
 import numpy as np
 import pytest
 from tracing import demand, on_demand, require, tracing
@@ -452,20 +451,6 @@ def test_tracing_begins_among_threads_that_fault(build: Path, odd_faults: Path) 
 # ---- other kernels ----
 
 
-@pytest.fixture(scope="module")
-def new() -> Iterator[Guest]:
-    """Debian's 6.12."""
-    with Guest(guests.stock("6.12"), accel="tcg") as booted:
-        yield booted
-
-
-@pytest.fixture(scope="module")
-def old() -> Iterator[Guest]:
-    """Debian's 6.1, which has no per-VMA locks."""
-    with Guest(guests.stock("6.1"), accel="tcg") as booted:
-        yield booted
-
-
 def trace_in(target: Guest, probe: Path, source: str, *command: str) -> Faults:
     result, events = target.place("result"), target.place("events")
     words = [target.push(probe), "faults"]
@@ -477,6 +462,7 @@ def trace_in(target: Guest, probe: Path, source: str, *command: str) -> Faults:
     return found
 
 
+@pytest.mark.xdist_group("guests")
 @pytest.mark.parametrize("which", ["new", "old"])
 def test_both_sources_agree(
     which: str, request: pytest.FixtureRequest, build: Path, odd_faults: Path

@@ -38,23 +38,9 @@ from anonvma.regime import observe
 from anonvma.runs import Run
 from anonvma.workload import Workload
 
-pytestmark = pytest.mark.usefixtures("build")
+pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("guests")]
 
 Boot = Callable[..., Guest]
-
-
-@pytest.fixture(scope="module")
-def new() -> Iterator[Guest]:
-    """Debian's 6.12, whose virtio drivers are built in."""
-    with Guest(guests.stock("6.12"), accel="tcg") as booted:
-        yield booted
-
-
-@pytest.fixture(scope="module")
-def old() -> Iterator[Guest]:
-    """Debian's 6.1, whose virtio drivers are modules, and which has no per-VMA locks."""
-    with Guest(guests.stock("6.1"), accel="tcg") as booted:
-        yield booted
 
 
 @pytest.fixture
