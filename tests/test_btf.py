@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("build")
 OBSERVERS = {
     "census": ["census", "--pid", str(os.getpid()), "--output", "{}"],
     "locks": ["locks", "--output", "{}", "--", "true"],
+    "time": ["time", "--output", "{}", "--", "true"],
     "faults by tracepoints": ["faults", "--source", "tracepoint", "--output", "{}", "--", "true"],
     "faults by fentry": ["faults", "--source", "fentry", "--output", "{}", "--", "true"],
 }
@@ -45,6 +46,11 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     "struct trace_event_raw_mmap_lock_acquire_returned.mm": None,
     "struct trace_event_raw_mmap_lock_acquire_returned.write": None,
     "struct trace_event_raw_mmap_lock_acquire_returned.success": None,
+    "struct thread_info.status": None,  # x86
+    "struct task_struct.thread_info.status": None,
+    "struct task_struct.sched_info.run_delay": None,  # CONFIG_SCHED_INFO
+    "struct task_struct.on_cpu": None,  # CONFIG_SMP
+    "struct task_struct.wake_cpu": None,
     "struct pt_regs.orig_ax": None,  # x86: whether a fault is of a system call
 }
 
@@ -119,7 +125,7 @@ def owner_and_member(name: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-@pytest.mark.parametrize("observer", ["census", "locks", "faults by tracepoints"])
+@pytest.mark.parametrize("observer", ["census", "locks", "time", "faults by tracepoints"])
 def test_what_is_missing_is_named_and_never_a_number(
     probe: Path, here: bytes, tmp_path: Path, observer: str
 ) -> None:

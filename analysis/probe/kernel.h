@@ -99,7 +99,8 @@ struct sched_info {
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int __state;
-	int on_cpu, wake_cpu;
+	/* With CONFIG_SMP; the first an int, and u8 from 7.2: what has no sign may be of either size. */
+	unsigned int on_cpu, wake_cpu;
 	struct sched_entity se;
 	struct sched_info sched_info;
 	__u64 utime, stime;

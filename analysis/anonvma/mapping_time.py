@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where the time of one mapping goes: user mode, page faults, mmap(), waiting, and the rest.
+
+What the tasks of a workload spent in one execution, traced for this alone (tables ``time`` and
+``time_totals``), by parts that leave nothing out, divided by the mappings that they made. All parts
+add up to tasks x elapsed time by the workload's own clock; what is left is told as such.
+
+- *waiting for mmap_lock* is all from asking for it to the answer: spinning, asleep, woken.
+- *waiting for a CPU* is to be runnable and not to run, while not waiting for mmap_lock.
+- *holding* is what mmap() does with mmap_lock; page faults hold it, if at all, for reading.
+- *user mode* has the way into the kernel and out of it, too, which no event marks.
+- *the tracer* is its own programs. What it takes to call them is in the other parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from anonvma.blank import blank
+from anonvma.numerals import number, percent
+from anonvma.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "EXECUTION",
+    "FAULT",
+    "HOW",
+    "MAPPING",
+    "PARTS",
+    "Unit",
+    "held",
+    "lacking",
+    "of_run",
+    "plot",
+    "said",
+    "slowed",
+    "table",
+    "unit_of",
+]
+
+USER = "user mode"
+WORK, HOLDING, WAITING = "at work", "holding mmap_lock", "waiting for mmap_lock"
+FAULTS, MMAP, MUNMAP, OTHERS = "page faults", "mmap()", "munmap()", "other calls"
+ASLEEP = "asleep for another reason"
+QUEUED, BEHIND = "waiting for a CPU", "waiting for a CPU that other processes have"
+UNKNOWN = "in what is not known"
+TRACER, BEFORE, LEFT = "the tracer", "before the work began", "not accounted for"
+
+PARTS = {
+    USER: "#dddddd",
+    f"{FAULTS}, {WORK}": "#56b4e9",
+    f"{FAULTS}, {WAITING}": "#d55e00",
+    f"{MMAP}, {WORK}": "#a5dbc6",
+    f"{MMAP}, {HOLDING}": "#009e73",
+    f"{MMAP}, {WAITING}": "#e69f00",
+    f"{MUNMAP}, {WORK}": "#cc79a7",
+    f"{MUNMAP}, {WAITING}": "#a64d79",
+    f"{OTHERS}, {WORK}": "#f0e442",
+    f"{OTHERS}, {WAITING}": "#b8ac20",
+    ASLEEP: "#8888aa",
+    QUEUED: "#bbbbbb",
+    BEHIND: "#777777",
+    UNKNOWN: "#555555",
+    TRACER: "#ffffff",
+    BEFORE: "#f5f5f5",
+    LEFT: "#000000",
+}
+"""The parts, in the order they are shown, with their colours."""
+
+HOW = (
+    "Time of the workload's tasks, summed, in an execution traced for this alone. Waiting for "
+    "mmap_lock is all from asking for it to the answer; waiting for a CPU, to be runnable and not "
+    "to run, while not waiting for mmap_lock; user mode includes the way into the kernel and out "
+    "of it. The parts add up to tasks x elapsed time by the workload's own clock but for what is "
+    "not accounted for."
+)
+
+_OF_CONTEXT = {
+    "fault": FAULTS,
+    "kernel fault": FAULTS,
+    "mmap": MMAP,
+    "munmap": MUNMAP,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """What the time is divided by."""
+
+    name: str
+    count: str | None  # the column of time_totals; None: 1
+
+
+MAPPING = Unit("mapping", "mmaps")
+FAULT = Unit("page fault", "faults_ended")
+EXECUTION = Unit("execution", None)
+
+
+def lacking(conditions: Mapping[str, Sequence[Run]]) -> str:
+    """Say which run does not tell where its time went, or nothing."""
+    for name, runs in conditions.items():
+        for run in runs:
+            if not {"time", "time_totals"} <= set(run.manifest.tables):
+                why = [
+                    each.reason
+                    for each in run.manifest.unobserved
+                    if each.what.startswith("where the time of the workload's tasks goes")
+                ]
+                return f"run {run.id} of {name} has no table 'time'" + "".join(
+                    f" ({reason})" for reason in why
+                )
+    return ""
+
+
+def unit_of(conditions: Mapping[str, Sequence[Run]]) -> Unit:
+    """Return what the time of all of these runs can be divided by.
+
+    A mapping, where the workload marks what it times and makes some; else a page fault, else an
+    execution: what a command maps to start is not its work.
+    """
+    every = pd.concat([run.table("time_totals") for each in conditions.values() for run in each])
+    if not every["in_window"].all():
+        return EXECUTION
+    for unit in (MAPPING, FAULT):
+        if (every[unit.count] > 0).all():
+            return unit
+    return EXECUTION
+
+
+def _part(context: str, lock: str, cpu: str) -> str:
+    """Return the part that a state belongs to."""
+    what = _OF_CONTEXT.get(context, OTHERS)
+    if lock == "waiting":
+        return f"{what}, {WAITING}"
+    if cpu != "running":
+        return ASLEEP if cpu == "sleeping" else BEHIND if cpu.endswith("others") else QUEUED
+    if context in ("user", "unknown"):
+        return USER if context == "user" else UNKNOWN
+    return f"{what}, {HOLDING if context == 'mmap' and lock != 'none' else WORK}"
+
+
+def of_run(run: Run, unit: Unit) -> pd.DataFrame:
+    """Where the time of one mapping, or another unit, goes in a run.
+
+    Returns
+    -------
+    DataFrame
+        Index: `PARTS`. Columns: us (microseconds, mean of the repeats), running (that part of them
+        with a CPU).
+    """
+    times, totals = run.table("time"), run.table("time_totals").set_index("repeat")
+    divisor = totals[unit.count].astype("float64") if unit.count else 1.0
+    columns = ["context", "lock", "cpu"]
+    states = times[columns].astype("str").drop_duplicates()
+    known = {key: _part(*key) for key in states.itertuples(index=False, name=None)}
+    keys = list(times[columns].astype("str").itertuples(index=False, name=None))
+    named = times.assign(
+        part=[known[key] for key in keys],
+        running=times["ns"].where(times["cpu"] == "running", 0),
+    )
+    sums = {
+        name: named.pivot_table(values=column, index="repeat", columns="part", aggfunc="sum")
+        .reindex(index=totals.index, columns=list(PARTS), fill_value=0)
+        .fillna(0)
+        .astype("float64")
+        for name, column in (("us", "ns"), ("running", "running"))
+    }
+    for wide in sums.values():
+        wide[TRACER] = totals["tracer_ns"].astype("float64")
+    whole = sums["us"]
+    whole[BEFORE] = totals["before_ns"].astype("float64")
+    clock = totals["clock_ns"].astype("float64")
+    whole[LEFT] = clock - whole.drop(columns=LEFT).sum(axis=1)
+    return pd.DataFrame(
+        {name: wide.div(divisor, axis=0).mean() / 1000 for name, wide in sums.items()}
+    )
+
+
+def table(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> pd.DataFrame:
+    """Where the time of one mapping goes in each condition, in microseconds.
+
+    Parameters
+    ----------
+    conditions : mapping of str to sequence of Run
+        Of which `lacking` says nothing.
+    unit : Unit, optional
+        What the time is divided by; as `unit_of` has it by default.
+
+    Returns
+    -------
+    DataFrame
+        One row a part that any of them has, in their order, and ``tasks x elapsed`` last: part,
+        then a column a condition (mean of its runs). What is not accounted for is in any case a
+        row; it is null where the workload has no clock of its own.
+    """
+    unit = unit or unit_of(conditions)
+    wide = pd.DataFrame(
+        {
+            name: pd.concat([of_run(run, unit)["us"] for run in runs], axis=1).mean(axis=1)
+            for name, runs in conditions.items()
+        }
+    )
+    kept = wide[(wide.abs() >= 0.0005).any(axis=1) | (wide.index == LEFT)]
+    total = pd.DataFrame(wide.sum()).T.set_axis(["tasks x elapsed"])
+    both = pd.concat([kept, total])
+    return both.rename_axis("part").reset_index()
+
+
+def held(runs: Sequence[Run], unit: Unit) -> tuple[float, float]:
+    """Return how long mmap_lock was held for writing, and what of it by a task without a CPU.
+
+    In microseconds of a `unit`, mean of the runs.
+    """
+    values = []
+    for run in runs:
+        times, totals = run.table("time"), run.table("time_totals")
+        count = float(totals[unit.count].sum()) if unit.count else float(len(totals))
+        writing = times[times["lock"] == "writing"]
+        without = writing[writing["cpu"] != "running"]
+        values.append([float(part["ns"].sum()) / 1000 / count for part in (writing, without)])
+    mean = pd.DataFrame(values).mean()
+    return float(mean[0]), float(mean[1])
+
+
+def slowed(runs: Sequence[Run]) -> tuple[float, float]:
+    """Return the throughput (KiB/s) of the execution that was traced for this, and untraced.
+
+    Means of the runs; null for a workload that prints none.
+    """
+    rows = pd.concat([run.table("tracing") for run in runs])
+    mean = rows.groupby("traced")["kb_per_s"].mean().astype("float64")
+    return float(mean.get("time", float("nan"))), float(mean.get("untraced", float("nan")))
+
+
+# ---- words ----
+
+
+def said(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> list[str]:
+    """Say what the table is of: how large a mapping is, what was lost, what tracing cost."""
+    unit = unit or unit_of(conditions)
+    return [
+        sentence
+        for name, runs in conditions.items()
+        for sentence in (
+            _of_said(name, runs, unit),
+            _held_said(name, runs, unit),
+            _slowed_said(name, runs),
+        )
+        if sentence
+    ]
+
+
+def pages(runs: Sequence[Run]) -> float:
+    """Return how many page faults a mapping took, mean of the runs."""
+    totals = pd.concat([run.table("time_totals") for run in runs])
+    return float(totals["faults_ended"].sum()) / max(float(totals["mmaps"].sum()), 1.0)
+
+
+def _of_said(name: str, runs: Sequence[Run], unit: Unit) -> str:
+    totals = pd.concat([run.table("time_totals") for run in runs])
+    unended = int((totals["faults_begun"] - totals["faults_ended"]).sum())
+    unseen = int((totals["faults_charged"] - totals["faults_ended"]).sum())
+    doubts = []
+    if unended > 0:
+        doubts.append(f"{unended:,} faults began and were not handled")
+    if unseen > 0:
+        doubts.append(
+            f"{unseen:,} faults were charged to the tasks and not seen, such as those of "
+            "get_user_pages(), which count as the call that made them"
+        )
+    told = f" {'; '.join(doubts)[:1].upper()}{'; '.join(doubts)[1:]}." if doubts else ""
+    if unit is MAPPING:
+        count = number(float(totals["mmaps"].mean()))
+        return f"{name}: {count} mappings of {number(pages(runs), 3)} page faults each.{told}"
+    return f"{name}:{told}" if told else ""
+
+
+def _held_said(name: str, runs: Sequence[Run], unit: Unit) -> str:
+    whole, without = held(runs, unit)
+    if not whole:
+        return ""
+    return (
+        f"{name}: mmap_lock was held for writing for {number(whole, 3)} µs of each {unit.name}, "
+        f"{percent(without / whole)} of that by a task that had no CPU."
+    )
+
+
+def _slowed_said(name: str, runs: Sequence[Run]) -> str:
+    traced, untraced = slowed(runs)
+    if not (traced > 0 and untraced > 0):
+        return ""
+    return (
+        f"{name}: while this was traced throughput was {percent(traced / untraced)} of what it was "
+        "untraced, so the times are longer than those of an untraced execution."
+    )
+
+
+# ---- the figure ----
+
+
+def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axes:
+    """Draw `table` as a bar a condition, its length the time of the same work."""
+    import seaborn as sns
+
+    title = "Where the time of one mapping goes"
+    why = lacking(conditions)
+    if why:
+        return blank(ax, title, "not recorded")
+    unit = unit_of(conditions)
+    rows = table(conditions, unit).set_index("part").drop(index="tasks x elapsed")
+    rows = rows.clip(lower=0).fillna(0)
+    rows = rows.loc[(rows.div(rows.sum()) >= 0.001).any(axis=1)]
+    colours: list[Any] = [PARTS[part] for part in rows.index]
+    ax = rows.T.plot.barh(stacked=True, width=0.62, ax=ax, color=colours, legend=False)
+    for bars, part in zip(ax.containers, rows.index, strict=True):
+        for bar in bars:
+            bar.set_edgecolor("#999999" if part in (TRACER, BEFORE) else "white")
+            bar.set_linewidth(0.5)
+            if part == TRACER:
+                bar.set_hatch("....")
+    totals = rows.sum()
+    for place, (name, total) in enumerate(totals.items()):
+        ax.text(total, place, f" {number(total, 3)} µs", va="center", fontweight="bold")
+        _label(ax, rows[name], place, float(totals.max()))
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    of = f" of {number(pages(next(iter(conditions.values()))), 2)} pages" if unit is MAPPING else ""
+    ax.set(xlabel=f"µs of the tasks' time for one {unit.name}{of}", ylabel="", title=title)
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=2)
+    sns.despine(ax=ax)
+    return ax
+
+
+def _label(ax: Axes, parts: pd.Series[Any], place: int, longest: float) -> None:
+    """Write into each piece of a bar that has room for it how long it is."""
+    left = 0.0
+    for part, value in parts.items():
+        if value >= 0.05 * longest:
+            dark = part in (LEFT, UNKNOWN, BEHIND, f"{FAULTS}, {WAITING}", f"{MMAP}, {HOLDING}")
+            ax.text(
+                left + value / 2,
+                place,
+                number(value, 2),
+                ha="center",
+                va="center",
+                fontsize="small",
+                color="white" if dark else "black",
+            )
+        left += value
