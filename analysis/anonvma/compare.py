@@ -489,19 +489,23 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     -------
     list of Section
     """
-    from anonvma import cause  # which compares, too
+    from anonvma import cause, time_cause  # which compare, too
 
     base, *heads = conditions
     found = table(conditions)
     answer = answered(conditions, found, metric)
     causes = {head: cause.explain(conditions, head, metric) for head in heads}
+    times = {head: time_cause.explain(conditions, head, metric) for head in heads}
     for head in heads:
         answer += causes[head].sentences
+        answer += [sentence for found in [times[head]] if found for sentence in found.sentences]
     parts = [Section("Answer", answer)]
     for head in heads:
         title = f"Which VMAs caused it: {base} to {head}"
         if causes[head].verdict != "unknown":
             parts.append(Section(title, [cause.HOW], cause.printed(causes[head].table)))
+    if any(causes[head].verdict != "unknown" or times[head] is not None for head in heads):
+        parts += time_cause.sections(conditions, times)
     kept = shown(found, metric)
     said = [f"{len(kept)} of {len(found)} rows. {RULE} low and high bound the 95 % interval."]
     parts.append(Section("What changed", said, brief(kept)))

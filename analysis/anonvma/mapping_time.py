@@ -33,6 +33,7 @@ __all__ = [
     "HOW",
     "MAPPING",
     "PARTS",
+    "TITLE",
     "Unit",
     "held",
     "lacking",
@@ -43,6 +44,9 @@ __all__ = [
     "table",
     "unit_of",
 ]
+
+TITLE = "Where the time of one mapping goes"
+"""Of the section and the figure, whatever the unit."""
 
 USER = "user mode"
 WORK, HOLDING, WAITING = "at work", "holding mmap_lock", "waiting for mmap_lock"
@@ -308,10 +312,8 @@ def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axe
     """Draw `table` as a bar a condition, its length the time of the same work."""
     import seaborn as sns
 
-    title = "Where the time of one mapping goes"
-    why = lacking(conditions)
-    if why:
-        return blank(ax, title, "not recorded")
+    if lacking(conditions):
+        return blank(ax, TITLE, "not recorded with these runs")
     unit = unit_of(conditions)
     rows = table(conditions, unit).set_index("part").drop(index="tasks x elapsed")
     rows = rows.clip(lower=0).fillna(0)
@@ -331,7 +333,7 @@ def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axe
     ax.invert_yaxis()
     ax.margins(x=0.12)
     of = f" of {number(pages(next(iter(conditions.values()))), 2)} pages" if unit is MAPPING else ""
-    ax.set(xlabel=f"µs of the tasks' time for one {unit.name}{of}", ylabel="", title=title)
+    ax.set(xlabel=f"µs of the tasks' time for one {unit.name}{of}", ylabel="", title=TITLE)
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=2)
     sns.despine(ax=ax)
     return ax

@@ -35,8 +35,9 @@ from anonvma.mapping_time import (
 )
 from anonvma.numerals import interval, number, percent
 from anonvma.runs import Run
+from anonvma.section import Section
 
-__all__ = ["HOW", "SHARED", "TimeCause", "explain", "printed"]
+__all__ = ["HOW", "SHARED", "TimeCause", "explain", "printed", "sections"]
 
 SHARED = "CPUs to share"
 """The row of what waiting for a CPU costs more or less for other reasons than what tasks run."""
@@ -333,7 +334,36 @@ def _same_way_said(one: _Side, other: _Side, found: TimeCause, first: pd.Series[
     return f"{said}."
 
 
-# ---- printed ----
+# ---- shown ----
+
+
+def sections(
+    conditions: Mapping[str, Sequence[Run]], causes: Mapping[str, TimeCause | None]
+) -> list[Section]:
+    """Show where the time goes in each condition, and what each of them is explained by.
+
+    Parameters
+    ----------
+    conditions : mapping of str to sequence of Run
+    causes : mapping of str to TimeCause or None
+        By condition, what `explain` found of it.
+    """
+    why = mapping_time.lacking(conditions)
+    if why:
+        remedy = "collect with tracing, on a kernel that allows it ('anonvma doctor')"
+        return [Section(mapping_time.TITLE, [f"It is not told: {why}. Remedy: {remedy}."])]
+    unit = mapping_time.unit_of(conditions)
+    said = [
+        f"In µs for one {unit.name}. {mapping_time.HOW}",
+        *mapping_time.said(conditions, unit),
+    ]
+    parts = [Section(mapping_time.TITLE, said, mapping_time.table(conditions, unit))]
+    base = next(iter(conditions))
+    for head, found in causes.items():
+        if found is not None and found.unexplained is not None:
+            title = f"Which part of the time changed: {base} to {head}"
+            parts.append(Section(title, [HOW], printed(found)))
+    return parts
 
 
 def printed(found: TimeCause) -> pd.DataFrame:
