@@ -148,11 +148,14 @@ def test_what_is_said_of_the_table() -> None:
 def test_runs_without_times_are_said_to_have_none() -> None:
     old: Any = MadeRun({})
     old.manifest.unobserved = []
-    assert "run made of old has no table 'time'" in mapping_time.lacking({"old": [old]})
+    assert mapping_time.lacking({"old": [old]}) == "no run of old has a table 'time'"
     assert time_cause.explain({"a": [run(PLAIN)], "old": [old]}) is None
     ax = mapping_time.plot({"old": [old]})
     assert [text.get_text() for text in ax.texts] == ["not recorded with these runs"]
     plt.close("all")
+    # Not each boot is traced.
+    both = mapping_time.table({"a": [run(PLAIN), old]})
+    assert both.equals(mapping_time.table({"a": [run(PLAIN)]}))
 
 
 def test_figure_has_a_bar_a_condition_as_long_as_its_time() -> None:

@@ -38,10 +38,13 @@ __all__ = [
     "held",
     "lacking",
     "of_run",
+    "pages",
     "plot",
     "said",
+    "said_of_one",
     "slowed",
     "table",
+    "told_of",
     "unit_of",
 ]
 
@@ -107,19 +110,21 @@ EXECUTION = Unit("execution", None)
 
 
 def lacking(conditions: Mapping[str, Sequence[Run]]) -> str:
-    """Say which run does not tell where its time went, or nothing."""
+    """Say of which condition no run tells where its time went, or nothing."""
     for name, runs in conditions.items():
-        for run in runs:
-            if not {"time", "time_totals"} <= set(run.manifest.tables):
-                why = [
-                    each.reason
-                    for each in run.manifest.unobserved
-                    if each.what.startswith("where the time of the workload's tasks goes")
-                ]
-                return f"run {run.id} of {name} has no table 'time'" + "".join(
-                    f" ({reason})" for reason in why
-                )
+        if not told(runs):
+            return f"no run of {name} has a table 'time'"
     return ""
+
+
+def told(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that tell where their time went: not each boot need be traced."""
+    return [run for run in runs if {"time", "time_totals"} <= set(run.manifest.tables)]
+
+
+def told_of(conditions: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
+    """Return of each condition what is `told`."""
+    return {name: told(runs) for name, runs in conditions.items()}
 
 
 def unit_of(conditions: Mapping[str, Sequence[Run]]) -> Unit:
@@ -128,7 +133,7 @@ def unit_of(conditions: Mapping[str, Sequence[Run]]) -> Unit:
     A mapping, where the workload marks what it times and makes some; else a page fault, else an
     execution: what a command maps to start is not its work.
     """
-    every = pd.concat([run.table("time_totals") for each in conditions.values() for run in each])
+    every = _totals([run for each in conditions.values() for run in each])
     if not every["in_window"].all():
         return EXECUTION
     for unit in (MAPPING, FAULT):
@@ -207,7 +212,7 @@ def table(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> 
     wide = pd.DataFrame(
         {
             name: pd.concat([of_run(run, unit)["us"] for run in runs], axis=1).mean(axis=1)
-            for name, runs in conditions.items()
+            for name, runs in told_of(conditions).items()
         }
     )
     kept = wide[(wide.abs() >= 0.0005).any(axis=1) | (wide.index == LEFT)]
@@ -222,7 +227,7 @@ def held(runs: Sequence[Run], unit: Unit) -> tuple[float, float]:
     In microseconds of a `unit`, mean of the runs.
     """
     values = []
-    for run in runs:
+    for run in told(runs):
         times, totals = run.table("time"), run.table("time_totals")
         count = float(totals[unit.count].sum()) if unit.count else float(len(totals))
         writing = times[times["lock"] == "writing"]
@@ -237,9 +242,13 @@ def slowed(runs: Sequence[Run]) -> tuple[float, float]:
 
     Means of the runs; null for a workload that prints none.
     """
-    rows = pd.concat([run.table("tracing") for run in runs])
+    rows = pd.concat([run.table("tracing") for run in told(runs)])
     mean = rows.groupby("traced")["kb_per_s"].mean().astype("float64")
     return float(mean.get("time", float("nan"))), float(mean.get("untraced", float("nan")))
+
+
+def _totals(runs: Sequence[Run]) -> pd.DataFrame:
+    return pd.concat([run.table("time_totals") for run in told(runs)])
 
 
 # ---- words ----
@@ -249,25 +258,29 @@ def said(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> l
     """Say what the table is of: how large a mapping is, what was lost, what tracing cost."""
     unit = unit or unit_of(conditions)
     return [
-        sentence
+        f"{name}: {sentence}"
         for name, runs in conditions.items()
-        for sentence in (
-            _of_said(name, runs, unit),
-            _held_said(name, runs, unit),
-            _slowed_said(name, runs),
-        )
+        for sentence in (_of_said(runs, unit), _held_said(runs, unit), _slowed_said(runs))
         if sentence
     ]
 
 
+def said_of_one(run: Run) -> list[str]:
+    """Say what the table of a single run is of."""
+    unit = unit_of({"": [run]})
+    parts = [_of_said([run], unit), _held_said([run], unit), _slowed_said([run])]
+    said = " ".join(part for part in parts if part)
+    return [f"For one {unit.name}. {HOW}", f"{said[:1].upper()}{said[1:]}"]
+
+
 def pages(runs: Sequence[Run]) -> float:
     """Return how many page faults a mapping took, mean of the runs."""
-    totals = pd.concat([run.table("time_totals") for run in runs])
+    totals = _totals(runs)
     return float(totals["faults_ended"].sum()) / max(float(totals["mmaps"].sum()), 1.0)
 
 
-def _of_said(name: str, runs: Sequence[Run], unit: Unit) -> str:
-    totals = pd.concat([run.table("time_totals") for run in runs])
+def _of_said(runs: Sequence[Run], unit: Unit) -> str:
+    totals = _totals(runs)
     unended = int((totals["faults_begun"] - totals["faults_ended"]).sum())
     unseen = int((totals["faults_charged"] - totals["faults_ended"]).sum())
     doubts = []
@@ -278,29 +291,30 @@ def _of_said(name: str, runs: Sequence[Run], unit: Unit) -> str:
             f"{unseen:,} faults were charged to the tasks and not seen, such as those of "
             "get_user_pages(), which count as the call that made them"
         )
-    told = f" {'; '.join(doubts)[:1].upper()}{'; '.join(doubts)[1:]}." if doubts else ""
+    doubt = "; ".join(doubts)
+    told = f" {doubt[:1].upper()}{doubt[1:]}." if doubts else ""
     if unit is MAPPING:
         count = number(float(totals["mmaps"].mean()))
-        return f"{name}: {count} mappings of {number(pages(runs), 3)} page faults each.{told}"
-    return f"{name}:{told}" if told else ""
+        return f"{count} mappings of {number(pages(runs), 3)} page faults each.{told}"
+    return told.strip()
 
 
-def _held_said(name: str, runs: Sequence[Run], unit: Unit) -> str:
+def _held_said(runs: Sequence[Run], unit: Unit) -> str:
     whole, without = held(runs, unit)
     if not whole:
         return ""
     return (
-        f"{name}: mmap_lock was held for writing for {number(whole, 3)} µs of each {unit.name}, "
+        f"mmap_lock was held for writing for {number(whole, 3)} µs of each {unit.name}, "
         f"{percent(without / whole)} of that by a task that had no CPU."
     )
 
 
-def _slowed_said(name: str, runs: Sequence[Run]) -> str:
+def _slowed_said(runs: Sequence[Run]) -> str:
     traced, untraced = slowed(runs)
     if not (traced > 0 and untraced > 0):
         return ""
     return (
-        f"{name}: while this was traced throughput was {percent(traced / untraced)} of what it was "
+        f"while this was traced throughput was {percent(traced / untraced)} of what it was "
         "untraced, so the times are longer than those of an untraced execution."
     )
 

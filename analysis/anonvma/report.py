@@ -27,6 +27,7 @@ from anonvma import (
     faults,
     locks,
     losses,
+    mapping_time,
     perf_profile,
     repeat,
     specimens,
@@ -266,6 +267,7 @@ def _fault_sections(run: Run) -> list[Section]:
                 ),
             )
         )
+    parts += _times_section(run)
     tracing = run.table("tracing")
     costs = faults.cost(tracing)
     if len(costs):
@@ -277,6 +279,20 @@ def _fault_sections(run: Run) -> list[Section]:
         timed_in = drawn_from(run, "tracing")
         parts.append(Section("What tracing cost", words, costs, sources=timed_in))
     return parts
+
+
+def _times_section(run: Run) -> list[Section]:
+    alone = {"µs": [run]}
+    if mapping_time.lacking(alone):
+        return []
+    return [
+        Section(
+            mapping_time.TITLE,
+            mapping_time.said_of_one(run),
+            mapping_time.table(alone),
+            sources=drawn_from(run, "time", "time_totals"),
+        )
+    ]
 
 
 def _classes_said() -> str:

@@ -94,7 +94,8 @@ def explain(
     Parameters
     ----------
     conditions : mapping of str to sequence of Run
-        The first is the base.
+        The first is the base. Parts are of the runs that tell where their time went, the headline
+        is of all.
     head : str, optional
         Which other one; the last by default.
     metric : str, optional
@@ -111,7 +112,7 @@ def explain(
     if mapping_time.lacking(sides):
         return None
     unit = mapping_time.unit_of(sides)
-    one, other = (_Side(name, runs, unit) for name, runs in sides.items())
+    one, other = (_Side(name, runs, unit) for name, runs in mapping_time.told_of(sides).items())
     table, change, (low, high) = _taken_apart(one, other)
     sure = low > 0 or high < 0 or (min(one.n, other.n) < 2 and change != 0)
     whole = change if sure else float("nan")

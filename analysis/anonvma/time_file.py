@@ -68,7 +68,7 @@ _TIMES = {
     "ran_ns": "with a CPU from beginning to end, outside the marks too: what exec_ns witnesses",
     "exec_ns": "the same by the scheduler (se.sum_exec_runtime)",
     "queued_ns": "waiting for a CPU from beginning to end",
-    "run_delay_ns": "the same by the scheduler (sched_info.run_delay)",
+    "run_delay_ns": "the same by the scheduler (sched_info.run_delay); null where it keeps none",
     "user_ns": "in user mode from beginning to end, by the kernel's own account, often by ticks",
     "system_ns": "in the kernel, by the same account",
     "cpu_traced_ns": "that the machine's CPUs ran tasks of the workload, or of what started it",
@@ -214,7 +214,8 @@ def _totals(found: Mapping[str, Any], mine: set[int]) -> dict[str, Any]:
         "ran_ns": spent(_RUNNING) + of(every, "tracer_ns"),
         "exec_ns": of(every, "exec_ns"),
         "queued_ns": spent(_QUEUED),
-        "run_delay_ns": of(every, "queued_ns"),
+        # A kernel without CONFIG_SCHED_INFO has no such account.
+        "run_delay_ns": of(every, "queued_ns") or None,
         "user_ns": of(every, "user_ns"),
         "system_ns": of(every, "system_ns"),
         **{
