@@ -33,6 +33,7 @@ import pandas as pd
 
 from anonvma.blank import blank
 from anonvma.census_file import CLASSES, LOSSES, NOTES, ORIGINS, SCHEMA, Census, read
+from anonvma.section import Whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +56,7 @@ __all__ = [
     "plot_by_origin",
     "plot_zero_pages_per_vma",
     "read",
+    "wholes",
     "zero_pages_per_vma",
 ]
 
@@ -195,6 +197,18 @@ def by_process(vmas: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
     table = table.join(classes.reindex(index=table.index, columns=CLASSES, fill_value=0))
     table["zero"] = groups["zero"].sum().astype("int64")
     return table.sort_values("bare", ascending=False, kind="stable").head(most or len(table))
+
+
+def wholes(vmas: pd.DataFrame, most: int | None = None) -> dict[str, Whole]:
+    """What the rows of `by_class`, `by_origin` and `by_process` add up to."""
+    all_bare = int(vmas["bare"].sum())
+    others = vmas["tgid"].nunique() - most if most else 0
+    rest = f"{others:,} other processes" if others > 0 else ""
+    return {
+        "by_class": Whole("vmas", all_bare, "bare VMAs"),
+        "by_origin": Whole("vmas", int(vmas["anonymous"].sum()), "anonymous VMAs"),
+        "by_process": Whole("bare", all_bare, "bare VMAs", rest),
+    }
 
 
 def zero_pages_per_vma(vmas: pd.DataFrame, page_size: int) -> pd.DataFrame:

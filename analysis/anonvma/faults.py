@@ -17,6 +17,7 @@ named columns; each ``plot_x`` draws the table of ``x``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from anonvma.blank import blank
 from anonvma.census import COLOURS
 from anonvma.faults_file import STATES
 from anonvma.runs import Run
-from anonvma.section import ALL, Whole
+from anonvma.section import Whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -259,7 +260,7 @@ def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
         .div(_repeats(faults))
         .sort_values("found bare", ascending=False, kind="stable")
     )
-    table.loc[ALL] = table.sum()
+    table.loc["all"] = table.sum()
     return table.rename_axis("origin").reset_index()
 
 
@@ -268,8 +269,7 @@ def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
     n = _repeats(faults)
     count = faults["count"].astype("float64")
     bare, anon = faults["before"] == "bare", faults["before"] == "anon_vma"
-    user = faults["mode"] == "user"
-    failed, kernel = "which ended in an error", "which the kernel took and get_user_pages()"
+    failed, kernel = "ended in an error", "taken by the kernel itself or in get_user_pages()"
 
     def whole(rows: pd.Series[bool], column: str, what: str, rest: str) -> Whole:
         return Whole(column, float(count[rows].sum()) / n, what, rest)
@@ -279,8 +279,11 @@ def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
         "transitions": whole(every, "faults", "page faults", ""),
         "by_origin": whole(bare | anon, "faults", "page faults on anonymous VMAs", failed),
         "lock_paths": whole(every, "faults", "page faults", f"{kernel}, or {failed}"),
-        "counterfactual": whole(
-            bare & (user | ~user), "found bare", "faults that found a bare VMA", kernel
+        "counterfactual": dataclasses.replace(
+            whole(
+                bare, "found bare", "page faults that found a bare VMA", f"{kernel}, or {failed}"
+            ),
+            summed_up=True,
         ),
     }
 

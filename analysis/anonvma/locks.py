@@ -17,11 +17,12 @@ import pandas as pd
 
 from anonvma.blank import blank
 from anonvma.runs import Run
+from anonvma.section import Whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["callers", "callers_side_by_side", "of_workload", "plot_callers"]
+__all__ = ["callers", "callers_side_by_side", "of_workload", "plot_callers", "whole"]
 
 
 def of_workload(locks: pd.DataFrame) -> pd.DataFrame:
@@ -70,6 +71,14 @@ def callers(locks: pd.DataFrame) -> pd.DataFrame:
     columns = ["asked_by", "mode", "taken", "contended", "wait_ms", "mean_ns", "longest_ns"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values("taken", ascending=False, kind="stable", ignore_index=True)
+
+
+def whole(locks: pd.DataFrame, most: int | None = None) -> Whole:
+    """What the rows of `callers` add up to, of which the first `most` are shown."""
+    n = max(int(locks["repeat"].nunique()), 1)
+    taken = float(locks.loc[locks["success"], "count"].sum()) / n
+    rest = len(callers(locks)) - most if most else 0
+    return Whole("taken", taken, "acquisitions", f"{rest} other callers" if rest > 0 else "")
 
 
 def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

@@ -36,7 +36,7 @@ from anonvma import (
 )
 from anonvma.answer import kernel_of
 from anonvma.runs import Run
-from anonvma.section import Section, Whole
+from anonvma.section import Section
 from anonvma.tabular import cell
 from anonvma.tabular import lines as table_lines
 
@@ -145,6 +145,7 @@ def sections(
     list of Section
     """
     vmas = last_census(run)
+    wholes = census.wholes(vmas)
     parts = [
         Section(
             "Answer",
@@ -158,14 +159,14 @@ def sections(
             [_classes_said()],
             census.by_class(vmas).reset_index(),
             sources=drawn_from(run, "census"),
-            whole=Whole("vmas", int(vmas["bare"].sum()), "bare VMAs"),
+            whole=wholes["by_class"],
         ),
         Section(
             "Anonymous VMAs by origin",
             [],
             census.by_origin(vmas).reset_index(),
             sources=drawn_from(run, "census"),
-            whole=Whole("vmas", int(vmas["anonymous"].sum()), "anonymous VMAs"),
+            whole=wholes["by_origin"],
         ),
     ]
     parts += _fault_sections(run)
@@ -259,12 +260,7 @@ def _fault_sections(run: Run) -> list[Section]:
                 mean,
                 callers.head(CALLERS) if len(callers) else None,
                 sources=drawn_from(run, "locks"),
-                whole=Whole(
-                    "taken",
-                    float(callers["taken"].sum()),
-                    "acquisitions",
-                    f"by {len(callers[CALLERS:])} other callers",
-                ),
+                whole=locks.whole(run.table("locks"), CALLERS),
             )
         )
     parts += _times_section(run)

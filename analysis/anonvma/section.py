@@ -9,10 +9,7 @@ import pandas as pd
 
 from anonvma.numerals import number
 
-__all__ = ["ALL", "Section", "Whole"]
-
-ALL = "all"
-"""What the row is called that sums up the others, in a table that has one."""
+__all__ = ["Section", "Whole"]
 
 _EXACT = 1e-9
 
@@ -30,16 +27,19 @@ class Whole:
         What is counted, in the plural.
     rest : str
         What those are that no row has; empty where there should be none.
+    summed_up : bool
+        Whether the last row is the sum of the others.
     """
 
     column: str
     total: float
     what: str
     rest: str = ""
+    summed_up: bool = False
 
     def left_out(self, table: pd.DataFrame) -> float:
         """Return how many no row has."""
-        rows = table[~table.isin([ALL]).any(axis=1)]
+        rows = table.iloc[:-1] if self.summed_up else table
         rest = self.total - float(rows[self.column].astype("float64").sum())
         return rest if abs(rest) > _EXACT * max(abs(self.total), 1.0) else 0.0
 
@@ -51,7 +51,7 @@ class Whole:
             return f"The rows add up to {whole}."
         if rest < 0:  # what never should be is said, too
             return f"The rows are {number(-rest)} more than {whole}: some are in several."
-        return f"In no row: {number(rest)} of {whole}{f', {self.rest}' if self.rest else ''}."
+        return f"Not in the table: {number(rest)} of {whole}{f' ({self.rest})' * bool(self.rest)}."
 
 
 @dataclasses.dataclass(frozen=True)

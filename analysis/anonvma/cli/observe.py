@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from anonvma.census_file import Census
+    from anonvma.section import Whole
 
 
 # ---- what this machine can do ----
@@ -147,16 +148,17 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
         return
     tables = {name: _without_other(table) for name, table in tables.items()}
     heads = ("Bare VMAs by class", "Anonymous VMAs by origin", "Address spaces with most bare VMAs")
-    parts = [
-        report.Section(head, [], table) for head, table in zip(heads, tables.values(), strict=True)
-    ]
+    said = []
     if own.any():
         tables["by_process"] = _marked(tables["by_process"], _own(found, where))
-        parts[-1] = report.Section(
-            heads[-1],
-            [f"{int(own.sum()):,} of the VMAs are of this command itself, marked * where listed."],
-            tables["by_process"],
-        )
+        said = [
+            f"{int(own.sum()):,} of the VMAs are of this command itself, marked * where listed."
+        ]
+    wholes = tables_of.wholes(found.vmas, most)
+    parts = [
+        report.Section(head, said if name == "by_process" else [], table, whole=wholes[name])
+        for head, (name, table) in zip(heads, tables.items(), strict=True)
+    ]
     lost = tables_of.losses(found.losses)
     lost = lost[lost["count"] > 0]
     said = [f"{row.count} {row.lost}" for row in lost.itertuples(index=False)]
@@ -311,7 +313,8 @@ def faults_command(
         losses.lost_said(found.losses, found.header["unseen_gup"]),
         losses.refused_said(found.header["refused"]),
     ]
-    _show(f"{int(traced['count'].sum()):,} page faults", said, heads, tables, report)
+    heading = f"{int(traced['count'].sum()):,} page faults"
+    _show(heading, said, heads, tables, faults.wholes(traced), report)
 
 
 @main.command(name="locks")
@@ -327,7 +330,8 @@ def locks_command(
 
     found = faults_file.read_locks(_trace(where, ["locks"], pids, seconds, command))
     mine = _processes_of(command, found.processes) | {0}
-    table = locks.callers(found.locks[found.locks["process"].isin(mine)].assign(repeat=1))
+    taken = found.locks[found.locks["process"].isin(mine)].assign(repeat=1)
+    table = locks.callers(taken)
     if as_json:
         click.echo(json_of({**found.header, "losses": found.losses}, {"callers": table}))
         _end()
@@ -337,7 +341,8 @@ def locks_command(
         losses.witness_said(found.header),
     ]
     heading = f"mmap_lock was taken {int(table['taken'].sum()):,} times"
-    _show(heading, said, ("By who took it",), {"callers": table}, report)
+    wholes = {"callers": locks.whole(taken)}
+    _show(heading, said, ("By who took it",), {"callers": table}, wholes, report)
 
 
 def _trace(
@@ -451,12 +456,14 @@ def _show(
     said: list[str],
     heads: Sequence[str],
     tables: dict[str, pd.DataFrame],
+    wholes: dict[str, Whole],
     report: ModuleType,
 ) -> None:
     from anonvma.tabular import terminal_width
 
     parts = [
-        report.Section(head, [], table) for head, table in zip(heads, tables.values(), strict=True)
+        report.Section(head, [], table, whole=wholes[name])
+        for head, (name, table) in zip(heads, tables.items(), strict=True)
     ]
     parts.append(report.Section("How it was traced", [each for each in said if each]))
     click.echo(report.text(parts, heading, terminal_width()), nl=False)
