@@ -33,7 +33,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.print_page_options import PrintOptions
 from waiting import PATIENCE
 
-from anonvma import letter, lint, mail, notebooks, page, publish, repeat, report, runs, subject
+from anonvma import letter, lint, mail, notebooks, page, publication, publish, repeat, report, runs
 from anonvma.errors import AnonvmaError
 from anonvma.publish import Envelope, Published
 
@@ -428,7 +428,7 @@ def test_what_is_no_run(name: str) -> None:
     ],
 )
 def test_how_a_comparison_is_written(text: str, sides: tuple[str, str] | None) -> None:
-    given = subject.named(text)
+    given = publication.sides(text)
     assert given == (dict(zip(("base", "head"), sides, strict=True)) if sides else {"run": text})
 
 

@@ -61,6 +61,52 @@ def test_help_and_usage_import_not_even_pandas() -> None:
     assert imported("\n".join([*(command(*words) for words in usage), lean])) == set()
 
 
+MISTYPED = (
+    ("publish", "latst"),
+    ("publish", "small-allocs-mt", "spcimens"),
+    ("publish", "small-allocs-mt", "--specimens", "spcimens"),
+    ("publish", "small-allocs-mt", "--to", "nobody"),
+    ("publish", "small-allocs-mt", "--from", "x"),
+    ("publish", "small-allocs-mt", "--subject", "a\nBcc: x"),
+    ("publish", "small-allocs-mt", "--output", "README.md"),
+    ("publish", "small-allocs-mt", "--output", "/proc/nowhere"),
+    ("publish", "small-allocs-mt", "--send", "--from", "a@example.org"),
+    ("publish", "small-allocs-mt", "--reply-to", "/dev/null"),
+    ("publish", "early-small-*..late-*"),
+    ("publish", "early-small-*..delayed-anon-*"),
+    ("profile", "latst"),
+    ("profile", "specimens"),  # which was not sampled
+    ("profile", "delayed-profile-1", "--base", "early-profil-1"),
+    ("demo", "--run", "smal-allocs-mt"),
+    ("record", "latst", "x"),
+    ("compare", "early-smal-*", "delayed-small-*"),
+    ("scaling", "scaling-eraly-*"),
+    ("report", "--workload", "smal-allocs-mt"),
+    ("report", "--bytes", "12q"),
+    ("report", "--workload", "pid:4000000"),
+    ("census", "--target", "gest:x"),
+    ("faults", "--target", "guest:nowhere", "--", "true"),
+    ("faults", "--", "nosuchprogram"),
+    ("locks", "--", "nosuchprogram"),
+    ("lab", "small-allocs-mt"),
+)
+
+
+@pytest.mark.usefixtures("build")
+def test_what_is_mistyped_is_told_before_anything_slow_is_imported() -> None:
+    """Imports are what a wrong word used to wait for; a kernel that starts would be one more."""
+    program = (
+        "import sys\n"
+        "from anonvma.cli import main\n"
+        f"for words in {MISTYPED!r}:\n"
+        "    try: main(list(words))\n"
+        "    except SystemExit as ended: assert ended.code in (1, 2, 127), (words, ended.code)\n"
+        "    slow = {'pandas', 'pyarrow', 'papermill'} & set(sys.modules)\n"
+        "    assert not slow, (words, slow)"
+    )
+    assert imported(program) == set()
+
+
 def test_text_of_recorded_runs_imports_nothing_that_draws() -> None:
     commands = [
         command("compare", "early-small-allocs-mt-*", "delayed-small-allocs-mt-*"),

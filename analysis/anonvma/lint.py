@@ -28,11 +28,10 @@ _AHEAD = 2 * 86400  # seconds; a clock or a time zone may be wrong by a day
 _FIRST_MAIL = 1971
 _ONCE = ("from", "to", "cc", "subject", "date", "message-id", "in-reply-to", "references")
 _NEEDED = ("From", "To", "Subject", "Date", "Message-ID")
-_REMEDIES = {"From": ": give --from 'NAME <ADDRESS>', or git your user.name and user.email"}
-# Signed mail (RFC 1847: OpenPGP, S/MIME) has a part more, and often the key; lists pass it on.
-_SIGNED = "multipart/signed"
-_KEYS = "application/pgp-keys"
-_REMEDIES = {"From": ": give --from 'NAME <ADDRESS>', or git your user.name and user.email"}
+_REMEDIES = {
+    "From": ": give --from 'NAME <ADDRESS>', or git your user.name and user.email",
+    "To": ": give --to ADDRESS",
+}
 # Signed mail (RFC 1847: OpenPGP, S/MIME) has a part more, and often the key; lists pass it on.
 _SIGNED = "multipart/signed"
 _KEYS = "application/pgp-keys"

@@ -27,7 +27,16 @@ from anonvma import bounded, headers, scratch
 from anonvma.errors import MailError
 from anonvma.headers import POLICY, address, addresses, options, text
 
-__all__ = ["Answered", "answered", "compose", "read_all", "send", "to_mbox"]
+__all__ = [
+    "Answered",
+    "Envelope",
+    "answered",
+    "can_send",
+    "compose",
+    "read_all",
+    "send",
+    "to_mbox",
+]
 
 
 # Python's own notations, which RFC 2978 does not know; some refuse what cannot be decoded.
@@ -332,6 +341,28 @@ def compose(
     return message
 
 
+@dataclasses.dataclass(frozen=True)
+class Envelope:
+    """What a message has besides its text; see `compose`."""
+
+    sender: str | None = None
+    to: tuple[str, ...] = ()
+    cc: tuple[str, ...] = ()
+    subject: str | None = None
+    reply: Answered | None = None
+
+    def around(self, body: str, title: str) -> EmailMessage:
+        """Return the message; `title` is its subject where it has no other."""
+        return compose(
+            body,
+            subject=self.subject or title,
+            sender=self.sender,
+            to=self.to,
+            cc=self.cc,
+            reply=self.reply,
+        )
+
+
 def _subject(subject: str, reply: Answered | None) -> str:
     if reply is None:
         return subject
@@ -434,8 +465,7 @@ def send(file: Path) -> None:
     if sender := text(message, "From"):
         argv.append(f"--from={sender}")
     argv += [f"--to={who}" for who in addresses(message, "To")]
-    if not (_git_path() / "git-send-email").exists():
-        raise MailError("git cannot send mail here: install git-email; nothing was sent.")
+    can_send()
     # It may ask for a password, so the terminal is its own.
     done = subprocess.run([*argv, str(file.resolve())])
     if done.returncode:
@@ -444,9 +474,17 @@ def send(file: Path) -> None:
         )
 
 
-def _git_path() -> Path:
+def can_send() -> None:
+    """Make sure that there is a ``git send-email``.
+
+    Raises
+    ------
+    MailError
+        When there is none.
+    """
     try:
         done = subprocess.run(["git", "--exec-path"], capture_output=True, text=True)
     except FileNotFoundError:
         raise MailError("git is not installed, so nothing was sent.") from None
-    return Path(done.stdout.strip())
+    if not (Path(done.stdout.strip()) / "git-send-email").exists():
+        raise MailError("git cannot send mail here: install git-email; nothing was sent.")

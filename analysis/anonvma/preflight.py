@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anonvma.perf import Settings
     from anonvma.workload import Workload
 
-__all__ = ["LIVE", "collection", "ignored", "notebook", "refuse_ignored", "settings"]
+__all__ = ["LIVE", "collection", "condition", "ignored", "notebook", "refuse_ignored", "settings"]
 
 RECORDED = "recorded"
 """The target of 01-collect that collects nothing and shows a recorded run."""
@@ -185,13 +185,13 @@ def notebook(values: Mapping[str, Any], given: Collection[str]) -> None:
         if name in ("run", "specimens", "other") and value != LIVE:
             catalogue.place(value)
         elif name in ("base", "head", "early", "delayed"):
-            _condition(value)
+            condition(value)
         elif name in ("control", "scaled"):
             for pattern in value:
-                _condition(pattern)
+                condition(pattern)
 
 
-def _condition(text: str) -> None:
+def condition(text: str) -> None:
     """Refuse the pattern of a condition, ``NAME=PATTERN`` or one alone, that no run matches."""
     from anonvma import catalogue
 

@@ -9,7 +9,6 @@ once more, and is not written while a fact is found in it.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,28 +24,18 @@ from anonvma import (
     mark,
     notebooks,
     page,
+    publication,
     redact,
     repeat,
     report,
-    runs,
     subject,
 )
 from anonvma.errors import RedactionError
+from anonvma.mail import Envelope
 from anonvma.report import Section
 from anonvma.subject import Subject
 
 __all__ = ["Envelope", "Published", "Rendered", "put", "render", "write"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Envelope:
-    """What a message has besides its text; see `anonvma.mail.compose`."""
-
-    sender: str | None = None
-    to: tuple[str, ...] = ()
-    cc: tuple[str, ...] = ()
-    subject: str | None = None
-    reply: mail.Answered | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,24 +94,26 @@ class Published:
 # ---- rendering ----
 
 
-def render(
-    name: str, scratch: Path, made: str | None = None, allow: Path | None = None
-) -> Rendered:
+def _find(name: str, made: str | None) -> Subject:
+    """Open a run, as `anonvma.runs.find` takes it, or a comparison written ``BASE..HEAD``."""
+    given = publication.sides(name)
+    return subject.find(given.get("run"), made, given.get("base"), given.get("head"))
+
+
+def render(name: str, scratch: Path, found: Subject, allow: Path | None = None) -> Rendered:
     """Render one run or comparison.
 
     Parameters
     ----------
     name : str
-        A run, as `anonvma.runs.find` takes it, or a comparison written ``BASE..HEAD``.
+        What it was asked for by.
     scratch : path
         Where the executed notebook goes: not a part of what is published.
-    made : str, optional
-        A run of the specimens, shown with a run.
+    found : Subject
     allow : path, optional
         The list of what may stay; see `anonvma.redact.allowed_by`.
     """
-    given = subject.named(name)
-    found = subject.find(given.get("run"), made, given.get("base"), given.get("head"))
+    given = publication.sides(name)
     wall = redact.Wall.around(found.runs, redact.allowed_by(allow))
     about = found.shared(wall)
     parameters = {
@@ -131,7 +122,8 @@ def render(
         "share": True,
         "allow": str(allow.resolve()) if allow else None,
     }
-    notebook = notebooks.execute("06-report", scratch / f"{_slug(name)}.ipynb", parameters)
+    executed = scratch / f"{publication.slug(name)}.ipynb"
+    notebook = notebooks.execute("06-report", executed, parameters)
     sections = about.sections(analysed=True)
     title = wall.scrub(headers.one_line(report.printable(about.title)))
     text = wall.scrub(report.text(sections, title))
@@ -191,14 +183,7 @@ def put(
         (scratch / "report.txt").write_text(body, encoding="utf-8")
     for one in rendered:
         _refuse_leaks(one.wall, body)
-    message = mail.compose(
-        body,
-        subject=envelope.subject or title,
-        sender=envelope.sender,
-        to=envelope.to,
-        cc=envelope.cc,
-        reply=envelope.reply,
-    )
+    message = envelope.around(body, title)
     (scratch / "report.eml").write_bytes(message.as_bytes())
     mail.to_mbox(message, scratch / "report.mbox")
     kinds = {"text": "report.txt", "eml": "report.eml", "mbox": "report.mbox"}
@@ -288,7 +273,7 @@ def _put_index(
     heads = ["report", "answer", "runs", "kernel"]
     rows, taken = [], set[str]()
     for one in rendered:
-        slug = _slug(one.title.removeprefix("anonvma: "))
+        slug = publication.slug(one.title.removeprefix("anonvma: "))
         name = next(n for n in (slug, *(f"{slug}-{i}" for i in range(2, 10**6))) if n not in taken)
         taken.add(name)
         _put_report(one, directory / name)
@@ -309,19 +294,6 @@ def withheld_from(rendered: Iterable[Rendered]) -> dict[str, int]:
             if name in one.text or name in one.html:
                 values.setdefault(name[1:].rpartition(" ")[0], set()).add(value)
     return {kind: len(found) for kind, found in values.items()}
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "report"
-
-
-def _each(names: Sequence[str]) -> list[str]:
-    """Put the runs of a study in the place of the study's directory."""
-    each: list[str] = []
-    for name in names:
-        done = sorted(Path(name).glob("cells/*/manifest.json"))
-        each += [str(file.parent) for file in done] or [name]
-    return each
 
 
 # ---- writing ----
@@ -354,8 +326,9 @@ def write(
     AnonvmaError
         When something cannot be opened, rendered or written; then nothing was.
     """
-    mark.check(output)  # now, and not when all is rendered
-    rendered = [render(name, scratch, made, allow) for name in _each(names)]
+    publication.check_output(output)  # now, and not when all is rendered
+    found = {name: _find(name, made) for name in publication.each(names)}
+    rendered = [render(name, scratch, about, allow) for name, about in found.items()]
     with mark.replacing(output) as partial:
         files, complaints = put(rendered, partial, envelope)
     placed = {kind: output / file.relative_to(partial) for kind, file in files.items()}
@@ -366,13 +339,3 @@ def write(
         if name in one.text or name in one.html
     }
     return Published(output, placed, rendered, complaints, withheld)
-
-
-def default_output(names: Sequence[str]) -> Path:
-    """Return where a publication goes when nothing else is said: beside the runs."""
-    from anonvma import places
-
-    name = _slug(names[0]) if len(names) == 1 else f"{len(names)}-reports"
-    if names == ["latest"]:
-        name = _slug(runs.find("latest", ["census"]).id)
-    return places.runs().parent / "published" / name

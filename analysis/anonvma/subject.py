@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -22,6 +21,7 @@ from anonvma import (
     flame,
     locks,
     perf_profile,
+    publication,
     redact,
     report,
     runs,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Subject", "find", "named"]
+__all__ = ["Subject", "find"]
 
 Drawn: TypeAlias = "tuple[Figure, str]"
 """A figure and the words for those who do not see it."""
@@ -181,30 +181,9 @@ def find(
         )
     if base is None or head is None:
         raise RunError("a comparison has two sides: give both base and head.")
+    publication.check_sides(base, head)
     sides = {"base": runs.find_all(base), "head": runs.find_all(head)}
-    ran = {side: _what_ran(each) for side, each in sides.items()}
-    if ran["base"] != ran["head"]:
-        raise RunError(
-            f"{base} ran {ran['base']}, {head} ran {ran['head']}: only runs of one workload can be "
-            "compared."
-        )
     return Subject(dict(zip(_names(base, head), sides.values(), strict=True)))
-
-
-def named(text: str) -> dict[str, str]:
-    """Return what `find` takes, of a run's name or of a comparison written ``BASE..HEAD``."""
-    # Not the ".." of a path, which has a slash beside it.
-    sides = re.fullmatch(r"(.*[^./])\.\.((?:\.{1,2}/)*[^./].*|/.*)", text)
-    if sides and not Path(text).is_dir():
-        return {"base": sides[1], "head": sides[2]}
-    return {"run": text}
-
-
-def _what_ran(opened: Sequence[Run]) -> str:
-    parameters = [tuple(run.manifest.parameters.items()) for run in opened]
-    if len(set(parameters)) > 1:
-        raise RunError(f"the runs {', '.join(r.id for r in opened)} differ in their workload.")
-    return ", ".join(f"{name} {value}" for name, value in parameters[0])
 
 
 def _names(base: str, head: str) -> tuple[str, str]:

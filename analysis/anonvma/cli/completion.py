@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the shell may complete a word to: names of runs, targets, cases; nothing is opened."""
+"""Words that name something: runs, targets, cases; what the shell may complete them to.
+
+One that names nothing is refused as the command line is read, before anything is imported that
+could open it. Nothing is opened here.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from anonvma import catalogue, places
+from anonvma import catalogue, places, preflight, publication, target
 from anonvma.errors import SetupError
 
-__all__ = ["Pattern", "RunName", "Target", "WorkloadName"]
+__all__ = ["Pattern", "Publishable", "RunName", "Target", "WorkloadName"]
 
 
 class _Named(click.ParamType):  # type: ignore[type-arg]
@@ -25,8 +29,12 @@ class _Named(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: str, param: click.Parameter | None, context: click.Context | None
     ) -> str:
-        """Return the text as it is: whoever uses it says what is wrong with it."""
+        """Return the text as it is."""
+        self.check(str(value))
         return str(value)
+
+    def check(self, value: str) -> None:
+        """Refuse what names nothing, by an AnonvmaError; what cannot be told here passes."""
 
     def shell_complete(
         self, context: click.Context, param: click.Parameter, incomplete: str
@@ -39,19 +47,39 @@ class _Named(click.ParamType):  # type: ignore[type-arg]
 
 
 class RunName(_Named):
-    """The name of a run."""
+    """The name of a run, which has some tables."""
 
     name = "run"
+
+    def __init__(self, *needs: str) -> None:
+        self.needs = needs
+
+    def check(self, value: str) -> None:
+        """Refuse what is no run, or lacks a table."""
+        catalogue.place(value, self.needs)
 
     def names(self) -> Iterable[str]:
         """Return ``latest``, then the recorded runs and the user's own."""
         return ["latest", *catalogue.known()]
 
 
+class Publishable(RunName):
+    """The name of a run, or of a study's directory, or ``BASE..HEAD``."""
+
+    def check(self, value: str) -> None:
+        """Refuse what `anonvma.publish` would not find."""
+        publication.check_names([value])
+
+
 class Pattern(_Named):
     """Names of runs, the number of the boot held by a wildcard."""
 
     name = "pattern"
+
+    def check(self, value: str) -> None:
+        """Refuse what no run is called; a directory may be of an experiment."""
+        if not Path(value).is_dir():
+            preflight.condition(value)
 
     def names(self) -> Iterable[str]:
         """Return each name, and the pattern that it belongs to."""
@@ -65,6 +93,10 @@ class Target(_Named):
     """A target."""
 
     name = "target"
+
+    def check(self, value: str) -> None:
+        """Refuse what cannot be one."""
+        target.check(value)
 
     def names(self) -> Iterable[str]:
         """Return this machine, the kernels that are built, and the hosts that ssh knows by name."""

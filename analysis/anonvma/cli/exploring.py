@@ -39,6 +39,10 @@ def lab(
       sudo anonvma lab --no-browser
       ssh -L 8888:127.0.0.1:8888 MACHINE    # its JupyterLab, in the browser here
     """  # noqa: D301  # click wants the character
+    if options and not options[0].startswith("-"):
+        raise click.UsageError(
+            f"{options[0]!r} is no option of JupyterLab; what is explored is chosen on the page."
+        )
     from anonvma import lab as jupyter
 
     status = jupyter.run(

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -132,11 +133,11 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
 
     Needs root, or sudo without a password, on the target.
     """
-    from anonvma import answer, report
+    found = _take_census(where, pids)
+    from anonvma import answer, report  # slow, and not needed until now
     from anonvma import census as tables_of
     from anonvma.tabular import terminal_width
 
-    found = _take_census(where, pids)
     tables = {
         "by_class": tables_of.by_class(found.vmas).reset_index(),
         "by_origin": tables_of.by_origin(found.vmas).reset_index(),
@@ -195,8 +196,6 @@ def _marked(table: pd.DataFrame, own: set[int]) -> pd.DataFrame:
 
 def _take_census(where: str, pids: tuple[int, ...]) -> Census:
     """Take a census of a target now, of all processes or of some."""
-    from anonvma import census_file
-
     with target.parse(where) as there, scratch.directory("observe") as directory:
         _require_privilege(there)
         output = there.place("census")
@@ -205,6 +204,8 @@ def _take_census(where: str, pids: tuple[int, ...]) -> Census:
         _pass_on(there.run([probe, "census", *named, "--output", output], privileged=True))
         local = directory / "census"
         there.pull(output, local)
+        from anonvma import census_file
+
         return census_file.read(local)
 
 
@@ -287,10 +288,10 @@ def faults_command(
     And which lock each was taken under, and what a kernel with the other check would have made of
     them. Write "--" before a COMMAND with options of its own. Its output goes to standard error.
     """
-    from anonvma import faults, faults_file, losses, report
+    traced_there = _trace(where, ["faults", "--source", source], pids, seconds, command)
+    from anonvma import faults, faults_file, losses, report  # slow, and not needed until now
 
-    words = ["faults", "--source", source]
-    found = faults_file.read_faults(_trace(where, words, pids, seconds, command))
+    found = faults_file.read_faults(traced_there)
     mine = _processes_of(command, found.processes)
     traced = found.faults[found.faults["process"].isin(mine)].assign(repeat=1)
     tables = {
@@ -326,9 +327,10 @@ def locks_command(
 
     Write "--" before a COMMAND with options of its own. Its output goes to standard error.
     """
-    from anonvma import faults_file, locks, losses, report
+    traced_there = _trace(where, ["locks"], pids, seconds, command)
+    from anonvma import faults_file, locks, losses, report  # slow, and not needed until now
 
-    found = faults_file.read_locks(_trace(where, ["locks"], pids, seconds, command))
+    found = faults_file.read_locks(traced_there)
     mine = _processes_of(command, found.processes) | {0}
     taken = found.locks[found.locks["process"].isin(mine)].assign(repeat=1)
     table = locks.callers(taken)
@@ -354,6 +356,8 @@ def _trace(
     """
     if bool(pids) == bool(command):
         raise click.UsageError("name processes by --pid, or a COMMAND, and not both.")
+    if command and where == "local" and not (shutil.which(command[0]) or Path(command[0]).exists()):
+        raise ProbeError(f"there is no program {command[0]!r}.", 127)  # as a shell ends
     with target.parse(where) as there:
         _require_privilege(there)
         probe, output = there.push(places.program("vmaprobe")), there.place("traced")

@@ -73,8 +73,8 @@ _WRITTEN_AS = {
 
 
 @main.command(name="profile")
-@click.argument("run", type=RunName())
-@click.option("--base", type=RunName(), help="Another run, which it is compared with.")
+@click.argument("run", type=RunName("samples"))
+@click.option("--base", type=RunName("samples"), help="Another run, which it is compared with.")
 @click.option("--event", help="Which of the events sampled; the one about time by default.")
 @click.option("--below", help="In flame graphs, only what this function calls.")
 @click.option(

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anonvma import places
-from anonvma.cli.completion import RunName
+from anonvma.cli.completion import Publishable, RunName
 from anonvma.cli.group import main, short
 from anonvma.errors import MailError
 
 if TYPE_CHECKING:
-    from anonvma import publish
+    from anonvma import lint, mail, publish
 
 
 # ---- publishing ----
@@ -39,8 +39,13 @@ _NO_ADDRESS = (
 
 
 @main.command(name="publish", epilog=_PUBLISH_EXAMPLES)
-@click.argument("names", nargs=-1, required=True, type=RunName(), metavar="RUN...")
-@click.option("--specimens", "made", type=RunName(), help="A run of the specimens, shown with RUN.")
+@click.argument("names", nargs=-1, required=True, type=Publishable(), metavar="RUN...")
+@click.option(
+    "--specimens",
+    "made",
+    type=RunName("specimens", "census"),
+    help="A run of the specimens, shown with RUN.",
+)
 @click.option("--to", multiple=True, help="Whom the mail goes to; may be repeated.")
 @click.option("--cc", multiple=True, help="Likewise, for information.")
 @click.option("--from", "sender", help="Who sends it; by default who git says you are.")
@@ -88,11 +93,11 @@ def publish_command(
     was shown and you said yes. Exit codes: 0 done; 1 failed, not sent, or written without a From;
     2 usage.
     """
-    from anonvma import ending, identity, mail, publish, report
+    from anonvma import ending, mail, publication
 
     if quote and not reply_to:
         raise click.UsageError("--quote needs --reply-to: what is it that you quote?")
-    envelope = publish.Envelope(
+    envelope = mail.Envelope(
         sender=mail.one_address(sender) if sender else mail.identity(),
         to=tuple(map(mail.one_address, to)),
         cc=tuple(map(mail.one_address, cc)),
@@ -101,7 +106,14 @@ def publish_command(
     )
     if envelope.reply and envelope.reply.note:
         click.echo(f"anonvma: {envelope.reply.note}", err=True)
-    place = output or publish.default_output(list(names))
+    if sending:
+        _refuse_unsendable(envelope)
+    else:
+        envelope.around("", "")  # headers that cannot be are told now, and not when all is rendered
+    place = output or publication.default_output(names)
+    publication.check_output(place)
+    from anonvma import identity, publish, report  # slow to import, and not needed until now
+
     with ending.scratch() as scratch:
         done = publish.write(names, scratch, envelope, output=place, made=made, allow=allow)
     for name, value in done.withheld.items():
@@ -127,14 +139,26 @@ def publish_command(
         context.exit(1)
 
 
+def _refuse_unsendable(envelope: mail.Envelope) -> None:
+    """Refuse to send what cannot be sent, whatever its text will be."""
+    from anonvma import lint, mail
+
+    _refuse_complaints(lint.check(envelope.around("Nothing yet.\n", "anonvma").as_bytes()))
+    if not sys.stdin.isatty():
+        raise MailError("not sent: --send asks first, and standard input is no terminal.")
+    mail.can_send()
+
+
+def _refuse_complaints(complaints: list[lint.Complaint]) -> None:
+    if refused := [one.sentence for one in complaints if one.level == "error"]:
+        raise MailError(f"not sent, since a list would refuse it: {refused[0]}")
+
+
 def _send(done: publish.Published) -> bool:
     """Show the mail, ask, and hand it to git; what a list would refuse is not sent."""
     from anonvma import mail
 
-    if refused := [one.sentence for one in done.complaints if one.level == "error"]:
-        raise MailError(f"not sent, since a list would refuse it: {refused[0]}")
-    if not sys.stdin.isatty():
-        raise MailError("not sent: --send asks first, and standard input is no terminal.")
+    _refuse_complaints(done.complaints)
     message = mail.parse(done.files["eml"].read_bytes())
     click.echo_via_pager(message.as_string())
     click.echo(f"From: {message['From']}\nTo: {message['To']}\nCc: {message['Cc'] or ''}", err=True)

@@ -138,7 +138,7 @@ def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, b
 @click.option(
     "--run",
     "name",
-    type=RunName(),
+    type=RunName("census"),
     default="small-allocs-mt",
     show_default=True,
     help="A recorded run.",
