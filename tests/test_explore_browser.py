@@ -312,6 +312,7 @@ def test_explorer_in_jupyterlab(lab: Lab, browser: webdriver.Chrome) -> None:
     export(page, lab)
     live(page)
     by_keyboard(page)
+    on_a_phone(page)
     whose_and_where(lab)
 
 
@@ -399,6 +400,36 @@ def by_keyboard(page: Page) -> None:
     page.browser.switch_to.active_element.send_keys(Keys.ENTER)
     page.until("another view is open", lambda: page.tab() != "VMAs")
     page.picture("13-by-keyboard")
+
+
+# What reaches out of the explorer to the right, in no box that scrolls.
+CLIPPED = """
+    const root = document.querySelector('.anonvma'), edge = root.getBoundingClientRect().right + 1;
+    const scrolls = (e) => e !== root && (/auto|scroll/.test(getComputedStyle(e).overflowX)
+        || scrolls(e.parentElement));
+    const beyond = (box) => box.width && box.right > edge;
+    return [...root.querySelectorAll('*')]
+        .filter((e) => beyond(e.getBoundingClientRect()) && !scrolls(e))
+        .map((e) => String(e.className));"""
+
+
+def on_a_phone(page: Page) -> None:
+    """At 390 pixels the filter stands above the views, all of it, and nothing is clipped."""
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    column = page.browser.find_element(By.CSS_SELECTOR, ".anonvma .anonvma-filter")
+    measures = "return [arguments[0].clientHeight, arguments[0].scrollHeight]"
+
+    def whole() -> bool:
+        shown, needed = page.browser.execute_script(measures, column)
+        return bool(shown + 1 >= needed and page.view().location["y"] > column.location["y"])
+
+    page.until("the filter is whole", whole)
+    for title in ("At a glance", "VMAs", "Address space"):
+        page.open_tab(title)
+        page.until(f"{title} is in its box", lambda: page.browser.execute_script(CLIPPED) == [])
+        page.picture(f"14-phone-{title.lower().replace(' ', '-')}")
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def kernel_of(lab: Lab) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from anonvma import compare, evidence, processors, report
+from anonvma import compare, evidence, kernel_facts, processors, report
 from anonvma.errors import RunError
 from anonvma.numerals import interval, number
 from anonvma.runs import Run
@@ -80,7 +80,7 @@ def sections(
     opened = [run for each in conditions.values() for run in each]
     sources = tuple(file for run in opened for file in report.drawn_from(run, *_TABLES))
     answer, *others = compare.sections(conditions)
-    said = [_verdict(conditions), *answer.paragraphs]
+    said = [_verdict(conditions), *_mechanism(conditions), *answer.paragraphs]
     return [
         report.Section("Answer", said, sources=sources),
         report.Section("How it was found", [_method(conditions), *_notes(opened)]),
@@ -100,6 +100,26 @@ def _verdict(conditions: Mapping[str, Sequence[Run]]) -> str:
         "read and are still bare (vm_ops is NULL, and so is anon_vma): "
         f"{bare} (mean of a run)."
     )
+
+
+def _mechanism(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Say why reading leaves VMAs bare, and what each kernel does about them where they differ."""
+    first = {name: each[0].manifest for name, each in conditions.items()}
+    releases = [str(manifest.target["kernel_release"]) for manifest in first.values()]
+    said = [kernel_facts.zero_page(releases[-1])]
+    regimes = {
+        n: (manifest.features.get("regime") or {}).get("name") for n, manifest in first.items()
+    }
+    if len(set(regimes.values())) > 1 and set(regimes.values()) <= set(kernel_facts.REGIMES):
+        told = zip(regimes.items(), releases, strict=True)
+        said.append(
+            "; ".join(
+                f"{name} is Linux {release} and {kernel_facts.REGIMES[str(regime)]}"
+                for (name, regime), release in told
+            )
+            + "."
+        )
+    return said
 
 
 def _left_bare(opened: Sequence[Run]) -> float:

@@ -83,7 +83,7 @@ _STYLE = """<style>
 .anonvma pre { white-space: pre-wrap; }
 .anonvma .lm-TabBar, .anonvma .lm-TabBar-content { height: auto; min-height: 0; overflow: visible; }
 .anonvma .lm-TabBar-content { flex-wrap: wrap; }
-.anonvma .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto; width: auto; min-width: max-content;
+.anonvma .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto !important; width: auto; min-width: max-content;
   max-width: none; padding: 0 .8em; }
 .anonvma .lm-TabBar .lm-TabBar-tabLabel { overflow: visible; }
 .anonvma select, .anonvma .anonvma-heads { font-family: var(--jp-code-font-family, monospace);
@@ -94,9 +94,11 @@ _STYLE = """<style>
   font-weight: bold; line-height: 1.4; }
 .anonvma .anonvma-trouble { border-left: 4px solid #d55e00; padding-left: .6em; }
 .anonvma .anonvma-note { border-left: 4px solid #0072b2; padding-left: .6em; }
+.anonvma .anonvma-filter { flex: 0 0 21em; width: 21em; }
 @container (max-width: 46em) {
-  .anonvma-columns { flex-direction: column; }
-  .anonvma-columns > .anonvma-filter { width: 100%; flex: none; }
+  .anonvma .anonvma-columns { flex-direction: column; }
+  .anonvma .anonvma-filter { flex: none; width: 100%; }
+  .anonvma .lm-TabBar .lm-TabBar-tab { padding: 0 .3em; }
 }
 </style>"""
 # In command mode JupyterLab takes the arrow keys, and letters, even from a list that has the focus,
@@ -275,8 +277,7 @@ def lay_out(c: Controls, status: ipywidgets.Widget, views: ipywidgets.Tab) -> ip
     left = []
     for words, names in groups.items():
         left += [ipywidgets.HTML(f"<b>{words}</b>"), *(c[name] for name in names)]
-    narrow = ipywidgets.Layout(flex="0 0 21em", width="21em")
-    column = ipywidgets.VBox([*left, c["clear"]], layout=narrow)
+    column = ipywidgets.VBox([*left, c["clear"]])
     column.add_class("anonvma-filter")
     columns = ipywidgets.HBox([column, views])
     columns.add_class("anonvma-columns")

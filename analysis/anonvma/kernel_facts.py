@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["DEV_ZERO_WITHOUT_FILE", "EARLY_CHECK", "PAGES_OF_ITS_OWN", "dev_zero", "zero_page"]
+__all__ = [
+    "DEV_ZERO_WITHOUT_FILE",
+    "EARLY_CHECK",
+    "PAGES_OF_ITS_OWN",
+    "REGIMES",
+    "dev_zero",
+    "zero_page",
+]
 
 EARLY_CHECK = (
     "On Linux 6.4 to 6.9 lock_vma_under_rcu() (mm/memory.c) turned away any bare VMA, so each page "
@@ -18,6 +25,14 @@ EARLY_CHECK = (
     "where an anon_vma is needed."
 )
 """The check that the mail deletes, and what took its place."""
+
+REGIMES = {
+    "none": "has no locks for VMAs: each page fault takes mmap_lock",
+    "early": "checks early: lock_vma_under_rcu() turns away any bare VMA, and its page faults take "
+    "mmap_lock",
+    "delayed": "checks late: vmf_anon_prepare() asks, and only where an anon_vma is needed",
+}
+"""What a kernel of each regime does about bare VMAs, after its name."""
 
 DEV_ZERO_WITHOUT_FILE = (
     "This kernel keeps no file for such a mapping: vm_file is NULL and the offset is that of the "
