@@ -34,7 +34,7 @@ import pandas as pd
 
 from anonvma import compare, locks, losses, statistics
 from anonvma.faults_file import LOSSES
-from anonvma.numerals import percent
+from anonvma.numerals import number, percent
 from anonvma.runs import Run
 
 if TYPE_CHECKING:
@@ -510,7 +510,7 @@ def _verdict_said(
 ) -> str:
     assert bare_share is not None and unexplained is not None
     left = table.loc[table["cause"] == UNEXPLAINED, "change"].sum()
-    rest = f"Unexplained: {abs(left):,.0f} ({percent(abs(unexplained))})."
+    rest = f"Unexplained: {number(abs(left))} ({percent(abs(unexplained))})."
     if verdict == "bare VMAs":
         return (
             f"So bare VMAs explain {percent(bare_share)} of the change in mmap_lock: what is asked "
@@ -521,7 +521,7 @@ def _verdict_said(
             f"Bare VMAs explain {percent(bare_share)} of the change in mmap_lock, and not the "
             f"rest. {rest}"
         )
-    share = percent(abs(bare_share)) if abs(bare_share) >= 0.0005 else "nothing"
+    share = percent(abs(bare_share)) if bare_share else "nothing"
     return (
         f"This is not explained by bare VMAs: the lock path of faults that find one accounts for "
         f"{share} of it. {rest}"
