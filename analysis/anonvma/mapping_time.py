@@ -8,7 +8,8 @@ add up to tasks x elapsed time by the workload's own clock; what is left is told
 - *waiting for mmap_lock* is all from asking for it to the answer: spinning, asleep, woken.
 - *waiting for a CPU* is to be runnable and not to run, while not waiting for mmap_lock.
 - *holding* is what mmap() does with mmap_lock; page faults hold it, if at all, for reading.
-- *user mode* has the way into the kernel and out of it, too, which no event marks.
+- *user mode* is by the kernel's own account, often by ticks: no event marks the way into the kernel
+  and out of it, which is the rest of the time that no event was seen in.
 - *the tracer* is its own programs. What it takes to call them is in the other parts.
 """
 
@@ -56,11 +57,13 @@ WORK, HOLDING, WAITING = "at work", "holding mmap_lock", "waiting for mmap_lock"
 FAULTS, MMAP, MUNMAP, OTHERS = "page faults", "mmap()", "munmap()", "other calls"
 ASLEEP = "asleep for another reason"
 QUEUED, BEHIND = "waiting for a CPU", "waiting for a CPU that other processes have"
+WAY = "into the kernel and out of it"
 UNKNOWN = "in what is not known"
 TRACER, BEFORE, LEFT = "the tracer", "before the work began", "not accounted for"
 
 PARTS = {
     USER: "#dddddd",
+    WAY: "#b3cde3",
     f"{FAULTS}, {WORK}": "#56b4e9",
     f"{FAULTS}, {WAITING}": "#d55e00",
     f"{MMAP}, {WORK}": "#a5dbc6",
@@ -83,9 +86,10 @@ PARTS = {
 HOW = (
     "Time of the workload's tasks, summed, in an execution traced for this alone. Waiting for "
     "mmap_lock is all from asking for it to the answer; waiting for a CPU, to be runnable and not "
-    "to run, while not waiting for mmap_lock; user mode includes the way into the kernel and out "
-    "of it. The parts add up to tasks x elapsed time by the workload's own clock but for what is "
-    "not accounted for."
+    "to run, while not waiting for mmap_lock. User mode is by the kernel's own account, often by "
+    "ticks, and the way into the kernel and out of it is what the tracer does not tell from it. "
+    "The parts add up to tasks x elapsed time by the workload's own clock but for what is not "
+    "accounted for."
 )
 
 _OF_CONTEXT = {
@@ -182,6 +186,9 @@ def of_run(run: Run, unit: Unit) -> pd.DataFrame:
     }
     for wide in sums.values():
         wide[TRACER] = totals["tracer_ns"].astype("float64")
+        account = totals["user_ns"].astype("float64").clip(upper=wide[USER])
+        wide[WAY] = wide[USER] - account
+        wide[USER] = account
     whole = sums["us"]
     whole[BEFORE] = totals["before_ns"].astype("float64")
     clock = totals["clock_ns"].astype("float64")

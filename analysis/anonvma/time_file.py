@@ -69,7 +69,7 @@ _TIMES = {
     "exec_ns": "the same by the scheduler (se.sum_exec_runtime)",
     "queued_ns": "waiting for a CPU from beginning to end",
     "run_delay_ns": "the same by the scheduler (sched_info.run_delay); null where it keeps none",
-    "user_ns": "in user mode from beginning to end, by the kernel's own account, often by ticks",
+    "user_ns": "in user mode, by the kernel's own account (utime), often by ticks",
     "system_ns": "in the kernel, by the same account",
     "cpu_traced_ns": "that the machine's CPUs ran tasks of the workload, or of what started it",
     "cpu_others_ns": "that they ran other tasks",
@@ -216,8 +216,8 @@ def _totals(found: Mapping[str, Any], mine: set[int]) -> dict[str, Any]:
         "queued_ns": spent(_QUEUED),
         # A kernel without CONFIG_SCHED_INFO has no such account.
         "run_delay_ns": of(every, "queued_ns") or None,
-        "user_ns": of(every, "user_ns"),
-        "system_ns": of(every, "system_ns"),
+        "user_ns": of(within, "user_ns"),
+        "system_ns": of(within, "system_ns"),
         **{
             f"cpu_{who}_ns": sum(int(cpu[f"{who}_ns"]) for cpu in found["cpus"])
             for who in ("traced", "others", "idle")

@@ -118,29 +118,33 @@ static struct task_state *wake(struct task_struct *task, __u64 now)
 	return state;
 }
 
-/*
- * (task), in the context of whoever wakes it: a fault that has released mmap_lock may still
- * be busy with that.
- */
-SEC("tp_btf/sched_waking")
-int wakes(__u64 *ctx)
+/* A fault that has released mmap_lock is still busy with that while it wakes who waits for it. */
+static void charge_waker(const struct task_state *woken, __u64 now)
 {
-	__u64 now = bpf_ktime_get_ns();
-	struct task_state *state = wake((void *)ctx[0], now), *waker;
+	struct task_state *waker = state_of(bpf_get_current_task_btf());
 
-	if (!state || state->lock != LOCK_WAITING)
-		return 0;
-	waker = state_of(bpf_get_current_task_btf());
-	if (!waker || !waker->released || waker->cpu != CPU_RUNNING)
-		return 0;
+	if (woken->lock != LOCK_WAITING || !waker || !waker->released ||
+	    waker->cpu != CPU_RUNNING)
+		return;
 	waker->context = IN_FAULT;
 	charge(waker, now);
 	waker->context = waker->outer;
 	resume(waker);
+}
+
+/* (task), in the context of whoever wakes it */
+SEC("tp_btf/sched_waking")
+int wakes(__u64 *ctx)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct task_state *state = wake((void *)ctx[0], now);
+
+	if (state)
+		charge_waker(state, now);
 	return 0;
 }
 
-/* (task), which is in the queue of a CPU now */
+/* (task), which is in the queue of a CPU now; mostly in the same context */
 SEC("tp_btf/sched_wakeup")
 int is_awake(__u64 *ctx)
 {
@@ -148,8 +152,11 @@ int is_awake(__u64 *ctx)
 	__u64 now = bpf_ktime_get_ns();
 	struct task_state *state = wake(task, now);
 
-	if (state && bpf_core_field_exists(task->wake_cpu))
+	if (!state)
+		return 0;
+	if (bpf_core_field_exists(task->wake_cpu))
 		begin_to_wait(state, task->wake_cpu, now);
+	charge_waker(state, now);
 	return 0;
 }
 
