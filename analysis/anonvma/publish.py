@@ -114,8 +114,7 @@ def render(name: str, scratch: Path, found: Subject, allow: Path | None = None) 
         The list of what may stay; see `anonvma.redact.allowed_by`.
     """
     given = publication.sides(name)
-    wall = redact.Wall.around(found.runs, redact.allowed_by(allow))
-    about = found.shared(wall)
+    allowed = redact.allowed_by(allow)
     parameters = {
         **({"run": str(found.run.path)} if found.run else _absolute(given)),
         "specimens": str(found.specimens.path) if found.specimens else "",
@@ -124,6 +123,9 @@ def render(name: str, scratch: Path, found: Subject, allow: Path | None = None) 
     }
     executed = scratch / f"{publication.slug(name)}.ipynb"
     notebook = notebooks.execute("06-report", executed, parameters)
+    # Not before: what they hold would be held twice, here and in the notebook's kernel.
+    wall = redact.Wall.around(found.runs, allowed)
+    about = found.shared(wall)
     sections = about.sections(analysed=True)
     title = wall.scrub(headers.one_line(report.printable(about.title)))
     text = wall.scrub(report.text(sections, title))
