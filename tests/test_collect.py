@@ -474,6 +474,16 @@ def fake_probe(directory: Path, build: Path, census: str) -> None:
     probe.chmod(0o755)
 
 
+def test_who_was_killed_is_named(
+    take: Take, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe around the specimens, not the specimens."""
+    fake_probe(tmp_path, build, "kill -KILL $$\n")
+    monkeypatch.setenv("ANONVMA_BUILD", str(tmp_path))
+    with pytest.raises(WorkloadError, match="vmaprobe was killed by SIGKILL while it observed s"):
+        take("specimens")
+
+
 @pytest.mark.parametrize("workload", ["small-allocs-mt", "true"])
 @pytest.mark.parametrize(
     ("census", "sentence"),

@@ -15,7 +15,7 @@ SPOILED = 5 if ROUNDS == 1 else 50 * ROUNDS
 
 
 def test_an_answer_or_a_sentence() -> None:
-    """In a process of its own, since it forks, and this one may have threads."""
+    """In a process of its own, whose streams and signals it changes."""
     words = ["--rounds", str(SPOILED), "--publish-every", "25" if ROUNDS > 1 else "0"]
     done = subprocess.run(
         [sys.executable, FUZZ, *words], capture_output=True, text=True, check=False

@@ -76,6 +76,27 @@ def test_what_the_counts_mean(locked: tuple[int, int], regime: str | None) -> No
     assert f"vma_lock_abort +{locked[0]:,}" in by_statistics.evidence
 
 
+@pytest.mark.parametrize("program", ["vmaprobe", "vmload"])
+def test_what_was_killed_while_it_was_counted_is_named(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Local.run
+
+    def run_killed(here: Local, argv: Sequence[str], **options: Any) -> Any:
+        words = list(argv)
+        if words[1:2] == ["locks"]:
+            killed = ["sh", "-c", "kill -KILL $$"]
+            words = killed if program == "vmaprobe" else [*words[: words.index("--") + 1], *killed]
+        return run(here, words, **options)
+
+    monkeypatch.setattr(Local, "run", run_killed)
+    with Local() as here:
+        here.require_privilege()
+        found = observe(here)
+    assert found.name is None
+    assert found.evidence.startswith(f"not observed: {program} was killed by signal 9")
+
+
 def test_what_cannot_be_counted_is_not_guessed() -> None:
     found = observe(Counted(None))
     assert found.name is None

@@ -117,6 +117,14 @@ def test_pages_that_are_damaged_though_the_hash_is_right(run: Path) -> None:
         assert any("bad/census.parquet is damaged" in said for said in store.damaged)
 
 
+def test_a_column_that_is_there_twice(run: Path) -> None:
+    table = pq.read_table(run / "vmstat.parquet", partitioning=None)
+    pq.write_table(table.append_column("after", table.column("after")), run / "vmstat.parquet")
+    accept(run, "vmstat")
+    with pytest.raises(RunError, match=r"vmstat\.parquet has other columns .*after is there 2"):
+        Run.open(run)
+
+
 @pytest.mark.parametrize(
     ("where", "value", "said"),
     [

@@ -220,3 +220,22 @@ def test_what_processes_used_is_summed() -> None:
         "user_s": 1.5, "system_s": 0.5, "voluntary_ctxt": 8, "involuntary_ctxt": 2,
     }  # fmt: skip
     assert parse_used(b"hold: 12 13\n") == {}
+
+
+def test_vmload_that_cannot_be_started_is_not_to_be_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is wrong with the file is mended by building it."""
+    monkeypatch.setenv("ANONVMA_BUILD", str(tmp_path))
+    vmload = tmp_path / "vmload"
+    for script, said in (
+        ("", r"Exec format error\): build it again\.$"),
+        ("#!/bin/sh\nkill -KILL $$\n", "was killed by signal 9 when it was to list"),
+        ("#!/bin/sh\nexit 3\n", "ended with exit status 3 when it was to list"),
+    ):
+        vmload.write_text(script)
+        vmload.chmod(0o755)
+        cases.cache_clear()
+        with pytest.raises(SetupError, match=said):
+            cases()
+    cases.cache_clear()

@@ -348,7 +348,7 @@ class _Collection:
                 said += _release(process)
             status = process.wait()
         self._raw(repeat, "stdout").write_bytes(said)
-        self._require_success(status, self._raw(repeat, "stderr"))
+        self._require_success(status, self._raw(repeat, "stderr"), argv)
         if not pids:
             raise WorkloadError(f"{self.workload.name} ended without saying which processes hold.")
         self._keep_output(repeat, said)
@@ -378,7 +378,7 @@ class _Collection:
         if not self.target.exists(output):
             # A census that has its name is whole; without one the status is vmaprobe's own.
             raise ProbeError(_probe_failure(status, self._raw(repeat, "stderr").read_bytes()))
-        self._require_success(status, self._raw(repeat, "stderr"))
+        self._require_success(status, self._raw(repeat, "stderr"), argv)
         self._keep_census(repeat, output)
         self._keep_output(repeat, self._raw(repeat, "stdout").read_bytes())
         used = {} if self.perf else self._usage_of_command(usage)
@@ -488,10 +488,14 @@ class _Collection:
             made = parse_specimens(stdout)
             self.rows["specimens"] += [{"repeat": repeat, **row} for row in made]
 
-    def _require_success(self, status: int, stderr: Path) -> None:
-        """Raise WorkloadError if the workload failed or was killed."""
+    def _require_success(self, status: int, stderr: Path, argv: Sequence[str]) -> None:
+        """Raise WorkloadError if the workload, or what observed it, failed or was killed."""
         said = stderr.read_bytes()
         name = self.workload.name
+        observed = argv[0] != self.workload.argv(self.program)[0]
+        if status < 0 and observed:  # it would end otherwise if the workload had been killed
+            killed = f"{Path(argv[0]).name} was killed by {signal.Signals(-status).name}"
+            raise WorkloadError(f"{killed} while it observed {name}.")
         # perf stat ends with 0 when its command was killed, and says so the way psignal(3) does,
         # under the first word of what it started.
         first = [*self.target.as_caller(), *self.workload.argv(self.program)][0]
@@ -499,7 +503,7 @@ class _Collection:
             told = f"{first}: {signal.strsignal(number)}".encode(errors="surrogateescape")
             if status == -number or (self.perf and told in said.splitlines()):
                 raise WorkloadError(f"{name} was killed by {number.name}.")
-        if self.workload.kind == "command" and status - 128 in list(signal.Signals):
+        if observed and status - 128 in list(signal.Signals):
             # vmaprobe ends as a shell does.
             number = signal.Signals(status - 128)
             raise WorkloadError(f"{name} was killed by {number.name}, or ended with {status}.")

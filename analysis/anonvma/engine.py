@@ -99,6 +99,8 @@ class Engine(NBClientEngine):  # type: ignore[misc]
             done = cls._execute(nb, kernel_name, *rest, **more)
         except DeadKernelError:
             raise Refused(NotebookError(KERNEL_KILLED), _DEAD_KERNEL) from None
+        except RuntimeError as error:  # of jupyter_client
+            raise Refused(NotebookError(f"the notebook's kernel did not start: {error}.")) from None
         if failure := _failure(done):
             raise Refused(failure)
         return done

@@ -81,6 +81,8 @@ def execute(
         ) from None
     except DeadKernelError:
         raise NotebookError(engine.KERNEL_KILLED) from None
+    except RuntimeError as error:  # of jupyter_client
+        raise NotebookError(f"the kernel of notebook {name} did not start: {error}.") from None
     except NoSuchKernel as error:
         raise NotebookError(
             f"notebook {name} wants a kernel {error.name!r}, which is not installed here: "

@@ -110,9 +110,11 @@ def _count(target: Target, probe: str, command: Sequence[str]) -> _Counts | str:
         told = json.loads(done.stdout)
         return _Counts(told["minor_faults"], told["mmap_lock_read"], aborts, successes)
     if not after:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["vmaprobe failed"]
-        reason = said[-1].removeprefix("vmaprobe: ")
-        return f"{reason}; a kernel with CONFIG_PER_VMA_LOCK_STATS=y would do as well"
+        said = done.stderr.decode(errors="replace").splitlines()
+        own = [line.removeprefix("vmaprobe: ") for line in said if line.startswith("vmaprobe: ")]
+        if not own:  # nothing that the kernel lacks: what ran was killed, or failed
+            return f"{_ended(done.returncode)} while its acquisitions of mmap_lock were counted"
+        return f"{own[-1]}; a kernel with CONFIG_PER_VMA_LOCK_STATS=y would do as well"
     return _count_without_tracepoint(target, command, before)
 
 
@@ -122,11 +124,20 @@ def _count_without_tracepoint(
     """Count by the kernel's statistics, which are of the whole machine."""
     done = target.run([*target.as_caller(), *command], timeout=120)
     if done.returncode:
-        return f"the workload failed with exit status {done.returncode}"
+        return f"{_ended(done.returncode)} while the kernel counted"
     after = _vma_locks(target)
     faults = _TASKS * _BYTES // _PAGE
     abort, success = (after[n] - before[n] for n in ("vma_lock_abort", "vma_lock_success"))
     return _Counts(faults, None, abort, success)
+
+
+def _ended(status: int) -> str:
+    """Return how a workload, or the vmaprobe around it, ended that did not succeed."""
+    if status < 0:
+        return f"vmaprobe was killed by signal {-status}"
+    if status > 128:  # as a shell ends, and vmaprobe
+        return f"vmload was killed by signal {status - 128}"
+    return f"vmload failed with exit status {status}"
 
 
 def _vma_locks(target: Target) -> dict[str, int]:

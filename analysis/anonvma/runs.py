@@ -18,6 +18,7 @@ target goes away meanwhile it becomes ``<id>.failed`` instead, the record of a f
 
 from __future__ import annotations
 
+import collections
 import datetime
 import fcntl
 import functools
@@ -711,6 +712,9 @@ def _came_later(column: pa.Field) -> bool:
 
 def _difference(found: pa.Schema, declared: pa.Schema) -> str:
     """Tell the first difference between two schemas that differ."""
+    for name, count in collections.Counter(found.names).items():
+        if count > 1:
+            return f"{name} is there {count} times"
     for name in declared.names:
         if name not in found.names:
             return f"{name} is missing"

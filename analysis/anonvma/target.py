@@ -413,8 +413,14 @@ class Local(Target):
 
     def require_privilege(self) -> None:
         """Raise PrivilegeError, with what is lacking, unless privileged commands can be run."""
-        self._sudo()
+        if not self._sudo():
+            return
         done = self.run(["true"], privileged=True)
+        if done.returncode < 0:
+            raise TargetError(
+                f"a command was killed by {signal.Signals(-done.returncode).name} that was to show "
+                "whether sudo gives privilege: try again."
+            )
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
             raise PrivilegeError(

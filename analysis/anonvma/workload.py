@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
@@ -67,8 +68,15 @@ def cases() -> dict[str, str]:
     vmload = places.program("vmload")
     try:
         listed = subprocess.run([vmload, "--cases"], capture_output=True, check=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SetupError(f"{vmload} does not run here ({error}): build it again.") from None
+    except OSError as error:
+        of_file = error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
+        remedy = ": build it again" if of_file else ""
+        raise SetupError(f"{vmload} does not run here ({error.strerror}){remedy}.") from None
+    except subprocess.CalledProcessError as error:
+        ended = "was killed by signal" if error.returncode < 0 else "ended with exit status"
+        raise SetupError(
+            f"{vmload} {ended} {abs(error.returncode)} when it was to list its cases."
+        ) from None
     return dict(line.split("\t", 1) for line in listed.stdout.splitlines())
 
 
