@@ -26,6 +26,8 @@ from anonvma import (
     lint,
     locks,
     mail,
+    places,
+    redact,
     report,
     runs,
     specimens,
@@ -317,6 +319,40 @@ def test_latest_is_the_newest_that_has_what_is_needed(
         catalogue.place("2-imported", ["census"])
     with pytest.raises(RunError, match=r"none of the 3 runs .* \(locks\); the newest, 2-imported"):
         catalogue.place("latest", ["locks"])
+
+
+# ---- the project's address ----
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ('[project.urls]\nRepository = "https://git.example.org/~me/anonvma"\n',
+         "https://git.example.org/~me/anonvma"),
+        ('[project]\nname = "anonvma"\n', None),
+        ('[project]\nurls = "https://git.example.org"\n', None),
+        ("[project.urls]\nRepository = 5\n", None),
+        ('[project.urls]\nRepository = ""\n', None),
+        ('[project.urls]\nRepository = "git@example.org:me/x.git"\n', None),
+        ("[project.urls\n", None),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_the_address_is_one_setting_and_a_mail_reads_well_without_it(
+    settings: str | None, address: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if settings is not None:
+        (tmp_path / "pyproject.toml").write_text(settings)
+    monkeypatch.setattr(places, "root", lambda: tmp_path)
+    found = places.project_url.__wrapped__()
+    assert found == address
+    monkeypatch.setattr(places, "project_url", lambda: found)
+    repeated = report.how_to_repeat([RECORDED], analysed=True)
+    body = letter.body([Section("Answer", ["Yes."]), repeated], asked=True)
+    shared = redact.Wall.around([RECORDED]).scrub(body)
+    assert shared.count(address or "https://") == (2 if address else 0)
+    assert f"In a new clone of {address or 'anonvma'} (" in " ".join(shared.split())
+    assert "None" not in shared.split() and not shared.endswith("\n\n")
 
 
 # ---- rows and their whole ----

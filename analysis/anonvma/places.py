@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -38,14 +39,14 @@ def recorded() -> Path:
 def project_url() -> str | None:
     """Return where the project is published: ``Repository`` of [project.urls] in pyproject.toml.
 
-    None where that is not set, or no checkout is at hand to read it from.
+    None where that is not set, is no address of the web, or no checkout is at hand to read it from.
     """
     try:
         settings = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError):
+        address = str(settings["project"]["urls"]["Repository"])
+    except (OSError, ValueError, KeyError, TypeError):  # a wrong TOML is a ValueError, too
         return None
-    address = settings.get("project", {}).get("urls", {}).get("Repository")
-    return str(address) if address else None
+    return address if re.fullmatch(r"https?://[!-~]+", address) else None
 
 
 def program(name: str) -> Path:

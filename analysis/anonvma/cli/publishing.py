@@ -33,8 +33,8 @@ Examples:
 
 
 _NO_ADDRESS = (
-    "the mail cannot say where anonvma is to be had: set Repository under [project.urls] in "
-    "pyproject.toml."
+    "the mail cannot say where anonvma is to be had: set Repository, an https address, under "
+    "[project.urls] in pyproject.toml."
 )
 
 
