@@ -172,7 +172,7 @@ ENDS: dict[str, Callable[[subprocess.Popen[bytes]], None]] = {
 
 
 def attempt(
-    number: int, top: Path, images: tuple[str, str] | None, only: list[str]
+    number: int, top: Path, images: tuple[str, str] | None, only: list[str], slower: float = 1
 ) -> tuple[str, list[str]]:
     """Kill one command in one way: what was done, and what is wrong after it."""
     chance = random.Random(number)
@@ -195,7 +195,7 @@ def attempt(
             env={**os.environ, **own, processes.VARIABLE: token},
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=ROOT,
         )  # fmt: skip
-    after = chance.uniform(0.2, longest)
+    after = chance.uniform(0.2, longest * slower)
     end = time.monotonic() + after
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
@@ -231,6 +231,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--only", action="append", default=[], help="of the commands")
+    parser.add_argument("--slower", type=float, default=1, help="than a quiet machine")
     parser.add_argument("--early", help="an image of a kernel")
     parser.add_argument("--delayed", help="another")
     given = parser.parse_args()
@@ -238,7 +239,7 @@ def main() -> int:
     failures = 0
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         for number in range(given.first, given.first + given.kills):
-            told, wrong = attempt(number, Path(name) / "it", images, given.only)
+            told, wrong = attempt(number, Path(name) / "it", images, given.only, given.slower)
             print("not well" if wrong else "well    ", told, flush=True)
             for line in wrong:
                 print(f"    {line}", flush=True)
