@@ -29,7 +29,7 @@ from anonvma import mark, runs, scratch
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "data" / "recorded"
-PATIENCE = 300.0
+PATIENCE = 900.0
 SYSCTLS = ("vm/max_map_count", "vm/overcommit_memory", "kernel/perf_event_paranoid",
            "kernel/kptr_restrict", "kernel/perf_event_mlock_kb")  # fmt: skip
 TRACING = Path("/sys/kernel/tracing/instances")
@@ -150,12 +150,17 @@ def pids_of(token: str) -> list[int]:
     return [int(line.split()[0]) for line in processes.carriers(token)]
 
 
+def below(process: subprocess.Popen[bytes], token: str) -> list[str]:
+    """The processes that a command has started."""
+    return [line for line in processes.carriers(token) if int(line.split()[0]) != process.pid]
+
+
 def kill_one_below(process: subprocess.Popen[bytes], token: str, chance: random.Random) -> str:
     """Kill any of the processes that a command has started; its words."""
-    found = [line for line in processes.carriers(token) if int(line.split()[0]) != process.pid]
+    found = below(process, token)
     if not found:
         return "nobody"
-    number, _, words = chance.choice(found).partition(" ")
+    number, _, words = " ".join(chance.choice(found).split()).partition(" ")
     try:
         os.kill(int(number), signal.SIGKILL)
     except ProcessLookupError:
@@ -197,7 +202,10 @@ def attempt(
         )  # fmt: skip
     after = chance.uniform(0.2, longest * slower)
     end = time.monotonic() + after
-    while process.poll() is None and time.monotonic() < end:
+    # Until it is time; where one below it is to be killed, until there is one.
+    while process.poll() is None and (
+        time.monotonic() < end or (how == "below" and not below(process, token))
+    ):
         time.sleep(0.02)
     what, wrong = how, []
     if process.poll() is None and how == "below":

@@ -138,6 +138,16 @@ def test_scratch_of_the_dead_is_swept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [path.name for path in tmp_path.iterdir()] == ["anonvma-notes"]
 
 
+def test_one_that_has_ended_and_was_not_waited_for_is_dead() -> None:
+    """Or what it left would lie there for as long as its parent waits for nobody."""
+    child = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{child}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+    assert scratch.start_time(child) is None
+    os.waitpid(child, 0)
+    assert scratch.start_time(os.getpid()) is not None
+
+
 def test_the_lock_of_this_machine_lies_where_nobody_else_can_hold_it() -> None:
     lock = cell._machine_lock()
     assert lock.parent.stat().st_uid == os.getuid() and not lock.parent.stat().st_mode & 0o077

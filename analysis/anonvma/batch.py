@@ -382,10 +382,11 @@ class _Work:
                 if log.exists():
                     self._failed(name, f"it ended without a word: see {log}")
             if not self.failures:
-                raise StudyError(
-                    f"Snakemake failed with exit status {status}: {self._last_line()}; see "
-                    f"{self.directory / 'snakemake.log'}."
-                )
+                how = f"was killed by signal {-status}"
+                if status >= 0:
+                    how = f"failed with exit status {status}: {self._last_line()}"
+                log = self.directory / "snakemake.log"
+                raise StudyError(f"Snakemake {how}; see {log}.")
 
     def _last_line(self) -> str:
         said = (self.directory / "snakemake.log").read_text(errors="backslashreplace")

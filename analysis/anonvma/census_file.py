@@ -10,6 +10,8 @@ themselves stay in `Census.strings`.
 from __future__ import annotations
 
 import dataclasses
+import mmap
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -279,11 +281,15 @@ Columns = dict[str, npt.NDArray[Any]]
 _CHUNK = 8192  # records; a megabyte, which stays in the processor's cache
 
 
-def _columns(records: npt.NDArray[np.void]) -> Columns:
+_PIECE = 64 * _CHUNK  # records whose pages are kept until they have been read
+
+
+def _columns(records: npt.NDArray[np.void], mapped: mmap.mmap | None = None) -> Columns:
     """Lay each member of the records out as a column.
 
     A column of the records themselves is strided: every pass over one would fetch all of
-    them from memory again. Here they are fetched once.
+    them from memory again. Here they are fetched once, and the pages of the file that they
+    are mapped from are given back: they would be as much memory as the columns.
     """
     names = [name for name in records.dtype.names or () if name not in ("comm", "reserved")]
     columns = {name: np.empty(len(records), records.dtype[name]) for name in names}
@@ -291,6 +297,8 @@ def _columns(records: npt.NDArray[np.void]) -> Columns:
         chunk = records[start : start + _CHUNK]
         for name in names:
             columns[name][start : start + _CHUNK] = chunk[name]
+        if mapped is not None and (start + _CHUNK) % _PIECE == 0:
+            mapped.madvise(mmap.MADV_DONTNEED)
     return columns
 
 
@@ -336,9 +344,10 @@ def read(path: str | Path) -> Census:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
-        # asarray: a plain view of the mapping, without memmap's cost for every slice
-        data = np.asarray(np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8))
+        with path.open("rb") as file:
+            empty = os.fstat(file.fileno()).st_size == 0
+            mapped = None if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = np.frombuffer(mapped or b"", np.uint8)
     except OSError as error:
         raise CensusError(f"cannot read {path}: {error.strerror}") from error
     header = _check_header(data, path)
@@ -348,7 +357,7 @@ def read(path: str | Path) -> Census:
     processes = sections.take(PROCESS, int(header["processes"]), "processes")
     ops = sections.take(OPS, int(header["ops"]), "vm_operations_structs")
     strings = sections.strings(int(header["strings"]))
-    columns = _columns(records)
+    columns = _columns(records, mapped)
     _check_references(columns, ops, strings, path)
     return Census(
         vmas=_frame(columns, records["comm"], ops, strings, int(header["page_size"])),
@@ -479,14 +488,13 @@ def _frame(
         "device": _device_column(columns["dev"]),
         "inode": columns["ino"],
         "path": path,
-        "offset": columns["pgoff"] * np.uint64(page_size),
+        "offset": np.multiply(columns["pgoff"], np.uint64(page_size), out=columns["pgoff"]),
         "name": _strings_column(columns["name"], strings),
     }
     for name in PAGE_COUNTS:
         unknown = columns[name] == _UNKNOWN
-        frame[name] = pd.arrays.IntegerArray(
-            np.where(unknown, np.uint64(0), columns[name]), unknown
-        )
+        columns[name][unknown] = 0  # in place: nothing else needs it any more
+        frame[name] = pd.arrays.IntegerArray(columns[name], unknown)
     return pd.DataFrame(frame, copy=False)
 
 

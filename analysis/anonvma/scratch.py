@@ -85,9 +85,14 @@ def _namespace() -> int:
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot, or None if there is none."""
+    """Return when a process started, in clock ticks since boot, or None if there is none.
+
+    One that has ended and that nobody has waited for is none: in a container whose first process
+    waits for nobody it stays for ever.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(stat.rpartition(b")")[2].split()[19])  # field 22 of proc(5); the name may hold ')'
+    words = stat.rpartition(b")")[2].split()  # from field 3 of proc(5) on; the name may hold ')'
+    return None if words[0] in (b"Z", b"X") else int(words[19])
