@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Where the time of one mapping goes: user mode, page faults, mmap(), waiting, and the rest.
 
-What the tasks of a workload spent in one execution, traced for this alone (tables ``time`` and
-``time_totals``), by parts that leave nothing out, divided by the mappings that they made. All parts
-add up to tasks x elapsed time by the workload's own clock; what is left is told as such.
+What the tasks of a workload spent in an execution traced for this alone (tables ``time`` and
+``time_totals``) is told by parts that leave nothing out: all of them and the tracer's own programs
+add up to tasks x elapsed time by the workload's own clock, and what is left is a part, too.
+
+Tracing slows what it looks at. So what is taken from such an execution is how its time, less the
+tracer's, divides into the parts; and these shares are of the time that a mapping takes where
+nothing is traced, by the throughput of the executions that the runs are compared by.
 
 - *waiting for mmap_lock* is all from asking for it to the answer: spinning, asleep, woken.
 - *waiting for a CPU* is to be runnable and not to run, while not waiting for mmap_lock.
 - *holding* is what mmap() does with mmap_lock; page faults hold it, if at all, for reading.
 - *user mode* is by the kernel's own account, often by ticks: no event marks the way into the kernel
   and out of it, which is the rest of the time that no event was seen in.
-- *the tracer* is its own programs. What it takes to call them is in the other parts.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ __all__ = [
     "MAPPING",
     "PARTS",
     "TITLE",
+    "WHOLE",
+    "Spent",
     "Unit",
     "held",
     "lacking",
@@ -44,6 +49,7 @@ __all__ = [
     "said",
     "said_of_one",
     "slowed",
+    "spent",
     "table",
     "told_of",
     "unit_of",
@@ -60,6 +66,7 @@ QUEUED, BEHIND = "waiting for a CPU", "waiting for a CPU that other processes ha
 WAY = "into the kernel and out of it"
 UNKNOWN = "in what is not known"
 TRACER, BEFORE, LEFT = "the tracer", "before the work began", "not accounted for"
+WHOLE = "tasks x elapsed"
 
 PARTS = {
     USER: "#dddddd",
@@ -84,12 +91,11 @@ PARTS = {
 """The parts, in the order they are shown, with their colours."""
 
 HOW = (
-    "Time of the workload's tasks, summed, in an execution traced for this alone. Waiting for "
-    "mmap_lock is all from asking for it to the answer; waiting for a CPU, to be runnable and not "
-    "to run, while not waiting for mmap_lock. User mode is by the kernel's own account, often by "
-    "ticks, and the way into the kernel and out of it is what the tracer does not tell from it. "
-    "The parts add up to tasks x elapsed time by the workload's own clock but for what is not "
-    "accounted for."
+    "Time of the workload's tasks, summed: that of untraced executions, divided as in executions "
+    "traced for this alone. Waiting for mmap_lock is all from asking for it to the answer; waiting "
+    "for a CPU, to be runnable and not to run, while not waiting for mmap_lock. User mode is by "
+    "the kernel's own account, often by ticks, and the way into the kernel and out of it is what "
+    "the tracer does not tell from it."
 )
 
 _OF_CONTEXT = {
@@ -164,8 +170,8 @@ def of_run(run: Run, unit: Unit) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index: `PARTS`. Columns: us (microseconds, mean of the repeats), running (that part of them
-        with a CPU).
+        Index: `PARTS`. Columns: us (microseconds of the traced execution, mean of the repeats),
+        running (that part of them with a CPU).
     """
     times, totals = run.table("time"), run.table("time_totals").set_index("repeat")
     divisor = totals[unit.count].astype("float64") if unit.count else 1.0
@@ -198,6 +204,54 @@ def of_run(run: Run, unit: Unit) -> pd.DataFrame:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """The time of one condition's tasks.
+
+    Attributes
+    ----------
+    whole : Series
+        Microseconds of one unit where nothing is traced, one value a run; of a workload without a
+        clock of its own those of the traced executions, less the tracer's.
+    shares, running : DataFrame
+        What of that is each of `PARTS` but the tracer, and is that with a CPU; one row a run that
+        tells.
+    """
+
+    whole: pd.Series[float]
+    shares: pd.DataFrame
+    running: pd.DataFrame
+
+    @property
+    def us(self) -> pd.Series[float]:
+        """Each part in microseconds, by the means of the runs."""
+        return self.shares.mean() * float(self.whole.mean())
+
+
+def spent(runs: Sequence[Run], unit: Unit) -> Spent:
+    """Return the time of one condition's tasks, of which at least one run tells."""
+    each = [of_run(run, unit) for run in told(runs)]
+    totals = [float(part["us"].drop(TRACER).sum()) for part in each]
+    shares, running = (
+        pd.DataFrame([part[name].drop(TRACER) / total
+                      for part, total in zip(each, totals, strict=True)])
+        for name in ("us", "running")
+    )  # fmt: skip
+    clocks = [] if _totals(runs)["clock_ns"].isna().any() else _clocks(runs, unit)
+    whole = pd.Series(clocks or totals, dtype="float64")
+    return Spent(whole, shares.reset_index(drop=True), running.reset_index(drop=True))
+
+
+def _clocks(runs: Sequence[Run], unit: Unit) -> list[float]:
+    """Return by the workload's own clock, untraced, what its tasks took for one unit in each run.
+
+    All runs of a condition make as many mappings, and take as many faults, as those that tell.
+    """
+    count = float(_totals(runs)[unit.count].astype("float64").mean()) if unit.count else 1.0
+    tasks = [run.table("throughput") for run in runs if "throughput" in run.manifest.tables]
+    return [float(rows.groupby("repeat")["usecs"].sum().mean()) / count for rows in tasks]
+
+
 def table(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> pd.DataFrame:
     """Where the time of one mapping goes in each condition, in microseconds.
 
@@ -216,14 +270,9 @@ def table(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> 
         row; it is null where the workload has no clock of its own.
     """
     unit = unit or unit_of(conditions)
-    wide = pd.DataFrame(
-        {
-            name: pd.concat([of_run(run, unit)["us"] for run in runs], axis=1).mean(axis=1)
-            for name, runs in told_of(conditions).items()
-        }
-    )
+    wide = pd.DataFrame({name: spent(runs, unit).us for name, runs in conditions.items()})
     kept = wide[(wide.abs() >= 0.0005).any(axis=1) | (wide.index == LEFT)]
-    total = pd.DataFrame(wide.sum()).T.set_axis(["tasks x elapsed"])
+    total = pd.DataFrame(wide.sum()).T.set_axis([WHOLE])
     both = pd.concat([kept, total])
     return both.rename_axis("part").reset_index()
 
@@ -231,7 +280,7 @@ def table(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> 
 def held(runs: Sequence[Run], unit: Unit) -> tuple[float, float]:
     """Return how long mmap_lock was held for writing, and what of it by a task without a CPU.
 
-    In microseconds of a `unit`, mean of the runs.
+    In microseconds of a `unit`, in the traced executions; mean of the runs.
     """
     values = []
     for run in told(runs):
@@ -311,19 +360,26 @@ def _held_said(runs: Sequence[Run], unit: Unit) -> str:
     if not whole:
         return ""
     return (
-        f"mmap_lock was held for writing for {number(whole, 3)} µs of each {unit.name}, "
+        f"mmap_lock was held for writing for {number(whole, 3)} µs of each {unit.name} traced, "
         f"{percent(without / whole)} of that by a task that had no CPU."
     )
 
 
 def _slowed_said(runs: Sequence[Run]) -> str:
+    """Say how far the traced executions' time adds up, and how slow they were."""
+    parts = pd.concat([of_run(run, EXECUTION)["us"] for run in told(runs)], axis=1).mean(axis=1)
+    whole = float(parts.sum())
+    tracer = f"{percent(float(parts[TRACER]) / whole)} of it the tracer's own, which is left out"
+    if pd.isna(parts[LEFT]):
+        return f"the time of the traced executions' tasks adds up by itself, {tracer}."
+    known = percent(1 - float(parts[LEFT]) / whole)
     traced, untraced = slowed(runs)
-    if not (traced > 0 and untraced > 0):
-        return ""
-    return (
-        f"while this was traced throughput was {percent(traced / untraced)} of what it was "
-        "untraced, so the times are longer than those of an untraced execution."
+    slow = (
+        f" Throughput was {percent(traced / untraced)} of what it was untraced."
+        if traced > 0 and untraced > 0
+        else ""
     )
+    return f"in the traced executions {known} of tasks x elapsed is accounted for, {tracer}.{slow}"
 
 
 # ---- the figure ----
@@ -336,17 +392,15 @@ def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axe
     if lacking(conditions):
         return blank(ax, TITLE, "not recorded with these runs")
     unit = unit_of(conditions)
-    rows = table(conditions, unit).set_index("part").drop(index="tasks x elapsed")
+    rows = table(conditions, unit).set_index("part").drop(index=WHOLE)
     rows = rows.clip(lower=0).fillna(0)
     rows = rows.loc[(rows.div(rows.sum()) >= 0.001).any(axis=1)]
     colours: list[Any] = [PARTS[part] for part in rows.index]
     ax = rows.T.plot.barh(stacked=True, width=0.62, ax=ax, color=colours, legend=False)
     for bars, part in zip(ax.containers, rows.index, strict=True):
         for bar in bars:
-            bar.set_edgecolor("#999999" if part in (TRACER, BEFORE) else "white")
+            bar.set_edgecolor("#999999" if part == BEFORE else "white")
             bar.set_linewidth(0.5)
-            if part == TRACER:
-                bar.set_hatch("....")
     totals = rows.sum()
     for place, (name, total) in enumerate(totals.items()):
         ax.text(total, place, f" {number(total, 3)} µs", va="center", fontweight="bold")

@@ -16,6 +16,7 @@ in the executions traced for those.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -28,7 +29,6 @@ from anonvma.mapping_time import (
     FAULTS,
     LEFT,
     QUEUED,
-    TRACER,
     WAITING,
     WORK,
     Unit,
@@ -112,9 +112,9 @@ def explain(
     if mapping_time.lacking(sides):
         return None
     unit = mapping_time.unit_of(sides)
-    one, other = (_Side(name, runs, unit) for name, runs in mapping_time.told_of(sides).items())
+    one, other = (_Side(name, runs, unit) for name, runs in sides.items())
     table, change, (low, high) = _taken_apart(one, other)
-    sure = low > 0 or high < 0 or (min(one.n, other.n) < 2 and change != 0)
+    sure = low > 0 or high < 0 or (min(len(one.whole), len(other.whole)) < 2 and change != 0)
     whole = change if sure else float("nan")
     table["share"] = table["made"] / whole
     explained = table[table["part"] != LEFT]
@@ -132,19 +132,38 @@ def explain(
 
 
 class _Side:
-    """The runs of one condition: the parts of one unit's time, one row a run."""
+    """One condition: what its tasks spent on one unit."""
 
     def __init__(self, name: str, runs: Sequence[Run], unit: Unit) -> None:
-        self.name, self.runs, self.n = name, runs, len(runs)
-        each = [mapping_time.of_run(run, unit) for run in runs]
-        self.us = pd.DataFrame([part["us"].fillna(0.0) for part in each]).reset_index(drop=True)
-        self.running = pd.DataFrame([part["running"] for part in each]).reset_index(drop=True)
+        self.name, self.runs = name, mapping_time.told(runs)
+        self.spent = mapping_time.spent(runs, unit)
+        self.whole = self.spent.whole
+        self.shares = self.spent.shares.fillna(0.0)
+
+    @property
+    def us(self) -> pd.Series[float]:
+        return self._parts(float(self.whole.mean()), self.shares.mean(), self.running)[0]
+
+    @property
+    def running(self) -> pd.Series[float]:
+        return self.spent.running.mean()
+
+    @staticmethod
+    def _parts(whole: float, shares: pd.Series[float], running: pd.Series[float]) -> _Parts:
+        return whole * shares, whole * running
 
     def mean(self) -> _Parts:
-        return self.us.mean(), self.running.mean()
+        return self._parts(float(self.whole.mean()), self.shares.mean(), self.running)
 
-    def of_each(self) -> list[_Parts]:
-        return [(self.us.iloc[i], self.running.iloc[i]) for i in range(self.n)]
+    def of_each(self) -> tuple[list[_Parts], list[_Parts]]:
+        """Return what `mean` would be by the time of each run, and by the shares of each."""
+        by_whole = [self._parts(float(w), self.shares.mean(), self.running) for w in self.whole]
+        whole = float(self.whole.mean())
+        by_shares = [
+            self._parts(whole, self.shares.iloc[i], self.spent.running.iloc[i])
+            for i in range(len(self.shares))
+        ]
+        return by_whole, by_shares
 
 
 def _factor(us: pd.Series[float], running: pd.Series[float]) -> float:
@@ -169,12 +188,19 @@ def _effects(base: _Parts, head: _Parts) -> pd.Series[float]:
 def _taken_apart(one: _Side, other: _Side) -> tuple[pd.DataFrame, float, tuple[float, float]]:
     means = one.mean(), other.mean()
     made = _effects(*means)
-    # For the interval each run is put in the place of its side's mean.
-    of_base = pd.DataFrame([_effects(each, means[1]) for each in one.of_each()])
-    of_head = pd.DataFrame([_effects(means[0], each) for each in other.of_each()])
+    # For the interval each run is put in the place of its side's mean: its time, and its shares,
+    # which are of executions of their own.
+    varied = [
+        (
+            pd.DataFrame([_effects(each, means[1]) for each in base]),
+            pd.DataFrame([_effects(means[0], each) for each in head]),
+        )
+        for base, head in zip(one.of_each(), other.of_each(), strict=True)
+    ]
     rows = []
     for part, value in zip(made.index.astype(str), made, strict=True):
-        low, high = statistics.around(float(value), of_base[part], of_head[part])
+        bounds = [statistics.around(float(value), base[part], head[part]) for base, head in varied]
+        half = math.hypot(*(high - float(value) for _, high in bounds))
         shown = QUEUED if part == SHARED else part
         rows.append(
             {
@@ -182,20 +208,19 @@ def _taken_apart(one: _Side, other: _Side) -> tuple[pd.DataFrame, float, tuple[f
                 "base": float(means[0][0][shown]),
                 "head": float(means[1][0][shown]),
                 "made": float(value),
-                "low": low,
-                "high": high,
+                "low": float(value) - half,
+                "high": float(value) + half,
             }
         )
     table = pd.DataFrame(rows)
     kept = table[(table[["base", "head", "made"]].abs() >= 0.0005).any(axis=1)]
     order = pd.DataFrame({"last": kept["part"] == LEFT, "size": -kept["made"].abs()})
     # What goes the way of the whole first.
-    change = float(made.sum())
+    change = float(other.whole.mean() - one.whole.mean())
     order["against"] = (kept["made"] * change) < 0
     order = order.sort_values(["last", "against", "size"], kind="stable")
-    whole = [side.us.sum(axis=1) for side in (one, other)]
-    bounds = statistics.around(change, *whole)
-    return kept.loc[order.index].reset_index(drop=True), change, bounds
+    bounds_of_whole = statistics.around(change, one.whole, other.whole)
+    return kept.loc[order.index].reset_index(drop=True), change, bounds_of_whole
 
 
 # ---- on which VMAs ----
@@ -209,7 +234,7 @@ def _of_vmas(one: _Side, other: _Side) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     rows = []
     for part, weight in ((f"{FAULTS}, {WORK}", "count"), (f"{FAULTS}, {WAITING}", "taken")):
-        parts = [_by_vma(side, weight) * float(side.us[part].mean()) for side in sides]
+        parts = [_by_vma(side, weight) * float(side.us[part]) for side in sides]
         index = parts[0].index.union(parts[1].index)
         made = parts[1].reindex(index, fill_value=0.0) - parts[0].reindex(index, fill_value=0.0)
         origins, states = (made.index.get_level_values(level) for level in (0, 1))
@@ -246,7 +271,7 @@ def _by_vma(side: _Side, weight: str) -> pd.Series[float]:
 def _said(
     one: _Side, other: _Side, found: TimeCause, unit: Unit, first: pd.Series[Any]
 ) -> list[str]:
-    sums = [float(side.us.sum(axis=1).mean()) for side in (one, other)]
+    sums = [float(side.whole.mean()) for side in (one, other)]
     bounds = interval(found.low, found.high, apart=0)
     within = f"95 % interval {bounds}" if bounds != "-" else "a single run has no interval"
     whole = (
@@ -293,7 +318,6 @@ def _vmas_said(found: TimeCause, part: str) -> str:
 
 _NAMED = {
     BEHIND: "the CPUs were taken by tasks that are not of the workload",
-    TRACER: "the tracer itself, so that of the workload nothing is told",
     BEFORE: "the tasks began to work later",
 }
 
