@@ -475,16 +475,18 @@ def _reason(one: _Side, other: _Side, row: Mapping[Any, Any]) -> str:
             f"{one.name} and {row['taken_head']:,.0f} in {other.name}"
         )
     faults = f"{row['access']} faults on {row['origin']} VMAs ({_state_said(row)})"
-    counts = f"{row['faults_base']:,.0f} and {row['faults_head']:,.0f} of them"
+    counts = (
+        f"{row['faults_base']:,.0f} in {one.name} and {row['faults_head']:,.0f} in {other.name}"
+    )
     if row["cause"] == NUMBER:
         return (
-            f"{faults}, because their number is another ({counts}), while mmap_lock was taken for "
+            f"{faults}, whose number is another: {counts}, while mmap_lock was taken for "
             f"{_share(row, 'base')} and {_share(row, 'head')} of them"
         )
     how = "again, after the VMA's own lock," if row["cause"] == REPEATED else "for"
     return (
-        f"{faults}; there are {counts}, and mmap_lock is taken {how} {_share(row, 'base')} in "
-        f"{one.name} and {_share(row, 'head')} in {other.name}"
+        f"{faults}: {counts}, and mmap_lock was taken {how} {_share(row, 'base')} of the former "
+        f"and {_share(row, 'head')} of the latter"
     )
 
 
@@ -492,7 +494,7 @@ def _state_said(row: Mapping[Any, Any]) -> str:
     vmas = row["vmas_base"]
     if vmas is None or not np.isfinite(vmas) or not vmas:
         return str(row["state"])
-    return f"{row['state']}; the census has {vmas:,.0f} of them with zero pages only"
+    return f"{row['state']}; the census has {vmas:,.0f} such VMAs, with zero pages only"
 
 
 def _share(row: Mapping[Any, Any], side: str) -> str:
