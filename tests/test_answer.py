@@ -20,6 +20,7 @@ from anonvma import (
     answer,
     catalogue,
     census,
+    evidence,
     faults,
     kernel_facts,
     letter,
@@ -280,10 +281,44 @@ def test_a_report_of_a_process_that_takes_no_fault() -> None:
     tables["locks"] = TABLES["locks"].head(0)
     run = run_of(tables, parameters={"workload": "pid:1", "seconds": 5.0}, repeats=5)
     check(run)
-    assert "It took no page fault in the 5 s that its faults were traced." in answer.sentences(run)
+    assert (
+        "The process took no page fault in the 5 s that its faults were traced."
+        in answer.sentences(run)
+    )
     for drawn in Subject({"x": [run]}).figures().values():
         for draw in drawn:
             plt.close(draw()[0])
+
+
+def test_a_process_that_takes_no_lock_is_a_finding() -> None:
+    tables = {"tracing": TABLES["tracing"], "locks": TABLES["locks"].head(0)}
+    rows = evidence.table(run_of(tables, repeats=5)).set_index("figure")
+    assert rows.loc["mmap_lock taken for reading", ["n", "mean"]].tolist() == [5, 0]
+
+
+def test_a_process_that_runs_already_is_called_by_its_number() -> None:
+    parameters = {"workload": "pid:4711", "seconds": 5.0}
+    run = run_of({"census": TABLES["census"]}, parameters=parameters)
+    assert answer.finding(run).startswith("process 4711, Linux ")
+    assert "In process 4711 on Linux" in answer.sentences(run)[0]
+    assert redact.Wall.around([]).scrub("pid:4711 process 4711") == "pid:4711 process 4711"
+
+
+@pytest.mark.parametrize(
+    ("traced", "watched", "said"),
+    [
+        ({"faults", "locks"}, False, "then ran three times more, in turns: untraced, with every"),
+        ({"events"}, False, "ran twice more, in turns: untraced and with every page fault traced."),
+        ({"faults", "time"}, True, "watched twice more: with every page fault traced and to see"),
+        ({"faults"}, True, "watched once more: with every page fault traced."),
+    ],
+)
+def test_how_often_it_ran_is_what_was_traced(traced: set[str], watched: bool, said: str) -> None:
+    tracing = pd.DataFrame({"traced": sorted(traced)})
+    tables = {"census": TABLES["census"], "faults": FAULTS.head(0), "tracing": tracing}
+    parameters = {"workload": "pid:1", "seconds": 5.0} if watched else {"workload": "x"}
+    run = run_of(tables, parameters=parameters)
+    assert any(said in paragraph for paragraph in report._method(run))
 
 
 # ---- the kernel ----

@@ -300,3 +300,8 @@ def test_functions_that_everybody_has_are_not_withheld() -> None:
     assert found == symbols[4:]
     recorded = runs.find("small-allocs-mt").table("frames")
     assert [words for column, _, words in identity.foreign(recorded) if words] == []
+
+
+def test_what_we_call_a_caller_is_no_name_of_anybodys() -> None:
+    assert identity.is_public("reader of /proc") and identity.is_public("page fault")
+    assert not identity.is_public("reader of /home/alice")

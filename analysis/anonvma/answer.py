@@ -32,6 +32,7 @@ __all__ = [
     "of_run",
     "sentences",
     "table_of",
+    "workload_of",
 ]
 
 QUESTION = (
@@ -208,10 +209,16 @@ def kernel_of(run: Run) -> str:
     return f"Linux {target['kernel_release']} ({target['architecture']}, {target['cpus']} CPUs)"
 
 
+def workload_of(run: Run) -> str:
+    """Name what was observed: a workload, or a process that ran already."""
+    kind, _, number_of = str(run.manifest.parameters.get("workload", "")).partition("pid:")
+    return f"process {number_of}" if number_of and not kind else run.manifest.workload.name
+
+
 def finding(run: Run) -> str:
     """Say in a line, such as a subject has room for, what a run found."""
     verdict, manifest = of_run(run), run.manifest
-    of = f"{manifest.workload.name}, Linux {manifest.target['kernel_release']}"
+    of = f"{workload_of(run)}, Linux {manifest.target['kernel_release']}"
     if verdict.answer is Answer.NO:
         return f"{of}: no VMA filled without an anon_vma"
     how = "populated" if verdict.populated else "read"
@@ -238,7 +245,7 @@ def sentences(run: Run) -> list[str]:
         said += [" ".join(why), kernel_facts.EARLY_CHECK]
     if verdict.unnamed is not None:
         times = f", {_count(verdict.unnamed, 'time')}" if verdict.unnamed else ""
-        name = run.manifest.workload.name
+        name = workload_of(run)
         mapped = f"{name} mapped /dev/zero, privately{times}."
         said.append(f"{mapped} {kernel_facts.DEV_ZERO_WITHOUT_FILE}")
     return said + _of_faults(verdict)
@@ -274,7 +281,7 @@ def _first(run: Run, verdict: Verdict) -> str:
 
 
 def _setting(run: Run, verdict: Verdict) -> str:
-    name, where = run.manifest.workload.name, kernel_of(run)
+    name, where = workload_of(run), kernel_of(run)
     date = f"{run.manifest.created:%Y-%m-%d}"
     if verdict.watched is not None:
         return f"In {name} on {where}, watched for {verdict.watched:g} s on {date},"
@@ -365,7 +372,8 @@ def _stayed(verdict: Verdict, traced: Traced) -> str:
     if traced.faults == 0:
         if verdict.watched is not None:
             return (
-                f"It took no page fault in the {verdict.watched:g} s that its faults were traced."
+                f"The process took no page fault in the {verdict.watched:g} s that its faults were "
+                "traced."
             )
         return "The trace has no page fault."
     share = percent(traced.stayed / traced.faults)

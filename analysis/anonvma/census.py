@@ -203,7 +203,7 @@ def wholes(vmas: pd.DataFrame, most: int | None = None) -> dict[str, Whole]:
     """What the rows of `by_class`, `by_origin` and `by_process` add up to."""
     all_bare = int(vmas["bare"].sum())
     others = vmas["tgid"].nunique() - most if most else 0
-    rest = f"{others:,} other processes" if others > 0 else ""
+    rest = f"{others:,} other process{'es' * (others > 1)}" if others > 0 else ""
     return {
         "by_class": Whole("vmas", all_bare, "bare VMAs"),
         "by_origin": Whole("vmas", int(vmas["anonymous"].sum()), "anonymous VMAs"),

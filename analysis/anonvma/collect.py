@@ -554,7 +554,8 @@ class _Collection:
                 inlines=None if inlines.reason else inlines,
             )
         except ProfileError as error:
-            self._lacks(what, str(error).rstrip("."), "raw/*/perf.data, if it is there")
+            reason = str(error).rstrip(".").replace(str(file), "what it recorded")
+            self._lacks_once(what, reason, "a longer look, or one while the workload is at work")
             return
         self._keep_profile(repeat, found)
         if recording.lost:

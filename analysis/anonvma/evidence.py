@@ -85,10 +85,11 @@ def _of_faults(run: Run) -> Measures:
 def _of_locks(run: Run) -> Measures:
     locks = run.table("locks")
     got = locks[locks["success"]]
+    repeats = traced_repeats(run, "locks") or sorted(locks["repeat"].unique())
     count = got["count"].astype("float64")
     for mode, said in (("read", "for reading"), ("write", "for writing")):
         summed = count.where(got["mode"] == mode, 0.0).groupby(got["repeat"]).sum()
-        yield f"mmap_lock taken {said}", summed
+        yield f"mmap_lock taken {said}", summed.reindex(repeats, fill_value=0.0)
 
 
 def _of_vmstat(run: Run) -> Measures:

@@ -52,6 +52,7 @@ __all__ = [
     "wholes",
 ]
 
+_BY_FAULT = ("faults", "events")
 _PATH_COLOURS = {"vma": "#009e73", "retry": "#e69f00", "mmap": "#d55e00", "unknown": "#999999"}
 _TRANSITION_COLOURS = {
     "bare -> bare": COLOURS["zero-page"],
@@ -85,10 +86,10 @@ def traced(run: Run) -> pd.DataFrame:
     return faults
 
 
-def traced_repeats(run: Run) -> list[int]:
-    """Return the repeats of a run in which page faults were traced."""
+def traced_repeats(run: Run, *what: str) -> list[int]:
+    """Return the repeats of a run in which page faults were traced, or what else is said."""
     tracing = run.table("tracing")
-    return sorted(set(tracing.loc[tracing["traced"].isin(["faults", "events"]), "repeat"]))
+    return sorted(set(tracing.loc[tracing["traced"].isin(what or _BY_FAULT), "repeat"]))
 
 
 def _repeats(faults: pd.DataFrame) -> int:

@@ -111,9 +111,15 @@ _PUBLIC_PATHS = re.compile(
 )
 
 
+_PID = re.compile(r"pid[:-]\d+")
+"""A workload that runs already; its number names nobody."""
+
+
 def is_public(value: str) -> bool:
     """Tell whether a value says nothing of the machine or of who works on it."""
-    if _PUBLIC_PATHS.fullmatch(value):
+    if _PUBLIC_PATHS.fullmatch(value) or _PID.fullmatch(value):
+        return True
+    if f'"{value}"' in _sources():  # one of our own names for something, such as a caller
         return True
     if "/" in value.strip("/") and value in _spelt_out():
         return True

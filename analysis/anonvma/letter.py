@@ -101,7 +101,7 @@ def _answering(grid: pd.DataFrame | None) -> pd.DataFrame | None:
 
 
 def _paragraphs(part: Section) -> Iterator[str]:
-    for paragraph in part.words:
+    for paragraph in filter(None, part.words):
         yield from report.wrapped(paragraph)
         yield ""
 

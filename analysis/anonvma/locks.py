@@ -78,7 +78,8 @@ def whole(locks: pd.DataFrame, most: int | None = None) -> Whole:
     n = max(int(locks["repeat"].nunique()), 1)
     taken = float(locks.loc[locks["success"], "count"].sum()) / n
     rest = len(callers(locks)) - most if most else 0
-    return Whole("taken", taken, "acquisitions", f"{rest} other callers" if rest > 0 else "")
+    others = f"{rest} other caller{'s' * (rest > 1)}" if rest > 0 else ""
+    return Whole("taken", taken, "acquisitions", others)
 
 
 def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

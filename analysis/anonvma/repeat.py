@@ -195,7 +195,7 @@ def _size(number: object) -> str:
     for shift, suffix in ((30, "g"), (20, "m"), (10, "k")):
         if isinstance(number, int) and number and number % (1 << shift) == 0:
             return f"{number >> shift}{suffix}"
-    return str(number)
+    return f"{number:g}" if isinstance(number, float) else str(number)
 
 
 def _in_guests(opened: Sequence[Run]) -> list[str]:

@@ -49,12 +49,11 @@ __all__ = ["PROFILE", "Section", "figures", "last_census", "markdown", "sections
 WIDTH = 72
 MIB = 1 << 20
 _TRACED = {
-    False: "In each repeat it then ran four times more, in turns: untraced, with every page fault "
-    "traced, with every acquisition of mmap_lock traced, and to see where its time goes.",
-    True: "In each repeat it was then watched three times more: with every page fault traced, with "
-    "every acquisition of mmap_lock traced, and to see where its time goes.",
+    ("faults", "events"): "with every page fault traced",
+    ("locks",): "with every acquisition of mmap_lock traced",
+    ("time",): "to see where its time goes",
 }
-"""By whether it is a process that ran already."""
+"""What a workload was executed again for, by what the table ``tracing`` calls it."""
 
 PROFILE = "Where the time went"
 """The section that a run with samples has."""
@@ -309,10 +308,22 @@ def _method(run: Run) -> list[str]:
         "kernel's own structures, and the pages in the bare ones were told apart by "
         f"{manifest.pages_how or 'nothing: they were not looked at'}. Lost while reading: "
         f"{counted or 'nothing'}.",
-        *([_TRACED[_is_watched(run)]] if "faults" in manifest.tables else []),
+        *([_executed_again(run)] if "faults" in manifest.tables else []),
         *([_PATHS] if {"call_paths", "locks"} <= set(manifest.tables) else []),
         *manifest.notes,
     ]
+
+
+def _executed_again(run: Run) -> str:
+    traced, watched = set(run.table("tracing")["traced"]), _is_watched(run)
+    ways = [] if watched else ["untraced"]
+    ways += [words for names, words in _TRACED.items() if traced & set(names)]
+    count = {1: "once", 2: "twice", 3: "three times", 4: "four times"}[len(ways)]
+    listed = ", ".join(ways[:-1]) + (", and " if len(ways) > 2 else " and ") * (len(ways) > 1)
+    did = "was then watched" if watched else "then ran"
+    return (
+        f"In each repeat it {did} {count} more{', in turns' * (not watched)}: {listed}{ways[-1]}."
+    )
 
 
 def _is_watched(run: Run) -> bool:
@@ -323,7 +334,7 @@ def _observed(run: Run) -> str:
     """Say what was done to the workload, up to the census."""
     parameters, times = run.manifest.parameters, _times(run.manifest.repeats)
     if _is_watched(run):
-        return f"The process was watched for {parameters['seconds']:g} s {times}. As it ran on"
+        return f"The process was watched {times} for {parameters['seconds']:g} s. As it ran on"
     if "threads" in parameters or parameters.get("workload") == "specimens":
         return (
             f"The workload ran {times}, until it had made its last access. With its mappings still "
@@ -536,7 +547,7 @@ def command_lines(commands: list[str]) -> Iterator[str]:
 
 def title(run: Run) -> str:
     """Return the report's title."""
-    return f"anonvma: {run.manifest.workload.name} on {kernel_of(run)}"
+    return f"anonvma: {answer.workload_of(run)} on {kernel_of(run)}"
 
 
 def in_markdown(words: str) -> str:
