@@ -39,7 +39,8 @@ from anonvma.numerals import number, percent
 from anonvma.section import Section, Whole
 from anonvma.subject import Subject
 
-REPEATS = 2
+REPEATS = 4  # of three or more there are intervals
+EACH = range(1, REPEATS + 1)
 RECORDED = runs.find("small-allocs-mt")
 TABLES = {name: RECORDED.table(name) for name in ("census", "tracing", "locks", "perf_stat")}
 FAULTS = RECORDED.table("faults")
@@ -111,6 +112,12 @@ def check(run: Any) -> None:
         if part.whole is None or part.table is None:
             continue
         named(part.whole, part.table, part.title)
+    for numbers_of in (evidence.table(run), report.figures(run)):  # counts, times and rates
+        assert not (numbers_of[["mean", "low", "high"]] < 0).any(axis=None)
+        assert numbers_of.loc[numbers_of["n"] < 3, ["low", "high"]].isna().all(axis=None)
+        known_bounds = numbers_of.dropna(subset=["low"])
+        assert (known_bounds["low"] <= known_bounds["mean"]).all()
+        assert (known_bounds["mean"] <= known_bounds["high"]).all()
     said = answer.sentences(run)
     assert numbers(" ".join(said)) <= known(run)
     for share in re.findall(r"([\d.,]+) ?%", report.text(parts, "t")):
@@ -129,7 +136,11 @@ def named(whole: Whole, table: pd.DataFrame, title: str) -> None:
 
 def numbers(text: str) -> set[str]:
     """The numbers of a text that measure something: not releases, dates or bits of names."""
-    text = re.sub(r"\d{4}-\d{2}-\d{2}|pid:\S+|x86_64|Linux [\d.]\S*(?: to [\d.]+)?|6\.10", "", text)
+    text = re.sub(
+        r"\d{4}-\d{2}-\d{2}|pid:\S+|process \d+|x86_64|Linux [\d.]\S*(?: to [\d.]+)?|6\.10",
+        "",
+        text,
+    )
     return set(re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", text))
 
 
@@ -215,7 +226,7 @@ def gup_run(unseen: int, faults_seen: list[dict[str, Any]]) -> Any:
 
 
 def test_pages_by_get_user_pages_are_told_as_such() -> None:
-    few = [one_fault(repeat=r, count=61, before="vm_ops", after="vm_ops") for r in (1, 2)]
+    few = [one_fault(repeat=r, count=61, before="vm_ops", after="vm_ops") for r in EACH]
     first, *_ = answer.sentences(gup_run(2000, few))
     assert first.startswith("Yes. ")
     assert "No page fault brought them: that was get_user_pages(), with 2,000 faults" in first
@@ -223,9 +234,7 @@ def test_pages_by_get_user_pages_are_told_as_such() -> None:
 
 
 def test_a_source_that_shows_get_user_pages_says_the_same() -> None:
-    seen = [
-        one_fault(repeat=r, count=2000, mode="gup", before="bare", after="bare") for r in (1, 2)
-    ]
+    seen = [one_fault(repeat=r, count=2000, mode="gup", before="bare", after="bare") for r in EACH]
     run = gup_run(0, seen)
     verdict = answer.of_run(run)
     assert verdict.traced is not None
@@ -241,7 +250,7 @@ def test_what_went_on_is_said() -> None:
 def test_the_negative_answer_reads_as_well() -> None:
     vmas = TABLES["census"]
     vmas = vmas[(vmas["repeat"] <= REPEATS) & (vmas["class"] != "zero-page")]
-    makes = [one_fault(repeat=r, count=7, before="bare", after="anon_vma") for r in (1, 2)]
+    makes = [one_fault(repeat=r, count=7, before="bare", after="anon_vma") for r in EACH]
     run = gup_run(0, makes)
     tables = {"census": vmas, "tracing": run.table("tracing"), "faults": run.table("faults")}
     said = answer.sentences(run_of(tables))
