@@ -14,8 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include "../analysis/workload/window.h"
 
 #define PAGES 10
 #define HUGE (2UL << 20)
@@ -67,6 +69,8 @@ int main(int argc, char **argv)
 	if (zero < 0)
 		fail("/dev/zero");
 	clock_gettime(CLOCK_MONOTONIC, &begin);
+	syscall(CLOCK_STARTS);
+	syscall(WINDOW_BEGINS);
 	for (int i = 0; i < count; i++) {
 		if (!strcmp(argv[1], "whole") || !strcmp(argv[1], "by-page")) {
 			read_and_unmap(zero, page, argv[1][0] == 'b');
@@ -76,6 +80,7 @@ int main(int argc, char **argv)
 			bytes += HUGE;
 		}
 	}
+	syscall(WINDOW_ENDS);
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	usecs = (end.tv_sec - begin.tv_sec) * 1000000 + (end.tv_nsec - begin.tv_nsec) / 1000 + 1;
 	printf("%zu bytes / %ld usecs = %zu KB/s\n", bytes, usecs,

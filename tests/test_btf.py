@@ -42,6 +42,7 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     "struct mm_struct.context.ctx_id": None,  # x86
     # Of programs of type "tp", which serve from 7.0 on; others serve where they do not load.
     "struct trace_event_raw_sched_process_fork.child_pid": None,
+    "struct trace_event_raw_sys_enter.id": None,
     "struct trace_event_raw_mmap_lock.mm": None,
     "struct trace_event_raw_mmap_lock_acquire_returned.mm": None,
     "struct trace_event_raw_mmap_lock_acquire_returned.write": None,

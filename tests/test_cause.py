@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from made import MadeRun
 
-from anonvma import cause, conditions, experiment, runs
+from anonvma import cause, conditions, experiment, runs, time_cause
+from anonvma.mapping_time import BEHIND
 from anonvma.runs import Run
 
 
@@ -291,6 +292,12 @@ def test_a_slowed_munmap_is_named(compared: Callable[..., dict[str, list[Run]]])
     assert first["change"] == pytest.approx(1800, abs=20)
     assert found.change == pytest.approx(1800, abs=40)
     assert "not explained by bare VMAs" in " ".join(found.sentences)
+    # By its time, too, whatever else this machine does meanwhile.
+    times = time_cause.explain(sides)
+    assert times is not None and times.table["made"].sum() == pytest.approx(times.change, abs=0.1)
+    table = times.table.set_index("part")
+    work = table[[part.endswith("at work") or "holding" in part for part in table.index]]
+    assert work["made"].idxmax() == "munmap(), at work"
 
 
 def test_another_page_size_is_another_number_of_faults(
@@ -322,6 +329,9 @@ def test_a_busy_neighbour_here_is_not_laid_on_bare_vmas(
     assert "So bare VMAs" not in words and "Bare VMAs explain" not in words
     if "times that of" in words:  # the headline moved
         assert "not explained by bare VMAs" in words
+    times = time_cause.explain(sides)
+    assert times is not None and times.cause in (None, BEHIND)  # None: this machine was busy before
+    assert times.table.set_index("part").loc[BEHIND, "head"] > 0
 
 
 def test_this_kernel_against_itself_has_nothing_to_explain(

@@ -210,6 +210,16 @@ def test_waits_of_faults_are_the_cause_and_laid_to_their_vmas() -> None:
     words = " ".join(found.sentences)
     assert "100 % of it on private /dev/zero VMAs that were found bare" in words
     assert "So most of the change is this: page faults, waiting for mmap_lock." in words
+    assert "Against that" not in words
+
+
+def test_what_goes_the_other_way_is_said() -> None:
+    """Tasks that do not sleep for the lock wait for each other's CPUs."""
+    queued = {**PLAIN, ("user", "none", "preempted"): 10.0}
+    found = explained(three(PLAIN | WAITS), three(queued))
+    assert found.cause == "page faults, waiting for mmap_lock"
+    assert found.table.set_index("part").loc[SHARED, "made"] > 0
+    assert "Against that, +" in " ".join(found.sentences)
 
 
 def test_a_slow_munmap_is_the_cause_with_the_waiting_for_cpus_that_it_makes() -> None:

@@ -407,7 +407,11 @@ def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axe
         _label(ax, rows[name], place, float(totals.max()))
     ax.invert_yaxis()
     ax.margins(x=0.12)
-    of = f" of {number(pages(next(iter(conditions.values()))), 2)} pages" if unit is MAPPING else ""
+    of = (
+        f" of {number(round(pages(next(iter(conditions.values()))), 1))} pages"
+        if unit is MAPPING
+        else ""
+    )
     ax.set(xlabel=f"µs of the tasks' time for one {unit.name}{of}", ylabel="", title=TITLE)
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=2)
     sns.despine(ax=ax)

@@ -295,11 +295,15 @@ def _signed(value: float) -> str:
 
 
 def _parts_said(found: TimeCause) -> list[str]:
-    rows = found.table[(found.table["part"] != LEFT) & (found.table["share"] >= _PART)]
+    parts = found.table[found.table["part"] != LEFT]
+    rows, against = parts[parts["share"] >= _PART], parts[parts["share"] <= -_PART]
     return [
         f"{_signed(row['made'])} µs ({percent(row['share'])} of the change): {row['part']}"
         f"{_vmas_said(found, str(row['part']))}."
         for row in rows.head(3).to_dict(orient="records")
+    ] + [
+        f"Against that, {_signed(row['made'])} µs: {row['part']}{_SHARING.get(row['part'], '')}."
+        for row in against.head(1).to_dict(orient="records")
     ]
 
 
@@ -316,6 +320,7 @@ def _vmas_said(found: TimeCause, part: str) -> str:
     return f", {percent(min(share, 1.0))} of it {vmas} that were found {row['state']}"
 
 
+_SHARING = {SHARED: ", for which tasks wait the more the fewer of them wait for something else"}
 _NAMED = {
     BEHIND: "the CPUs were taken by tasks that are not of the workload",
     BEFORE: "the tasks began to work later",

@@ -212,6 +212,10 @@ struct trace_event_raw_sched_process_fork {
 	int child_pid;		/* in the first pid namespace */
 } KERNEL_TYPE;
 
+struct trace_event_raw_sys_enter {
+	long id;
+} KERNEL_TYPE;
+
 struct trace_event_raw_mmap_lock {
 	struct mm_struct *mm;
 } KERNEL_TYPE;

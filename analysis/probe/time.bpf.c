@@ -51,13 +51,10 @@ static void mark(struct task_struct *task, struct task_state *state, __s64 numbe
 	}
 }
 
-/* (regs, number): with preemption off, though it may fault (6.13) */
-SEC("tp_btf/sys_enter")
-int call_begins(__u64 *ctx)
+static int call_begins(__s64 number)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = charge_current();
-	__s64 number = ctx[1];
 	__u8 context;
 
 	if (!state)
@@ -72,18 +69,43 @@ int call_begins(__u64 *ctx)
 	return 0;
 }
 
-/* (regs, result); of a child it is the first that is seen */
-SEC("tp_btf/sys_exit")
-int call_ends(__u64 *ctx)
+static int call_ends(void)
 {
 	struct task_state *state = charge_current();
 
-	(void)ctx;
 	if (!state)
 		return 0;
 	state->context = IN_USER;
 	resume(state);
 	return 0;
+}
+
+/* (regs, number) */
+SEC("tp_btf/sys_enter")
+int call_begins_btf(__u64 *ctx)
+{
+	return call_begins(ctx[1]);
+}
+
+SEC("tp/raw_syscalls/sys_enter")
+int call_begins_tp(struct trace_event_raw_sys_enter *ctx)
+{
+	return call_begins(ctx->id);
+}
+
+/* (regs, result); of a child it is the first that is seen */
+SEC("tp_btf/sys_exit")
+int call_ends_btf(void *ctx)
+{
+	(void)ctx;
+	return call_ends();
+}
+
+SEC("tp/raw_syscalls/sys_exit")
+int call_ends_tp(void *ctx)
+{
+	(void)ctx;
+	return call_ends();
 }
 
 /* ---- page faults ---- */
