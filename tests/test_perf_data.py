@@ -57,6 +57,27 @@ def test_what_a_recording_is(good: bytes, write: Written) -> None:
     assert {name for _, _, name in found.names.events} >= {b"true"}
 
 
+def resident(path: Path) -> int:
+    """Bytes of a file's mapping that are in this process's memory."""
+    maps = Path("/proc/self/smaps").read_text().split(str(path))[1]
+    return 1024 * int(re.findall(r"^Rss: +(\d+) kB", maps, re.M)[0])
+
+
+def test_no_page_of_it_is_kept(
+    good: bytes, write: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its length: it is mapped, looked at piece by piece, and given back."""
+    monkeypatch.setattr(perf_data, "PIECE", 64)
+    path = write(good)
+    file = perf_data.File(path)
+    assert file.heads.size.sum() == file.records[1]
+    assert resident(path) == 0
+    for at in (np.arange(len(file.words)), np.array([5, 600, 3, 3]), np.arange(0)):
+        assert (file.gathered(at) == file.words[at]).all()
+    file.gathered(np.arange(len(file.words)))
+    assert resident(path) == 0
+
+
 def test_names_at_their_time() -> None:
     names = Names([(7, 0, b"old"), (7, 100, b"new\n"), (8, 50, b"other")])
     codes, known = names(np.array([7, 7, 7, 8, 9, 0]), np.array([1, 100, 101, 1, 1, 1]))

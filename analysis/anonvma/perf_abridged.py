@@ -17,6 +17,7 @@ processor's records of branches), perf has to print it all.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma import perf_samples
-from anonvma.perf_data import File, Record, Sample
+from anonvma.perf_data import PIECE, File, Record, Sample
 from anonvma.perf_samples import Samples
 from anonvma.perf_script import Columns, Comms, Frames, Inline, Printed, Profile
 
@@ -234,16 +235,17 @@ def _stacks(file: File, samples: Samples, spaces: _Spaces) -> _Ints:
     """Number the stacks: the same addresses with the same maps in the same mode."""
     begins = file.records[0] + 8 * samples.begin
     ends = begins + 8 * samples.length
-    data, known = file.data, dict[bytes, int]()
-    number = known.setdefault
-    chains = np.fromiter(
-        (
-            number(data[begin:end], len(known))
-            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
-        ),
-        np.int64,
-        len(begins),
-    )
+    known = dict[bytes, int]()
+
+    def numbers() -> Iterator[int]:
+        data, number, kept = file.data, known.setdefault, 0
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+            if begin - kept > 8 * PIECE:
+                file.give_back()
+                kept = begin
+            yield number(data[begin:end], len(known))
+
+    chains = np.fromiter(numbers(), np.int64, len(begins))
     return _number(chains, spaces.user, spaces.kernel, _modes(samples))
 
 
@@ -261,7 +263,7 @@ def _addresses(file: File, samples: Samples, spaces: _Spaces, first: _Ints) -> t
         A sample that has it, for each stack.
     """
     length = samples.length[first]
-    words = file.words[_ranges(samples.begin[first], length)].view(np.int64)
+    words = file.gathered(_ranges(samples.begin[first], length)).view(np.int64)
     stack = np.repeat(np.arange(len(first)), length)
     marks = (words < 0) & (words >= _CONTEXT_MAX)
     # A frame pointer that was none may have led to what passes for a mark and is none. perf drops

@@ -21,6 +21,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,7 @@ _PIPE_SIZE = 16  # of the header when perf wrote to a pipe
 _SECTION = struct.Struct("<QQ")  # offset, size
 _ATTR = struct.Struct("<IIQQQQQ")  # type, size, config, period, sample_type, read_format, flags
 _WORD = struct.Struct("<Q")
+PIECE = 8 << 20  # words of a file whose pages are kept at a time
 _TASK = struct.Struct("<IIII")  # pid, ppid, tid, ptid
 
 
@@ -437,6 +439,22 @@ class File:
         """
         return self._aligned_heads() or self._any_heads()
 
+    def gathered(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+        """Return the words at these places, without keeping the pages of the file they lie in.
+
+        Of a large file those would be as much memory as it is long.
+        """
+        found = np.empty(len(at), np.uint64)
+        edges = [0, *(np.flatnonzero(np.diff(at // PIECE)) + 1).tolist(), len(at)]
+        for start, stop in pairwise(edges):
+            found[start:stop] = self.words[at[start:stop]]
+            self.give_back()
+        return found
+
+    def give_back(self) -> None:
+        """Let go of the pages of the file that have been looked at; they can be read again."""
+        self.data.madvise(mmap.MADV_DONTNEED)
+
     def ids(self, attr: Attr) -> npt.NDArray[np.uint64]:
         """Return the ids of an event's samples; none if they are not in the file."""
         offset, size = attr.ids
@@ -464,7 +482,7 @@ class File:
             _WORD.pack_into(start, _SIZE_OF_RECORDS, left)
             file.write(start)
             for first, last in zip(places[::2], places[1::2], strict=True):
-                file.write(data[first:last])
+                file.write(memoryview(data)[first:last])
             for offset, length in self._feature_sections().values():
                 moved = size - left if offset >= begin + size else 0
                 file.write(_SECTION.pack(offset - moved, length))
@@ -477,15 +495,18 @@ class File:
         places, place, end = array("q"), 0, len(words)
         add = places.append
         while place < end:
-            add(place)
-            step = words[place] >> 51  # the size is the highest of four u16
-            if not step:
-                return None
-            place += step
+            stop = min(place + PIECE, end)
+            while place < stop:
+                add(place)
+                step = words[place] >> 51  # the size is the highest of four u16
+                if not step:
+                    return None
+                place += step
+            self.give_back()
         if place != end or size % 8:
             return None
         at = np.frombuffer(places, np.int64)
-        heads = Heads.of(offset + 8 * at, self.words[at])
+        heads = Heads.of(offset + 8 * at, self.gathered(at))
         return None if (heads.size & 7).any() else heads
 
     def _any_heads(self) -> Heads:

@@ -94,7 +94,7 @@ def _take(file: File, attr: Attr, found: Samples, mine: _Ints, at: _Ints, size: 
         return False
 
     def word(bit: Sample) -> _Ints:
-        return file.words[at + places[bit]].view(np.int64)
+        return file.gathered(at + places[bit]).view(np.int64)
 
     task = word(Sample.TID)
     found.pid[mine], found.tid[mine] = task.astype(np.int32), (task >> 32).astype(np.int32)
@@ -103,7 +103,7 @@ def _take(file: File, attr: Attr, found: Samples, mine: _Ints, at: _Ints, size: 
     if Sample.CPU in places:
         found.cpu[mine] = word(Sample.CPU).astype(np.int32)
     if attr.kind & Sample.CALLCHAIN:
-        length = file.words[at + end].view(np.int64)
+        length = file.gathered(at + end).view(np.int64)
         found.begin[mine], found.length[mine] = at + end + 1, length
         return bool(((length >= 0) & (length < size - end)).all())
     found.begin[mine] = at + places.get(Sample.IP, 0)
@@ -130,7 +130,7 @@ def _events(file: File, at: _Ints, size: _Ints) -> _Ints | None:
     if not len(ids) or (size <= place).any():
         return None
     order = np.argsort(ids)
-    mine = file.words[at + place]
+    mine = file.gathered(at + place)
     found = order[np.minimum(np.searchsorted(ids, mine, sorter=order), len(ids) - 1)]
     if (ids[found] != mine).any():
         return None
