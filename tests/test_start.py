@@ -107,6 +107,12 @@ def test_what_is_mistyped_is_told_before_anything_slow_is_imported() -> None:
     assert imported(program) == set()
 
 
+def test_what_executes_notebooks_builds_no_grammar() -> None:
+    code = "import sys; from anonvma import cli, notebooks; print('lark' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"False\n"
+
+
 def test_text_of_recorded_runs_imports_nothing_that_draws() -> None:
     commands = [
         command("compare", "early-small-allocs-mt-*", "delayed-small-allocs-mt-*"),
