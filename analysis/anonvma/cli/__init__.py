@@ -9,8 +9,6 @@ three seconds, and `--help` needs none of them.
 
 from __future__ import annotations
 
-import sys
-
 from anonvma.cli import (
     comparing,
     cost,
@@ -22,10 +20,6 @@ from anonvma.cli import (
     studies,
 )
 from anonvma.cli.group import main
-
-# jsonschema, which nbformat brings, looks for this to check IRIs, of which a notebook has none; its
-# grammar takes longer to build at import than everything else that a report needs.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 __all__ = [
     "comparing",
