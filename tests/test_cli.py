@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from waiting import PATIENCE
 
-from anonvma import report, runs
+from anonvma import cost_report, report, runs
 from anonvma.cli import main
 from anonvma.errors import PrivilegeError
 from anonvma.target import Local
@@ -194,13 +194,19 @@ def test_without_privilege_the_demo_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_report_and_record(cli: Cli, tmp_path: Path) -> None:
-    done = cli("report", "--bytes", "8m", "--repeats", "2")
+    done = cli("report", "--bytes", "8m", "--repeats", "2", "--cost", "0.001")
     assert done.returncode == 0, done.stderr
     assert "Yes. After small-allocs-mt" in done.stdout
     places = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[-4:])
     text = (tmp_path / places["text"]).read_text()
     assert "Of the 2,048 pages spanned, 2,048 are present" in " ".join(text.split())
     assert (tmp_path / places["HTML"]).read_text().startswith("<!DOCTYPE html>")
+    # The cost is told last, here and in the report, by the run of the experiment.
+    (measured,) = (tmp_path / places["run"]).parent.glob("*-cost-small-allocs-mt")
+    cost = runs.Run.open(measured)
+    (told,) = cost_report.brief(cost)
+    assert report.text([told], "").strip() in done.stdout
+    assert told.paragraphs[1][:60] in " ".join(text.split())
     run = runs.Run.open(tmp_path / places["run"])
     assert report.text(report.sections(run)[:1], report.title(run)) in done.stdout
     profiled = "samples" in run.manifest.tables  # where there is a perf

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import cost, cost_collect, cost_report, runs
+from anonvma import cost, cost_bound, cost_collect, cost_report, runs
 from anonvma.cost import Verdict
 from anonvma.errors import ParameterError
 from anonvma.runs import Command, Run, RunWriter
@@ -165,6 +165,38 @@ def test_nothing_compared_with_nothing_claims_no_more_than_stated() -> None:
         claims += bool(((table["low"] > 1) | (table["high"] < 1)).any())
     # 15 are expected at most; 27 are three standard deviations more.
     assert 1 <= claims <= 27
+
+
+def test_stopping_when_it_is_narrow_claims_no_more(build: Path, tmp_path: Path) -> None:
+    """Twenty experiments, user against user, each as long as its intervals are wide."""
+    rng = np.random.default_rng(20240427)
+    plan = cost_collect.Plan(against="user", precision=0.06, budget_s=1e9)
+    claims, blocks = 0, set()
+    for _ in range(20):
+        work = cost_collect._Experiment(None, plan, tmp_path, lambda share, text: None)  # type: ignore[arg-type]
+        work.threads = (1, 2, 4)
+        work._execute = lambda threads, way: {  # type: ignore[method-assign]
+            "threads": threads, "way": way, "mib_per_s": rng.normal(100, 6),
+        }  # fmt: skip
+        work.compare()
+        table = cost.ratios(pd.DataFrame(work.rows))
+        claims += bool(((table["low"] > 1) | (table["high"] < 1)).any())
+        blocks.add(work.blocks)
+    # One is expected at most; 4 are three standard deviations more.
+    assert claims <= 4 and len(blocks) > 3
+
+
+def test_the_bound_is_that_of_the_recorded_pair(tmp_path: Path) -> None:
+    bound = cost_bound.recorded()
+    assert bound and bound.tasks == 8
+    path, check, between = bound.lock_path, bound.early_check, bound.between
+    assert between.ratio == pytest.approx(check.ratio / path.ratio)
+    assert path.low < path.ratio < path.high and between.low < between.ratio < between.high
+    # The check sends the same faults to the same lock, and looks at more before it does.
+    assert check.ratio > 1 and path.ratio > 1
+    (told,) = cost_bound.sentences(bound)
+    assert told in cost_report.sentences(cost.of_run(run_of(tmp_path, rows_of(SLOWER))))
+    assert "2 virtual CPUs on 2 real" in told
 
 
 def test_a_plan_that_cannot_be_is_refused(build: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_busy_neighbour_is_seen_on_the_host() -> None:
 
 
 def test_kernels_of_one_configuration_have_one_hash() -> None:
-    sides = conditions.find(["early=scaling-early-t1-*", "delayed=scaling-delayed-t1-*"])
+    sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
     told = pd.concat([drift.of_repeats(each) for each in sides.values()])
     assert told.loc[told["fact"] == "config.hash", "word"].nunique() == 1
 
@@ -140,7 +140,7 @@ def test_settings_that_differ_and_states_that_lie_apart_are_shown() -> None:
 
 
 def test_runs_from_before_it_was_recorded_are_read_all_the_same() -> None:
-    old = runs.find_all("early-small-allocs-mt-*")
+    old = runs.find_all("other-again-*")
     assert drift.of_repeats(old).empty
     assert drift.differences({"a": old, "b": old}).empty
 

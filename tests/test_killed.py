@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("max_map_count")
 
 MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 # More mappings than vm.max_map_count allows by default, so that it has to be raised.
-REPORT = ["report", "--bytes", "2800m", "--repeats", "2"]
+REPORT = ["report", "--bytes", "2800m", "--repeats", "2", "--cost", "0"]
 
 
 def marked(mark: str) -> list[int]:

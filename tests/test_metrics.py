@@ -48,8 +48,9 @@ def test_numbers_are_those_of_the_files(name: str) -> None:
     run = runs.find(name)
     found = metrics.of(run).set_index(["repeat", "metric"])["value"]
     locks = pq.read_table(run.path / "locks.parquet").to_pylist()
-    for repeat in (1, 2):
-        mine = [r for r in locks if r["repeat"] == repeat and r["process"] and r["success"]]
+    for repeat in {row["repeat"] for row in locks}:
+        asked = [r for r in locks if r["repeat"] == repeat and r["process"] and r["waited_for"]]
+        mine = [r for r in asked if r["success"]]
         assert found[repeat, "mmap-lock.acquired"] == sum(r["count"] for r in mine)
         mmaps = [r["count"] for r in mine if r["asked_by"] == "mmap" and r["mode"] == "write"]
         assert found[repeat, "mmap-lock.acquired.mmap.write"] == sum(mmaps)
@@ -113,7 +114,7 @@ def test_kinds_of_faults_that_a_traced_run_lacks_are_0_and_of_an_untraced_one_un
 
 def test_the_run_is_the_unit() -> None:
     table = metrics.matrix(runs.find_all("early-small-allocs-mt-*"))
-    assert len(table) == 3
-    run = runs.find("early-small-allocs-mt-2")
+    assert len(table) > 8
+    run = runs.find_all("early-small-allocs-mt-*")[1]
     speed = run.table("throughput").groupby("repeat")["kb_per_s"].sum().mean()
     assert table.loc[1, "vm-scalability.throughput"] == pytest.approx(speed)

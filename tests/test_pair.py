@@ -17,9 +17,8 @@ def test_what_a_boot_runs() -> None:
 
     plan = pair.Plan(cpus=2)
     assert (plan.reading.threads, plan.reading.bytes) == (8, 256 << 20)
-    assert names(plan, 1) == [
-        "early-small-allocs-mt-1", "early-anon-w-seq-mt-1", "early-specimens-1",
-    ]  # fmt: skip
+    assert names(plan, 1) == ["early-small-allocs-mt-1", "early-anon-w-seq-mt-1"]
+    assert names(pair.Plan(cpus=2, profile=True), 1)[2:] == ["early-specimens-1", "early-profile-1"]
     assert names(plan, 2) == ["early-small-allocs-mt-2"]
     every = pair.Plan(cpus=1, traced=2, profile=True, also=("scaling", "bound"))
     assert names(every, 2) == [
@@ -74,10 +73,8 @@ def test_counts_are_those_worked_out_beforehand(
     """On fresh boots: reading, writing, and both locks by who touches a page first."""
     plan = pair.Plan(boots=2, cpus=2, also=("bound",))
     made = pair.collect_pair(pair.kernels(), tmp_path, plan)
-    assert len(made) == 2 * (2 + 2 + 2 * 2)
-    found = counts.expected(
-        [run for run in made if run.manifest.workload.name != "specimens"]
-    ).set_index("run")
+    assert len(made) == 2 * (2 + 1 + 2 * 2)
+    found = counts.expected(made).set_index("run")
     pages, mappings = 65536, 8 * 820
     assert found.loc["early-small-allocs-mt-1", "aborts expected"] == pages
     assert found.loc["early-small-allocs-mt-1", "mappings"] == mappings

@@ -35,7 +35,7 @@ import pandas as pd
 from anonvma import compare, locks, losses, statistics
 from anonvma.faults_file import LOSSES
 from anonvma.numerals import number, percent
-from anonvma.runs import Run
+from anonvma.runs import Run, having
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,9 @@ HOW = (
     "begun under the VMA's lock; calls: not a fault. share is of the whole change, in per cent. "
     "Waits of faults are divided among them by acquisitions."
 )
+
+_NEEDED = ("faults", "locks")
+"""The tables without which a run tells no cause."""
 
 PATH, REPEATED, NUMBER, CALLS, UNEXPLAINED = (
     "lock path",
@@ -144,19 +147,15 @@ def explain(
     base = next(iter(conditions))
     head = head or list(conditions)[-1]
     sides = {name: conditions[name] for name in (base, head)}
-    traced = {name: [run for run in runs if not _lacks(run)] for name, runs in sides.items()}
+    traced = {name: having(runs, *_NEEDED) for name, runs in sides.items()}
     for name, runs in sides.items():
         if not traced[name]:
-            return _unknown(f"run {runs[0].id} of {name} has no table {_lacks(runs[0])!r}")
+            lacks = next(table for table in _NEEDED if table not in runs[0].manifest.tables)
+            return _unknown(f"run {runs[0].id} of {name} has no table {lacks!r}")
     first = compare.headline(sides, metric).iloc[0]
     one, other = (_Side(name, runs) for name, runs in traced.items())
     table, total = _taken_apart(one, other)
     return _judged(one, other, table, total, first)
-
-
-def _lacks(run: Run) -> str:
-    """Return the table that a run lacks to tell a cause, else nothing."""
-    return next((name for name in ("faults", "locks") if name not in run.manifest.tables), "")
 
 
 def _unknown(lacking: str) -> Cause:
@@ -703,7 +702,7 @@ def taken(conditions: Mapping[str, Sequence[Run]], most: int = 5) -> pd.DataFram
     """
     columns = {}
     for name, runs in conditions.items():
-        side = _Side(name, [run for run in runs if not _lacks(run)])
+        side = _Side(name, having(runs, *_NEEDED))
         by_fault = (side.direct + side.repeated).mean(axis=1)
         origin, _, access, before, after = by_fault.index.to_frame().T.to_numpy()
         kinds = [

@@ -72,6 +72,7 @@ def collect(
     out: str | Path | None = None,
     perf_record: bool = True,
     trace: bool = True,
+    traced: int | None = None,
     events: str | None = None,
     frequency: int = Settings.frequency,
     call_graph: str = Settings.call_graph,
@@ -96,6 +97,8 @@ def collect(
         Whether to run it four times more in each repeat: untraced, with its page faults traced,
         with mmap_lock traced, and to see where its time goes. The specimens' faults are traced as
         they are made.
+    traced : int, optional
+        In how many of the repeats, from the first; by default in all of them.
     events, frequency, call_graph
         What perf counts and how it samples; see `anonvma.perf.Settings`.
     progress : callable, optional
@@ -129,7 +132,8 @@ def collect(
     with _terminable():
         swept = runs.sweep(directory)
         with RunWriter(directory, workload.name) as writer:
-            work = _Collection(target, workload, writer, repeats, trace, progress)
+            most = repeats if traced is None else min(traced, repeats)
+            work = _Collection(target, workload, writer, repeats, most if trace else 0, progress)
             work.profile_by(settings if perf_record else None)
             if swept:
                 work.notes.append(
@@ -152,7 +156,8 @@ def _collect(work: _Collection) -> Run:
     with work.target.sysctl_at_least("vm.max_map_count", needed) as raised:
         for repeat in range(1, work.repeats + 1):
             work.observe(repeat)
-            work.trace(repeat)
+            if repeat <= work.traced:
+                work.trace(repeat)
             work.profile(repeat)
     if raised.note:
         work.notes.append(raised.note)
@@ -168,14 +173,15 @@ class _Collection:
         workload: Workload,
         writer: RunWriter,
         repeats: int,
-        trace: bool,
+        traced: int,
         progress: Progress | None,
     ) -> None:
         self.target, self.workload, self.writer, self.repeats = target, workload, writer, repeats
-        self.traces_apart = trace and workload.kind != "specimens"
-        self.traces_within = trace and workload.kind == "specimens"
+        self.traced = traced
+        self.traces_apart = traced > 0 and workload.kind != "specimens"
+        self.traces_within = traced > 0 and workload.kind == "specimens"
         # Preparing and writing too; a repeat is traced in four ways, and the first in one more.
-        self.steps = 2 + repeats + self.traces_apart * (4 * repeats + 1)
+        self.steps = 2 + repeats + self.traces_apart * (4 * traced + 1)
         self._done = 0
         self._progress = progress
         self.perf: Perf | None = None

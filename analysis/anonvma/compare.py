@@ -228,9 +228,12 @@ def shown(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     large |= found["base"] == 0
     kept = found["verdict"].isin(["higher", "lower"]) & large
     is_head = found["metric"] == first
+    size = _size(found)
+    # Of what came or went entirely, the most first.
+    most = found["difference"].abs().where(np.isinf(size), 0.0)
     order = pd.DataFrame(
-        {"head": ~is_head, "size": -_size(found), "metric": found["metric"]}
-    ).sort_values(["head", "size", "metric"], kind="stable")
+        {"head": ~is_head, "size": -size, "most": -most, "metric": found["metric"]}
+    ).sort_values(["head", "size", "most", "metric"], kind="stable")
     rows = with_headline(found, metric)
     return rows.loc[order.index[(kept | is_head)[order.index]]].reset_index(drop=True)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from anonvma import compare, evidence, kernel_facts, processors, report
 from anonvma.errors import RunError
 from anonvma.numerals import interval, number
-from anonvma.runs import Run
+from anonvma.runs import Run, having
 
 __all__ = ["CHANGED", "finding", "sections", "title"]
 
@@ -123,7 +123,8 @@ def _mechanism(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def _left_bare(opened: Sequence[Run]) -> float:
-    rows = [evidence.table(run).set_index("figure")["mean"] for run in opened]
+    looked = having(opened, "census")
+    rows = [evidence.table(run).set_index("figure")["mean"] for run in looked]
     return float(pd.Series([row["of these, read and never written"] for row in rows]).mean())
 
 

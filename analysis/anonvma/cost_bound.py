@@ -10,6 +10,7 @@ first is throughput of delayed where the kernel touches, over that of early wher
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +70,7 @@ def of_directory(directory: Path) -> Bound:
     return _of_sides(sides)
 
 
+@functools.cache
 def recorded() -> Bound | None:
     """Return that of the recorded pair; None where anonvma comes without its data."""
     try:

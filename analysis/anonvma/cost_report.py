@@ -10,10 +10,13 @@ import pandas as pd
 from anonvma import cost_bound
 from anonvma.cost import Cost, Verdict, of_run, row_of, sides, switches, waits
 from anonvma.numerals import interval, number
-from anonvma.report import Section
 from anonvma.runs import Run
+from anonvma.section import Section
 
-__all__ = ["sections", "sentences", "title"]
+__all__ = ["ANSWER", "brief", "sections", "sentences", "title"]
+
+ANSWER = "What mmap_lock costs here"
+"""The section that says it."""
 
 
 def _interval(row: pd.Series[Any]) -> str:
@@ -105,6 +108,16 @@ def title(run: Run) -> str:
     return f"{run.manifest.workload.name}, Linux {target['kernel_release']}, {where}{kept}"
 
 
+def brief(run: Run) -> list[Section]:
+    """Return what a report on another run says of the cost: the answer, with the ratios."""
+    answer, rates, *_ = sections(run)
+    said = [f"Measured apart, {title(run)}.", *answer.paragraphs, *rates.paragraphs]
+    held = run.manifest.tables
+    names = [name for name in ("lock_cost", "lock_waits") if name in held]
+    sources = tuple(f"{run.id}/{held[name].file}" for name in names)
+    return [Section(ANSWER, said, rates.table, sources=sources)]
+
+
 def sections(run: Run) -> list[Section]:
     """Return the report of a run of the experiment."""
     found = of_run(run)
@@ -119,7 +132,7 @@ def sections(run: Run) -> list[Section]:
     ]
     means = switches(run).reset_index().drop(columns="n")
     parts = [
-        Section("What mmap_lock costs here", [*sentences(found), *lacking]),
+        Section(ANSWER, [*sentences(found), *lacking]),
         Section("Throughput by number of threads", rates, found.table.reset_index()),
         Section("Context switches of one execution", ["Means."], means),
     ]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from anonvma.runs import Run
+from anonvma.runs import Run, having
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +137,8 @@ def expected(runs: Sequence[Run]) -> pd.DataFrame:
     Parameters
     ----------
     runs : sequence of Run
-        Of vmload's sequential cases, on kernels whose regime was observed.
+        Of vmload's sequential cases, on kernels whose regime was observed; those without a census
+        are left out.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def expected(runs: Sequence[Run]) -> pd.DataFrame:
         One row a run: run, regime, mappings, pages, then faults and aborts, each expected,
         counted and the difference, which is what starting and holding the program costs.
     """
-    return pd.DataFrame([_expectation(run) for run in runs])
+    return pd.DataFrame([_expectation(run) for run in having(runs, "census")])
 
 
 def _expectation(run: Run) -> dict[str, object]:

@@ -28,7 +28,7 @@ from anonvma import specimens, statistics
 from anonvma.blank import blank
 from anonvma.census import COLOURS
 from anonvma.faults_file import STATES
-from anonvma.runs import Run
+from anonvma.runs import Run, having
 from anonvma.section import Whole
 
 if TYPE_CHECKING:
@@ -295,7 +295,8 @@ def prediction(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Parameters
     ----------
     runs : mapping of str to sequence of Run
-        By the name of a kernel, its runs of one workload, on kernels whose regime was observed.
+        By the name of a kernel, its runs of one workload, on kernels whose regime was observed;
+        those without traced faults count for none.
 
     Returns
     -------
@@ -305,7 +306,8 @@ def prediction(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         mmap_lock), aborts (``vma_lock_abort`` of /proc/vmstat; null where it is not counted).
     """
     rows = []
-    for name, each in runs.items():
+    for name, opened in runs.items():
+        each = having(opened, "faults", "vmstat")
         parts = [_prediction(run) for run in each]
         rows.append(
             {

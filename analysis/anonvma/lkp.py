@@ -229,7 +229,7 @@ def table(
     return "".join([*parts, "\n"])
 
 
-def of_matrix(about: Header, values: pd.DataFrame, labels: Sequence[str]) -> str:
+def of_matrix(about: Header, values: pd.DataFrame, labels: Sequence[str], zero: bool = True) -> str:
     """Return the table of runs' metrics.
 
     Parameters
@@ -239,14 +239,19 @@ def of_matrix(about: Header, values: pd.DataFrame, labels: Sequence[str]) -> str
         One row a run and one column a metric.
     labels : sequence of str
         The condition of each run.
+    zero : bool
+        Whether a run that lacks a row has 0 in it, as the robot has it; else it is left out.
     """
     groups = [values[[label == name for label in labels]] for name in dict.fromkeys(labels)]
     means, sds, failures = {}, {}, {}
     for name in map(str, values.columns):
-        columns = [group[name].fillna(0.0).to_numpy(float) for group in groups]
+        filled = [group[name].fillna(0.0).to_numpy(float) for group in groups]
         if is_failure(name):
-            failures[name] = [(int((c != 0).sum()), len(c)) for c in columns]
+            failures[name] = [(int((c != 0).sum()), len(c)) for c in filled]
             continue
+        seen = [group[name].dropna().to_numpy(float) for group in groups]
+        left = [c if len(c) else zeros for c, zeros in zip(seen, filled, strict=True)]
+        columns = filled if zero else left
         means[name] = [float(c.mean()) for c in columns]
         sds[name] = [float(np.std(c)) if len(c) > 1 else None for c in columns]
     return table(about, means, sds, failures)
@@ -267,7 +272,9 @@ def of_runs(conditions: Mapping[str, Sequence[Run]], only: Iterable[str] | None 
     values = metrics.matrix(runs)
     if only is None:
         only = compare.shown(compare.of_matrix(values, labels))["metric"].unique()
-    return of_matrix(_header_of(conditions), values[list(dict.fromkeys(only))], labels)
+    # What was looked at and did not occur is 0 already.
+    rows = values[list(dict.fromkeys(only))]
+    return of_matrix(_header_of(conditions), rows, labels, zero=False)
 
 
 def _header_of(conditions: Mapping[str, Sequence[Run]]) -> Header:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from anonvma.blank import blank
-from anonvma.runs import Run
+from anonvma.runs import Run, having
 from anonvma.section import Whole
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Parameters
     ----------
     runs : mapping of str to sequence of Run
-        By the name of a kernel, its runs of one workload.
+        By the name of a kernel, its runs of one workload; those without the table count for none.
 
     Returns
     -------
@@ -96,12 +96,13 @@ def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         One row a caller and mode, the largest difference first: asked_by, mode, then a column a
         kernel (mean of its repeats and runs) and difference, the last less the first.
     """
+    traced = {name: having(each, "locks") for name, each in runs.items()}
     taken = {
         name: pd.concat([callers(run.table("locks")) for run in each])
         .groupby(["asked_by", "mode"])["taken"]
         .sum()
         .div(len(each))
-        for name, each in runs.items()
+        for name, each in traced.items()
     }
     table = pd.DataFrame(taken).fillna(0)
     first, *_, last = runs

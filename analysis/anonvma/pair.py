@@ -55,7 +55,8 @@ class Plan:
     traced : int
         The boots of each kernel, from the first, in which faults and mmap_lock are traced.
     profile : bool
-        Whether the reading workload is profiled in these, too, as ``KERNEL-profile-BOOT``.
+        Whether these are profiled, too, the reading workload as ``KERNEL-profile-BOOT``, and the
+        first makes the specimens.
     cpus : int
         Virtual CPUs.
     also : collection of {"scaling", "bound"}
@@ -193,11 +194,11 @@ def _loads(plan: Plan, kernel: str, boot: int) -> Iterator[tuple[str, _Load]]:
     traced = boot <= plan.traced
     yield f"{kernel}-{plan.reading.name}-{boot}", _Load(plan.reading, trace=traced)
     if traced:
-        yield f"{kernel}-{plan.writing.name}-{boot}", _Load(plan.writing, repeats=2, trace=True)
-    if boot == 1:
+        yield f"{kernel}-{plan.writing.name}-{boot}", _Load(plan.writing, repeats=1, trace=True)
+    if boot == 1 and plan.profile:
         yield f"{kernel}-specimens-{boot}", _Load(Workload(workload="specimens"), trace=True)
     if traced and plan.profile:
-        yield f"{kernel}-profile-{boot}", _Load(plan.reading, repeats=2, profile=True)
+        yield f"{kernel}-profile-{boot}", _Load(plan.reading, 2, trace=True, profile=True)
     if "scaling" in plan.also:
         for tasks in _numbers_of_tasks(plan):
             load = _sized(plan.reading, tasks)
@@ -235,4 +236,5 @@ def _collected(guest: Target, load: _Load, scratch: Path) -> Run:
         out=scratch,
         perf_record=load.profile,
         trace=load.trace,
+        traced=1,
     )

@@ -23,6 +23,7 @@ import pandas as pd
 from anonvma import (
     answer,
     census,
+    cost_report,
     evidence,
     faults,
     locks,
@@ -125,6 +126,7 @@ def sections(
     specimen_run: Run | None = None,
     note: str | None = None,
     analysed: bool = False,
+    cost: Run | None = None,
 ) -> list[Section]:
     """Say everything the report says.
 
@@ -138,6 +140,8 @@ def sections(
         Put before everything else, such as where the data come from.
     analysed : bool
         Whether to say what analyses the run here and now; see `how_to_repeat`.
+    cost : Run, optional
+        Of `anonvma.cost_collect`, on the same machine.
 
     Returns
     -------
@@ -172,6 +176,8 @@ def sections(
     parts += _profile_sections(run)
     if specimen_run is not None:
         parts += _specimen_sections(specimen_run)
+    if cost is not None:
+        parts += cost_report.brief(cost)
     parts.append(_unobserved(run))
     parts.append(how_to_repeat([run], specimen_run, analysed))
     return parts

@@ -53,6 +53,7 @@ __all__ = [
     "dictionary",
     "field",
     "find",
+    "having",
     "read_manifest",
     "schema",
     "schemas",
@@ -1062,6 +1063,11 @@ def find_all(pattern: str) -> list[Run]:
         When none matches, or one cannot be opened.
     """
     return _whole(catalogue.all_places(pattern))
+
+
+def having(opened: Sequence[Run], *tables: str) -> list[Run]:
+    """Return those of some runs that have all of these tables: not each boot need be traced."""
+    return [run for run in opened if set(tables) <= set(run.manifest.tables)]
 
 
 def _whole(directories: Sequence[Path]) -> list[Run]:

@@ -17,6 +17,8 @@ from anonvma import (
     census,
     compare,
     compared,
+    cost,
+    cost_report,
     faults,
     flame,
     locks,
@@ -50,16 +52,19 @@ class Subject:
         One for a run, by its name; two or more for a comparison, compared with the first.
     specimens : Run or None
         Of the specimens, from the same machine if one is at hand.
+    cost : Run or None
+        Of what mmap_lock costs there (`anonvma.cost_collect`).
     """
 
     conditions: Mapping[str, Sequence[Run]]
     specimens: Run | None = None
+    cost: Run | None = None
 
     @property
     def runs(self) -> list[Run]:
-        """Every run of it, that of the specimens last."""
+        """Every run of it, those of the specimens and of the cost last."""
         every = [run for each in self.conditions.values() for run in each]
-        return [*every, *([self.specimens] if self.specimens else [])]
+        return [*every, *(run for run in (self.specimens, self.cost) if run)]
 
     @property
     def run(self) -> Run | None:
@@ -100,7 +105,7 @@ class Subject:
             Whether to say what analyses it here and now.
         """
         if self.run:
-            return report.sections(self.run, self.specimens, note, analysed)
+            return report.sections(self.run, self.specimens, note, analysed, self.cost)
         first, *others = compared.sections(self.conditions, analysed)
         said = [*([note] if note else []), *first.paragraphs]
         return [dataclasses.replace(first, paragraphs=said), *others]
@@ -111,8 +116,8 @@ class Subject:
             name: [redact.Shared(run, wall) for run in each]
             for name, each in self.conditions.items()
         }
-        made = redact.Shared(self.specimens, wall) if self.specimens else None
-        return Subject(conditions, made)
+        others = [redact.Shared(run, wall) if run else None for run in (self.specimens, self.cost)]
+        return Subject(conditions, *others)
 
     def figures(self) -> dict[str, list[Callable[[], Drawn]]]:
         """What there is to draw, by the title of the section that it belongs to.
@@ -133,6 +138,8 @@ class Subject:
             drawn[report.PROFILE] = [lambda: _flames(run)]
         if made:
             drawn["Specimens"] = [lambda: _specimens(made)]
+        if measured := self.cost:
+            drawn[cost_report.ANSWER] = [lambda: _cost(measured)]
         return drawn
 
     def fragments(self) -> dict[str, str]:
@@ -157,6 +164,7 @@ def find(
     made: str | Path | None = None,
     base: str | None = None,
     head: str | None = None,
+    cost: str | Path | None = None,
 ) -> Subject:
     """Open what a report is to be about.
 
@@ -168,6 +176,8 @@ def find(
         Likewise, of the specimens; left out of a comparison.
     base, head : str, optional
         Instead of `run`: the runs of two conditions, as `anonvma.runs.find_all` takes them.
+    cost : str or path, optional
+        A run of what mmap_lock costs; left out of a comparison.
 
     Raises
     ------
@@ -177,7 +187,9 @@ def find(
     if base is None and head is None:
         opened = runs.find(str(run), ["census"])
         return Subject(
-            {opened.id: [opened]}, runs.find(made, ["specimens", "census"]) if made else None
+            {opened.id: [opened]},
+            runs.find(made, ["specimens", "census"]) if made else None,
+            runs.find(cost, ["lock_cost"]) if cost else None,
         )
     if base is None or head is None:
         raise RunError("a comparison has two sides: give both base and head.")
@@ -197,6 +209,16 @@ def _names(base: str, head: str) -> tuple[str, str]:
 
 
 # ---- figures, each with its words ----
+
+
+def _cost(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    drawn, ax = plt.subplots(figsize=(5.5, 3))
+    cost.plot_by_threads(run, ax)
+    table = cost.by_threads(run).reset_index()
+    said = report.in_words(table, "threads", "ratio", "low", "high")
+    return drawn, f"Throughput under the VMA's lock over that under mmap_lock. {said}"
 
 
 def _classes(run: Run) -> Drawn:

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     "--cpus", type=click.IntRange(1, 255),
     help="Virtual CPUs; by default as many as there are real ones, 16 at most.",
 )  # fmt: skip
-@click.option("--profile", is_flag=True, help="Profile them, too: two minutes more.")
+@click.option(
+    "--profile", is_flag=True, help="Profile them and make the specimens, too: some minutes more."
+)
 @click.option(
     "--also", multiple=True, type=click.Choice(["scaling", "bound"]),
     help="In each boot, too: other numbers of tasks, or both locks on one kernel.",
@@ -68,9 +70,9 @@ def pair(
 
     Boots each of the pair that `make kernels` built, in turns, until the ratio of throughputs is
     known well enough or the budget is spent. Each boot runs a reading workload with four tasks to a
-    virtual CPU; the first traces faults and mmap_lock as well, and runs a writing workload and the
-    specimens. Then it executes 05-compare on what it found, and says the ratio and its cause. What
-    is there already is not run again.
+    virtual CPU; the first traces faults and mmap_lock as well, and runs a writing workload. Then
+    05-compare is executed on what was found, and the ratio and its cause are told. What is there
+    already is not run again.
 
     \b
     Examples:
@@ -112,6 +114,7 @@ def _notebooks_of(plan: Plan, place: Path) -> dict[str, dict[str, Any]]:
     reading = both(f"{{}}-{plan.reading.name}-*")
     told: dict[str, Any] = {"base": reading[0], "head": reading[1]}
     told["control"] = both(f"{{}}-{plan.writing.name}-*")
+    told["overcommitted"] = None
     told["scaled"] = both("scaling-{}-*") if "scaling" in plan.also else None
     told["profiled"] = both("{}-profile-*") if plan.profile else None
     found = {"05-compare": told}

@@ -54,17 +54,22 @@ if TYPE_CHECKING:
     type=click.Choice(["fp", "dwarf", "lbr"]),
     help="How perf record finds callers.",
 )
+@click.option(
+    "--cost", "budget", default=30.0, show_default=True, type=click.FloatRange(0),
+    help="Seconds for what mmap_lock costs here, as 'anonvma cost'; 0 leaves it out.",
+)  # fmt: skip
 @click.pass_context
-def report_command(context: click.Context, /, size: str, **others: Any) -> None:
-    """Run the workload here, take the census, and print the answer.
+def report_command(context: click.Context, /, size: str, budget: float, **others: Any) -> None:
+    """Run the workload here, take the census, and print the answer and the cost.
 
     Runs 01-collect (for the workload and for the specimens), 02-census, 03-faults and
-    06-report through papermill. Needs root, or sudo without a password.
+    06-report through papermill, and the experiment of `anonvma cost`. Needs root, or sudo without
+    a password.
     """
     from anonvma import ending, preflight
 
     values = {"target": "local", "trace": True, "bytes": size, **others}
-    given = {"bytes" if name == "size" else name for name in given_in(context)}
+    given = {"bytes" if name == "size" else name for name in given_in(context)} - {"budget"}
     preflight.collection(values, given, prefix="--")
     parameters = {name: values[name] for name in ("target", "workload", *given)}
     specimens = {"target": "local", "workload": "specimens"}
@@ -72,12 +77,13 @@ def report_command(context: click.Context, /, size: str, **others: Any) -> None:
 
     with (
         ending.scratch() as scratch,
-        Bar({**_COLLECTING, **_RENDERING}) as bar,
+        Bar({**_COLLECTING, "cost": budget / 3, **_RENDERING}) as bar,
         notebooks.one_kernel(),
     ):
         run = _collect(scratch / "01-collect.ipynb", parameters, bar.of("collecting"))
         made = _collect(scratch / "01-collect-specimens.ipynb", specimens, bar.of("specimens"))
-        _render(run, made, scratch, None, run.path / "report", bar)
+        cost = _measure(run, budget, bar.of("cost")) if budget else None
+        _render(run, made, scratch, None, run.path / "report", bar, cost)
 
 
 # How much work each notebook is, roughly; measured with the default workload.
@@ -94,9 +100,32 @@ def _collect(output: Path, parameters: dict[str, Any], tell: Tell) -> Run:
     return Run.open(notebooks.text_of_cell(notebook, "run-directory"))
 
 
-def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, bar: Bar) -> None:
+def _measure(run: Run, budget: float, tell: Tell) -> Run:
+    """Measure what mmap_lock costs here: of the same case if it is one, else of the usual one."""
+    from anonvma import cost_collect
+    from anonvma.target import Local
+    from anonvma.workload import cases
+
+    name = run.manifest.workload.name
+    usual = cost_collect.Plan.workload
+    plan = cost_collect.Plan(workload=name if name in cases() else usual, budget_s=budget)
+    with Local() as here:
+        found = cost_collect.measure(here, plan, progress=tell)
+    tell(1, "done")
+    return found
+
+
+def _render(
+    run: Run,
+    made: Run,
+    scratch: Path,
+    note: str | None,
+    place: Path,
+    bar: Bar,
+    cost: Run | None = None,
+) -> None:
     """Run the other notebooks, put everything in its place at once, and print the answer."""
-    from anonvma import mark, notebooks, report
+    from anonvma import cost_report, mark, notebooks, report
     from anonvma.page import page
     from anonvma.subject import Subject
 
@@ -113,8 +142,9 @@ def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, b
     if {"samples", "perf_stat", "perf_intervals", "faults"} <= set(run.manifest.tables):
         profiled = {"run": str(run.path), "base": None, "head": None}
         execute("04-profile", profiled)
-    notebook = execute("06-report", {**shared, "note": note})
-    parts = report.sections(run, made, note)
+    measured = {"cost": str(cost.path)} if cost else {}
+    notebook = execute("06-report", {**shared, "note": note, **measured})
+    parts = report.sections(run, made, note, cost=cost)
     heading = report.title(run)
     (scratch / "report.txt").write_text(report.text(parts, heading), encoding="utf-8")
     fragments = Subject({run.id: [run]}, made).fragments()
@@ -125,6 +155,9 @@ def _render(run: Run, made: Run, scratch: Path, note: str | None, place: Path, b
         partial.chmod(0o755)  # the scratch directory is for us alone
     click.echo()
     click.echo(report.text(parts[:1], heading))
+    if cost:
+        click.echo(report.text(cost_report.brief(cost), "").lstrip())
+        click.echo(f"{'cost':10} {short(cost.path)}")
     for what, where in (
         ("text", place / "report.txt"),
         ("HTML", place / "report.html"),
