@@ -253,4 +253,3 @@ def test_of_runs_has_the_recorded_pair() -> None:
     assert "x86_64/8/268435456/small-allocs-mt/vm-scalability" in text
     row = r"^     6555\d +-100.0% +\d+.\d\d .*mmap-lock.acquired.page-fault.read$"
     assert re.search(row, text, re.M)
-    )
