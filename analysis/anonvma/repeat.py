@@ -182,8 +182,7 @@ def _local(manifest: Manifest) -> list[str]:
     for name in ("threads", "bytes", "unit", "seconds"):
         if parameters.get(name) is not None:
             options += [f"--{name}", _size(parameters[name])]
-    # What mmap_lock costs is another run's.
-    options += ["--repeats", str(manifest.repeats), "--cost", "0"]
+    options += ["--repeats", str(manifest.repeats)]
     if parameters["workload"] == "specimens":
         return ["make venv build", *_collected("local", manifest)]
     # make takes a dollar for a variable of its own.
