@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from anonvma import run_files, runs
-from anonvma.errors import RunError
+from anonvma import catalogue, cell, mark, publication, run_files, runs
+from anonvma.errors import AnonvmaError, RunError
 from anonvma.runs import Run
 from anonvma.seals import Seals
 from anonvma.store import Store
@@ -74,6 +74,21 @@ def test_what_is_no_file_is_one_sentence(run: Path, file: str, kind: str) -> Non
     with Store([run.parent]) as store:
         assert list(store.query("select distinct run from census")["run"]) == ["good"]
         assert len(store.damaged) == 1 and file in store.damaged[0]
+
+
+@pytest.mark.usefixtures("no_wait")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_only_looks_at_a_manifest_does_not_wait_either(run: Path, kind: str) -> None:
+    for file in ("manifest.json", "cell.json", ".anonvma"):
+        (run / file).unlink(missing_ok=True)
+        KINDS[kind](run / file)
+    assert catalogue._tables(run) == []
+    assert cell.complete(run, "x", "y") is None
+    assert publication._parameters(run) == {}
+    with pytest.raises(AnonvmaError):
+        mark.check(run)
+    with Store([run.parent]) as store:
+        assert list(store.runs()["run"]) == ["good"]
 
 
 def accept(run: Path, name: str) -> None:
@@ -134,6 +149,8 @@ def test_a_column_that_is_there_twice(run: Path) -> None:
         (("features", "regime"), "x", "regime is not an object"),
         (("features", "features"), [], "features is not an object"),
         (("target", "kernel_release"), ["6.12"], "kernel_release is not words"),
+        (("target", "image_sha256"), "a" * 5000, "image_sha256 is no SHA-256"),
+        (("target", "append"), "a" * 9000, "append has 9000 characters"),
         (("target", "cpus"), "two", "cpus is not a whole number"),
         (("target", "cpus"), 0, "no machine whose cpus is 0"),
         (("target", "page_size"), 0, "no machine whose page_size is 0"),

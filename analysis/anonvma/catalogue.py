@@ -12,13 +12,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from anonvma import places
+from anonvma import bounded, places
 from anonvma.errors import RunError
 from anonvma.nearest import hint
 
 __all__ = ["all_places", "known", "place"]
 
 _MANIFEST = "manifest.json"
+_LARGEST = 16 << 20
 
 
 def place(name: str | Path, needs: Sequence[str] = ()) -> Path:
@@ -93,8 +94,8 @@ def _own() -> list[Path]:
 def _tables(path: Path) -> list[str]:
     """Return the names of a run's tables; none where its manifest cannot be read."""
     try:
-        return sorted(json.loads((path / _MANIFEST).read_bytes())["tables"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return sorted(json.loads(bounded.regular(path / _MANIFEST, _LARGEST))["tables"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from anonvma import ending, preflight, runs
+from anonvma import bounded, ending, preflight, runs
 from anonvma.errors import AnonvmaError, CellError, RunError, TargetLost, TargetTimeout
 from anonvma.runs import Run
 from anonvma.workload import Workload
@@ -56,11 +56,11 @@ def complete(directory: Path, identity: str, key: str) -> Run | None:
         The `anonvma.study.Cell`'s id and key.
     """
     try:
-        told = json.loads((directory / CELL).read_bytes())
+        told = json.loads(bounded.regular(directory / CELL, 1 << 20))
         if (told["format"], told["id"], told["key"]) != (FORMAT, identity, key):
             return None
         return Run.open(directory)
-    except (OSError, ValueError, KeyError, TypeError, RunError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, RunError):
         return None
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anonvma import scratch
+from anonvma import bounded, scratch
 from anonvma.errors import AnonvmaError
 
 __all__ = ["MARK", "check", "draft", "replacing"]
@@ -60,7 +60,7 @@ def _is_folder(file: Path) -> bool:
 
 def _told(place: Path) -> dict[str, Any]:
     try:
-        told = json.loads((place / MARK).read_bytes())
+        told = json.loads(bounded.regular(place / MARK, 16 << 20))
     except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}

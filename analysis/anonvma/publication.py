@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from anonvma import catalogue, mark, places
+from anonvma import bounded, catalogue, mark, places
 from anonvma.errors import AnonvmaError, RunError
 
 __all__ = ["check_names", "check_output", "check_sides", "default_output", "each", "sides", "slug"]
@@ -92,7 +92,7 @@ def _what_ran(pattern: str) -> str:
 def _parameters(run: Path) -> dict[str, object]:
     """Return a run's parameters; none of one that is damaged, which is for its reader to say."""
     try:
-        return dict(json.loads((run / "manifest.json").read_bytes())["parameters"])
+        return dict(json.loads(bounded.regular(run / "manifest.json", 16 << 20))["parameters"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 

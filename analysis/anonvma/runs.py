@@ -383,6 +383,7 @@ _ALWAYS = (
     "page_size",
 )
 _LARGEST = {"cpus": 1 << 31, "real_cpus": 1 << 31, "page_size": 1 << 31, "memory_bytes": 1 << 63}
+_LONGEST = 8192  # characters: a kernel's command line may have 4096
 _KIND_WORDS = {str: "words", int: "a whole number", dict: "an object"}
 
 
@@ -395,6 +396,10 @@ def _target(facts: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is not {_KIND_WORDS[kind]}")
         if isinstance(value, int) and name in _LARGEST and not 1 <= value < _LARGEST[name]:
             raise ValueError(f"there is no machine whose {name} is {value}")
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise ValueError(f"{name} has {len(value)} characters")
+        if name.endswith("_sha256") and not re.fullmatch(r"[0-9a-f]{64}", str(value)):
+            raise ValueError(f"{name} is no SHA-256")
     return {**dict.fromkeys(_ALWAYS), **facts}
 
 

@@ -39,7 +39,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from anonvma import places, runs, scratch
+from anonvma import bounded, places, runs, scratch
 from anonvma.cell import CELL
 from anonvma.errors import RunError, StoreError
 from anonvma.inventory import Entry, Inventory
@@ -499,11 +499,11 @@ def _row(directory: Path, manifest: Manifest) -> dict[str, Any]:
 def _of_study(directory: Path) -> dict[str, str | None]:
     """Return which cell of which study a run is, if it is one."""
     try:
-        told = json.loads((directory / CELL).read_bytes())
+        told = json.loads(bounded.regular(directory / CELL, 1 << 20))
         axes = told["axes"]
         words = {"study": told["study"], "cell": told["name"]}
         words |= {"target": axes.get("target"), "kernel": axes.get("kernel")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return {name: value for name, value in words.items() if isinstance(value, str)}
 
