@@ -35,7 +35,7 @@ RECORDED = Path(__file__).resolve().parent.parent / "data" / "recorded"
 PAIRS = (
     ("specimens", "specimens-call-paths"),
     ("early-small-allocs-mt-1", "delayed-small-allocs-mt-1"),
-    ("early-profile-1", "delayed-profile-1"),
+    ("early-small-allocs-mt-1", "delayed-small-allocs-mt-1"),
     ("scaling-early-t1-1", "scaling-early-t2-1"),
     ("other-pages-1", "other-plain-1"),
 )

@@ -206,7 +206,13 @@ def test_whatever_a_run_has_its_report_adds_up(run: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["small-allocs-mt", "specimens", "early-anon-w-seq-mt-1", "delayed-profile-1", "other-plain-1"],
+    [
+        "small-allocs-mt",
+        "specimens",
+        "early-anon-w-seq-mt-1",
+        "delayed-small-allocs-mt-1",
+        "other-plain-1",
+    ],
 )
 def test_recorded_reports_add_up(name: str) -> None:
     for part in report.sections(runs.find(name)):
