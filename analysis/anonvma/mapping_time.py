@@ -129,7 +129,12 @@ def lacking(conditions: Mapping[str, Sequence[Run]]) -> str:
 
 def told(runs: Sequence[Run]) -> list[Run]:
     """Return the runs that tell where their time went: not each boot need be traced."""
-    return [run for run in runs if {"time", "time_totals"} <= set(run.manifest.tables)]
+    names = {"time", "time_totals"}
+    return [
+        run
+        for run in runs
+        if names <= set(run.manifest.tables) and all(len(run.table(name)) for name in names)
+    ]
 
 
 def told_of(conditions: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
