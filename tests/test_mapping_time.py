@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from made import MadeRun
 
-from anonvma import mapping_time, time_cause
+from anonvma import mapping_time, time_cause, time_report
 from anonvma.mapping_time import BEHIND, EXECUTION, FAULT, LEFT, MAPPING, QUEUED, TRACER, WHOLE
 from anonvma.time_cause import SHARED
 
@@ -146,7 +146,7 @@ def test_what_the_time_is_divided_by() -> None:
 
 def test_what_is_said_of_the_table() -> None:
     held = {**PLAIN, ("mmap", "writing", "preempted"): 1.5}
-    said = " ".join(mapping_time.said({"x": [run(held, faults_charged=1003)]}))
+    said = " ".join(time_report.said({"x": [run(held, faults_charged=1003)]}))
     assert "100 mappings of 10 page faults each" in said
     assert "6 faults were charged to the tasks and not seen" in said
     assert "held for writing for 3 µs of each mapping traced, 50 % of that by a task" in said

@@ -492,7 +492,7 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     -------
     list of Section
     """
-    from anonvma import cause, time_cause  # which compare, too
+    from anonvma import cause, time_cause, time_report  # which compare, too
 
     base, *heads = conditions
     found = table(conditions)
@@ -508,7 +508,7 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
         if causes[head].verdict != "unknown":
             parts.append(Section(title, [cause.HOW], cause.printed(causes[head].table)))
     if any(causes[head].verdict != "unknown" or times[head] is not None for head in heads):
-        parts += time_cause.sections(conditions, times)
+        parts += time_report.sections(conditions, times)
     kept = shown(found, metric)
     said = [f"{len(kept)} of {len(found)} rows. {RULE} low and high bound the 95 % interval."]
     parts.append(Section("What changed", said, brief(kept)))

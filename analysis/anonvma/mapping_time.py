@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from anonvma.blank import blank
-from anonvma.numerals import number, percent
+from anonvma.numerals import number
 from anonvma.runs import Run
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EXECUTION",
     "FAULT",
-    "HOW",
     "MAPPING",
     "PARTS",
     "TITLE",
@@ -46,11 +45,11 @@ __all__ = [
     "of_run",
     "pages",
     "plot",
-    "said",
-    "said_of_one",
     "slowed",
     "spent",
+    "sums",
     "table",
+    "told",
     "told_of",
     "unit_of",
 ]
@@ -89,14 +88,6 @@ PARTS = {
     LEFT: "#000000",
 }
 """The parts, in the order they are shown, with their colours."""
-
-HOW = (
-    "Time of the workload's tasks, summed: that of untraced executions, divided as in executions "
-    "traced for this alone. Waiting for mmap_lock is all from asking for it to the answer; waiting "
-    "for a CPU, to be runnable and not to run, while not waiting for mmap_lock. User mode is by "
-    "the kernel's own account, often by ticks, and the way into the kernel and out of it is what "
-    "the tracer does not tell from it."
-)
 
 _OF_CONTEXT = {
     "fault": FAULTS,
@@ -148,7 +139,7 @@ def unit_of(conditions: Mapping[str, Sequence[Run]]) -> Unit:
     A mapping, where the workload marks what it times and makes some; else a page fault, else an
     execution: what a command maps to start is not its work.
     """
-    every = _totals([run for each in conditions.values() for run in each])
+    every = sums([run for each in conditions.values() for run in each])
     if not every["in_window"].all():
         return EXECUTION
     for unit in (MAPPING, FAULT):
@@ -242,7 +233,7 @@ def spent(runs: Sequence[Run], unit: Unit) -> Spent:
                       for part, total in zip(each, totals, strict=True)])
         for name in ("us", "running")
     )  # fmt: skip
-    clocks = [] if _totals(runs)["clock_ns"].isna().any() else _clocks(runs, unit)
+    clocks = [] if sums(runs)["clock_ns"].isna().any() else _clocks(runs, unit)
     whole = pd.Series(clocks or totals, dtype="float64")
     return Spent(whole, shares.reset_index(drop=True), running.reset_index(drop=True))
 
@@ -252,7 +243,7 @@ def _clocks(runs: Sequence[Run], unit: Unit) -> list[float]:
 
     All runs of a condition make as many mappings, and take as many faults, as those that tell.
     """
-    count = float(_totals(runs)[unit.count].astype("float64").mean()) if unit.count else 1.0
+    count = float(sums(runs)[unit.count].astype("float64").mean()) if unit.count else 1.0
     tasks = [run.table("throughput") for run in runs if "throughput" in run.manifest.tables]
     return [float(rows.groupby("repeat")["usecs"].sum().mean()) / count for rows in tasks]
 
@@ -308,83 +299,15 @@ def slowed(runs: Sequence[Run]) -> tuple[float, float]:
     return float(mean.get("time", float("nan"))), float(mean.get("untraced", float("nan")))
 
 
-def _totals(runs: Sequence[Run]) -> pd.DataFrame:
+def sums(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return ``time_totals`` of the runs that have one, one row an execution."""
     return pd.concat([run.table("time_totals") for run in told(runs)])
-
-
-# ---- words ----
-
-
-def said(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> list[str]:
-    """Say what the table is of: how large a mapping is, what was lost, what tracing cost."""
-    unit = unit or unit_of(conditions)
-    return [
-        f"{name}: {sentence}"
-        for name, runs in conditions.items()
-        for sentence in (_of_said(runs, unit), _held_said(runs, unit), _slowed_said(runs))
-        if sentence
-    ]
-
-
-def said_of_one(run: Run) -> list[str]:
-    """Say what the table of a single run is of."""
-    unit = unit_of({"": [run]})
-    parts = [_of_said([run], unit), _held_said([run], unit), _slowed_said([run])]
-    said = " ".join(part for part in parts if part)
-    return [f"For one {unit.name}. {HOW}", f"{said[:1].upper()}{said[1:]}"]
 
 
 def pages(runs: Sequence[Run]) -> float:
     """Return how many page faults a mapping took, mean of the runs."""
-    totals = _totals(runs)
+    totals = sums(runs)
     return float(totals["faults_ended"].sum()) / max(float(totals["mmaps"].sum()), 1.0)
-
-
-def _of_said(runs: Sequence[Run], unit: Unit) -> str:
-    totals = _totals(runs)
-    unended = int((totals["faults_begun"] - totals["faults_ended"]).sum())
-    unseen = int((totals["faults_charged"] - totals["faults_ended"]).sum())
-    doubts = []
-    if unended > 0:
-        doubts.append(f"{unended:,} faults began and were not handled")
-    if unseen > 0:
-        doubts.append(
-            f"{unseen:,} faults were charged to the tasks and not seen, such as those of "
-            "get_user_pages(), which count as the call that made them"
-        )
-    doubt = "; ".join(doubts)
-    told = f" {doubt[:1].upper()}{doubt[1:]}." if doubts else ""
-    if unit is MAPPING:
-        count = number(float(totals["mmaps"].mean()))
-        return f"{count} mappings of {number(pages(runs), 3)} page faults each.{told}"
-    return told.strip()
-
-
-def _held_said(runs: Sequence[Run], unit: Unit) -> str:
-    whole, without = held(runs, unit)
-    if not whole:
-        return ""
-    return (
-        f"mmap_lock was held for writing for {number(whole, 3)} µs of each {unit.name} traced, "
-        f"{percent(without / whole)} of that by a task that had no CPU."
-    )
-
-
-def _slowed_said(runs: Sequence[Run]) -> str:
-    """Say how far the traced executions' time adds up, and how slow they were."""
-    parts = pd.concat([of_run(run, EXECUTION)["us"] for run in told(runs)], axis=1).mean(axis=1)
-    whole = float(parts.sum())
-    tracer = f"{percent(float(parts[TRACER]) / whole)} of it the tracer's own, which is left out"
-    if pd.isna(parts[LEFT]):
-        return f"the time of the traced executions' tasks adds up by itself, {tracer}."
-    known = percent(1 - float(parts[LEFT]) / whole)
-    traced, untraced = slowed(runs)
-    slow = (
-        f" Throughput was {percent(traced / untraced)} of what it was untraced."
-        if traced > 0 and untraced > 0
-        else ""
-    )
-    return f"in the traced executions {known} of tasks x elapsed is accounted for, {tracer}.{slow}"
 
 
 # ---- the figure ----

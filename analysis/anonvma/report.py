@@ -34,6 +34,7 @@ from anonvma import (
     specimens,
     statistics,
     tabular,
+    time_report,
 )
 from anonvma.answer import kernel_of
 from anonvma.runs import Run
@@ -289,7 +290,7 @@ def _times_section(run: Run) -> list[Section]:
     return [
         Section(
             mapping_time.TITLE,
-            mapping_time.said_of_one(run),
+            time_report.said_of_one(run),
             mapping_time.table(alone),
             sources=drawn_from(run, "time", "time_totals"),
         )

@@ -35,18 +35,11 @@ from anonvma.mapping_time import (
 )
 from anonvma.numerals import interval, number, percent
 from anonvma.runs import Run
-from anonvma.section import Section
 
-__all__ = ["HOW", "SHARED", "TimeCause", "explain", "printed", "sections"]
+__all__ = ["SHARED", "TimeCause", "explain"]
 
 SHARED = "CPUs to share"
 """The row of what waiting for a CPU costs more or less for other reasons than what tasks run."""
-
-HOW = (
-    "base and head are µs of the tasks' time; made is what the part adds to the change of the "
-    "whole, with its 95 % interval: the difference, and where a part runs on CPUs that tasks wait "
-    "for, the waiting that it causes. CPUs to share: tasks wait for CPUs more or less than that."
-)
 
 _MOST = 0.5  # of the change: it is the cause
 _PART = 0.05  # below it, it is not worth a sentence
@@ -362,42 +355,3 @@ def _same_way_said(one: _Side, other: _Side, found: TimeCause, first: pd.Series[
     if (traced - 1) * (untraced - 1) < 0:
         return f"{said}: tracing turned the change round, so the parts do not explain it."
     return f"{said}."
-
-
-# ---- shown ----
-
-
-def sections(
-    conditions: Mapping[str, Sequence[Run]], causes: Mapping[str, TimeCause | None]
-) -> list[Section]:
-    """Show where the time goes in each condition, and what each of them is explained by.
-
-    Parameters
-    ----------
-    conditions : mapping of str to sequence of Run
-    causes : mapping of str to TimeCause or None
-        By condition, what `explain` found of it.
-    """
-    why = mapping_time.lacking(conditions)
-    if why:
-        remedy = "collect with tracing, on a kernel that allows it ('anonvma doctor')"
-        return [Section(mapping_time.TITLE, [f"It is not told: {why}. Remedy: {remedy}."])]
-    unit = mapping_time.unit_of(conditions)
-    said = [
-        f"In µs for one {unit.name}. {mapping_time.HOW}",
-        *mapping_time.said(conditions, unit),
-    ]
-    parts = [Section(mapping_time.TITLE, said, mapping_time.table(conditions, unit))]
-    base = next(iter(conditions))
-    for head, found in causes.items():
-        if found is not None and found.unexplained is not None:
-            title = f"Which part of the time changed: {base} to {head}"
-            parts.append(Section(title, [HOW], printed(found)))
-    return parts
-
-
-def printed(found: TimeCause) -> pd.DataFrame:
-    """Return the table as it is printed: part, base, head, made, low, high, share (per cent)."""
-    table = found.table
-    large = (table["made"].abs() >= 0.005 * table["made"].abs().sum()) | (table["part"] == LEFT)
-    return table[large].assign(share=100 * table["share"]).reset_index(drop=True)
