@@ -69,9 +69,9 @@ def aborts_by_pandas(directory: Path) -> pd.DataFrame:
 
 
 def bare_by_pandas(directory: Path) -> pd.DataFrame:
-    """Faults on bare VMAs, by reading each run's table."""
-    parts = [run.table("faults").assign(run=run.id) for run in opened(directory)]
-    table = pd.concat(parts)
+    """Faults on bare VMAs, by reading each run's table, if it was traced."""
+    traced = [run for run in opened(directory) if "faults" in run.manifest.tables]
+    table = pd.concat([run.table("faults").assign(run=run.id) for run in traced])
     bare = table[table["before"] == "bare"]
     return bare.groupby(["run", "origin"], observed=True)["count"].sum().reset_index()
 

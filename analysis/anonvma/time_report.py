@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -28,7 +29,9 @@ from anonvma.mapping_time import (
 from anonvma.numerals import number, percent
 from anonvma.runs import Run
 from anonvma.section import Section
-from anonvma.time_cause import TimeCause
+
+if TYPE_CHECKING:
+    from anonvma.time_cause import TimeCause
 
 __all__ = ["printed", "said", "said_of_one", "sections"]
 
