@@ -158,7 +158,7 @@ def test_call_paths_are_there_or_say_why_not(explorer: explore.Explorer) -> None
     (table,) = view.tables
     assert table["call_path"].str.contains("apply_touch → asm_exc_page_fault").any()
     assert set(table["change"]) == {"bare -> bare"}
-    without = views.call_paths(explore.Explorer("early-small-allocs-mt-1").shown)  # type: ignore[arg-type]
+    without = views.call_paths(explore.Explorer("early-small-allocs-mt-3").shown)  # type: ignore[arg-type]
     assert not without.tables
     assert "No call paths of page faults were recorded here" in without.words[0]
     assert "collect it anew" in without.words[0]

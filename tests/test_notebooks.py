@@ -85,11 +85,13 @@ def test_recorded_runs_open_and_name_nobody() -> None:
     assert recorded
     for directory in recorded:
         run = runs.Run.open(directory)
-        vmas = run.table("census")
-        assert set(vmas["comm"]) <= {"vmload", "specimens"}
         assert not run.manifest.raw
-        words = " ".join(str(text) for text in vmas["path"].cat.categories)
-        assert not re.search(r"/home/|/root\b|/usr/lib", words + run.manifest.model_dump_json())
+        words = run.manifest.model_dump_json()
+        if "census" in run.manifest.tables:
+            vmas = run.table("census")
+            assert set(vmas["comm"]) <= {"vmload", "specimens"}
+            words += " ".join(str(text) for text in vmas["path"].cat.categories)
+        assert not re.search(r"/home/|/root\b|/usr/lib", words)
 
 
 def test_notebooks_that_share_a_kernel_know_nothing_of_each_other(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_metrics_of_a_recorded_run() -> None:
 def test_the_fault_path_of_the_pair_leaves_the_rwsem() -> None:
     """What the mail's rows say, in the recorded boots."""
     early, delayed = (runs.find_all(f"{name}-profile-*") for name in ("early", "delayed"))
-    assert len(early) == len(delayed) == 2
+    assert len(early) == len(delayed) == 8
     taking = ["page fault: waiting for mmap_lock", "page fault: taking mmap_lock"]
     before = [perf_profile.mean(run, perf_profile.parts)["mean"][taking].sum() for run in early]
     after = [perf_profile.mean(run, perf_profile.parts)["mean"][taking].sum() for run in delayed]
