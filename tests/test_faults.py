@@ -232,7 +232,7 @@ def test_a_share_of_which_something_was_lost_is_a_bound() -> None:
     table = tracings(1.0).assign(half_seen=10, faults_missed=20, faults_lost=5)
     assert losses.unknown(table) == (10, 25)
     said = losses.bounds_said(50, 100, *losses.unknown(table))
-    for figure in ("40.00", "68.00", "35 faults"):  # 50 / 125 and (50 + 10 + 25) / 125
+    for figure in ("40 %", "68 %", "35 faults"):  # 50 / 125 and (50 + 10 + 25) / 125
         assert figure in said
 
 

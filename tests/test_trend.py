@@ -95,8 +95,8 @@ def test_nights(nights: Path) -> None:
         with pytest.raises(StoreError, match="no run has a metric 'speed'"):
             trend.series(store, ["speed"])
     assert sorted(set(rows["series"])) == [
-        "small-allocs-mt bytes=16m threads=2, guest delayed",
-        "small-allocs-mt bytes=16m threads=2, guest early",
+        "small-allocs-mt bytes=256m threads=8, guest delayed",
+        "small-allocs-mt bytes=256m threads=8, guest early",
     ]
     found = trend.changes(rows)
     (change,) = found.itertuples(index=False)

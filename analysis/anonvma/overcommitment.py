@@ -17,7 +17,7 @@ import pandas as pd
 
 from anonvma import compare, processors, statistics
 from anonvma.errors import RunError
-from anonvma.numerals import interval, number
+from anonvma.numerals import interval, number, percent
 from anonvma.runs import Run, having
 
 if TYPE_CHECKING:
@@ -140,17 +140,16 @@ def _interval(row: Mapping[Any, Any]) -> str:
     ns = f"n = {row['n_base']} and {row['n']}"
     if not np.isfinite(row["low"]):
         return ns
-    share = 1 - statistics.LEVEL
-    return f"{share:.0%} interval {interval(row['low'], row['high'], apart=1)} ({ns})".replace(
-        "%", " %"
-    )
+    level = percent(1 - statistics.LEVEL)
+    return f"{level} interval {interval(row['low'], row['high'], apart=1)} ({ns})"
 
 
 def _how_said(row: Mapping[Any, Any]) -> str:
+    spinning, asleep = (percent(round(row[name] / 100, 2)) for name in ("spinning", "asleep"))
     return (
         f"Overcommitted {number(row['overcommitment'])} times, tasks of {row['condition']} wait "
-        f"for mmap_lock spinning for {row['spinning']:.0f} % of their time and asleep for "
-        f"{row['asleep']:.0f} %, and give up their CPU {number(round(row['voluntary']))} times."
+        f"for mmap_lock spinning for {spinning} of their time and asleep for {asleep}, and give "
+        f"up their CPU {number(round(row['voluntary']))} times."
     )
 
 
