@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,25 +197,6 @@ static bool print_all(FILE *file, void *arg)
 
 /* ---- the command line ---- */
 
-static int parse(int argc, char **argv, struct locks *locks)
-{
-	static const struct option longs[] = {
-		WATCH_OPTIONS,
-		{ "output", required_argument, NULL, 'o' },
-		{}
-	};
-	int c, code = 0;
-
-	opterr = 0;
-	while (!code && (c = getopt_long(argc, argv, "+p:o:", longs, NULL)) != -1) {
-		if (c == 'o')
-			locks->output = optarg;
-		else
-			code = watch_option(&locks->watch, c, argv[optind - 1]);
-	}
-	return code ? code : watch_parsed(&locks->watch, "locks", argc, argv);
-}
-
 static void call_witness(void *arg)
 {
 	struct locks *locks = arg;
@@ -230,7 +210,7 @@ int run_locks(int argc, char **argv)
 	struct output output = { .fd = -1 };
 	int code;
 
-	code = parse(argc, argv, &locks);
+	code = watch_parse(&locks.watch, "locks", &locks.output, argc, argv);
 	if (!code)
 		code = load(&locks);
 	if (!code && locks.output)

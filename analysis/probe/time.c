@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <getopt.h>
 #include <linux/perf_event.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -296,32 +295,13 @@ static bool print_all(FILE *file, void *arg)
 
 /* ---- the command line ---- */
 
-static int parse(int argc, char **argv, struct timing *timing)
-{
-	static const struct option longs[] = {
-		WATCH_OPTIONS,
-		{ "output", required_argument, NULL, 'o' },
-		{}
-	};
-	int c, code = 0;
-
-	opterr = 0;
-	while (!code && (c = getopt_long(argc, argv, "+p:o:", longs, NULL)) != -1) {
-		if (c == 'o')
-			timing->output = optarg;
-		else
-			code = watch_option(&timing->watch, c, argv[optind - 1]);
-	}
-	return code ? code : watch_parsed(&timing->watch, "time", argc, argv);
-}
-
 int run_time(int argc, char **argv)
 {
 	struct timing timing = {};
 	struct output output = { .fd = -1 };
 	int code;
 
-	code = parse(argc, argv, &timing);
+	code = watch_parse(&timing.watch, "time", &timing.output, argc, argv);
 	if (!code)
 		code = load(&timing);
 	if (!code && timing.output)

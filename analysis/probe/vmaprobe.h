@@ -235,6 +235,9 @@ struct watch {
 
 int watch_option(struct watch *watch, int option, const char *word);
 int watch_parsed(struct watch *watch, const char *what, int argc, char **argv);
+
+/* The whole command line of a tracer that takes these options and --output alone. */
+int watch_parse(struct watch *watch, const char *what, const char **output, int argc, char **argv);
 /* ASIDE as for command_prepare(); EACH, if not NULL, is called every few milliseconds. */
 int watch_run(struct watch *watch, struct bpf_object *object, bool aside, int (*each)(void *arg),
 	      void *arg);

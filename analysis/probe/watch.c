@@ -53,6 +53,25 @@ int watch_parsed(struct watch *watch, const char *what, int argc, char **argv)
 	return 0;
 }
 
+int watch_parse(struct watch *watch, const char *what, const char **output, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		WATCH_OPTIONS,
+		{ "output", required_argument, NULL, 'o' },
+		{}
+	};
+	int c, code = 0;
+
+	opterr = 0;
+	while (!code && (c = getopt_long(argc, argv, "+p:o:", longs, NULL)) != -1) {
+		if (c == 'o')
+			*output = optarg;
+		else
+			code = watch_option(watch, c, argv[optind - 1]);
+	}
+	return code ? code : watch_parsed(watch, what, argc, argv);
+}
+
 /* By pidfds: a number may be used again, and a process that nobody waits for keeps its own. */
 static struct pollfd *open_pids(const struct watch *watch)
 {
