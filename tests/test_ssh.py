@@ -529,7 +529,7 @@ def test_a_sysctl_is_raised_and_put_back(target: Target, old: int) -> None:
 
 def guard_of(host: Host) -> int:
     """The process on the host that has a sysctl raised: it holds the lock on what is noted."""
-    note = Path(f"/proc/{host.init}/root/run/anonvma", SYSCTL.split(".")[-1])
+    note = Path("/proc", str(host.init), "root", "run/anonvma", SYSCTL.split(".")[-1])
     locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     (held,) = (int(words[4]) for words in locks if words[5].endswith(f":{note.stat().st_ino}"))
     return held

@@ -7,6 +7,7 @@ could open it. Nothing is opened here.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from anonvma.errors import SetupError
 __all__ = ["Pattern", "Publishable", "RunName", "Target", "WorkloadName"]
 
 
-class _Named(click.ParamType):  # type: ignore[type-arg]
+class _Named(click.ParamType, abc.ABC):  # type: ignore[type-arg]
     """A text, completed to one of several names, else to a file."""
 
+    @abc.abstractmethod
     def names(self) -> Iterable[str]:
         """Return the names."""
-        raise NotImplementedError
 
     def convert(
         self, value: str, param: click.Parameter | None, context: click.Context | None
