@@ -130,7 +130,7 @@ ready: .venv/.ready
 ifneq ($(shell test -x .venv/bin/python && cat .venv/.ready 2>/dev/null),$(CURDIR)/.venv)
 .PHONY: .venv/.ready
 endif
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt analysis/setup/venv
 	@analysis/setup/venv
 
 probe workload guest:
