@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 # Nothing that brings pandas: the children below would have it in their memory before they need it.
-from anonvma import perf, places
-from anonvma.errors import AnonvmaError, ProbeError, SetupError, TargetError, WorkloadError
-from anonvma.target import Local
+from anonvma.base import paths
+from anonvma.base.errors import AnonvmaError, ProbeError, SetupError, TargetError, WorkloadError
+from anonvma.perf import tool
+from anonvma.target.target import Local
 
 TESTS = Path(__file__).resolve().parent
 PROBE = TESTS.parent / "analysis" / "probe"
@@ -60,7 +61,7 @@ def _say_cost(vmas: int, begin: Usage) -> None:
 
 def take_census(pid: str, vmaprobe: str, output: str) -> None:
     """From the kernel to a DataFrame, as an analysis gets it."""
-    from anonvma import census
+    from anonvma.tables import census
 
     begin = Usage.now()
     subprocess.run([vmaprobe, "census", "--pid", pid, "--output", output], check=True)
@@ -190,7 +191,7 @@ class Reader:
     def __init__(self, local: Local, timer: Timer, pid: str) -> None:
         self._local, self._timer = local, timer
         self._output = local.place("census")
-        probe = local.push(places.program("vmaprobe"))
+        probe = local.push(paths.program("vmaprobe"))
         child = [sys.executable, str(Path(__file__).resolve()), "--child"]
         bare = build_bare_iterator(local)
         self._commands = {
@@ -218,7 +219,7 @@ class Reader:
     def _vmas_in_file(self) -> int:
         import numpy as np
 
-        from anonvma.census_file import HEADER
+        from anonvma.probe.census_file import HEADER
 
         head = ["head", "-c", str(HEADER.itemsize), self._output]
         return int(np.frombuffer(self._local.run(head, privileged=True).stdout, HEADER)["vmas"][0])
@@ -252,7 +253,7 @@ def _require_agreement(costs: dict[str, list[Cost]]) -> None:
 
 def measure_observing(local: Local, rounds: int, load: Any) -> dict[str, Any]:
     """Run a `Workload` with and without perf stat, in turns: MiB/s over all tasks."""
-    plain = load.argv(local.push(places.program("vmload")))
+    plain = load.argv(local.push(paths.program("vmload")))
     counting, reason = _counting(local)
     rates: dict[str, list[float]] = {"without": [], "with": []} if counting else {"without": []}
     commands = {"without": plain, "with": [*counting, "--", *local.as_caller(), *plain]}
@@ -272,20 +273,20 @@ def measure_observing(local: Local, rounds: int, load: Any) -> dict[str, Any]:
 
 def _counting(local: Local) -> tuple[list[str], str | None]:
     """Return the words that, before a command, count as a run does; or none, and why."""
-    found = perf.find(local)
+    found = tool.find(local)
     if found is None:
         return [], "no perf that runs was found: install linux-perf or linux-tools-generic"
-    software, times, hardware = perf.SOFTWARE_EVENTS, perf.TIME_EVENTS, perf.HARDWARE_EVENTS
+    software, times, hardware = tool.SOFTWARE_EVENTS, tool.TIME_EVENTS, tool.HARDWARE_EVENTS
     reason = None
     for events in ((*software, *times, *hardware), (*software, *hardware), software):
-        reason = perf.refusal(local, found, events)
+        reason = tool.refusal(local, found, events)
         if reason is None:
             return found.stat(local.place("perf-stat.json"), events), None
     return [], f"perf {found.version} refuses: {reason}"
 
 
 def _throughput(local: Local, argv: list[str], *, privileged: bool) -> float:
-    from anonvma.workload import parse_throughput
+    from anonvma.collect.workload import parse_throughput
 
     done = local.run(argv, privileged=privileged)
     tasks = parse_throughput(done.stdout)
@@ -388,7 +389,7 @@ def ways_table(costs: dict[str, list[Cost]], least_kib: int) -> Iterator[str]:
     yield "floor: the bare read and one walk of PAGEMAP_SCAN over the same pages, the"
     yield "least that takes what a census takes."
     yield "start: before the seconds begin and not in them: loading the BPF program of the"
-    yield "bare read; Python and the import of anonvma.census or of pandas. vmaprobe has"
+    yield "bare read; Python and the import of anonvma.tables.census or of pandas. vmaprobe has"
     yield "it in its seconds, and so has the DataFrame for the vmaprobe that it runs."
     yield "MiB: highest peak of any process of it (ru_maxrss), imports included; the least"
     yield f"that can be told is {least_kib / 1024:.0f}."
@@ -450,7 +451,7 @@ def observing_table(found: dict[str, Any]) -> Iterator[str]:
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     """Return the options; usage errors end with 2."""
-    from anonvma.workload import Workload
+    from anonvma.collect.workload import Workload
 
     parser = argparse.ArgumentParser(prog="bench.py", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--vmas", type=int, default=1_000_000, help="of the process that is read")

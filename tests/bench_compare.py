@@ -2,7 +2,7 @@
 """How long a comparison of many runs takes, against the usual way; `make bench` runs it.
 
 Runs and metrics are made up: measurements and counts, of which some runs lack some. Ours is
-`anonvma.compare.of_matrix`, from the runs' metrics to every row's ratio, interval, effect,
+`anonvma.compare.changes.of_matrix`, from the runs' metrics to every row's ratio, interval, effect,
 corrected p-value and verdict. The usual way is what one would write without it: pandas groupby, and
 SciPy's t-test in a loop over the metrics, to the p-values alone. Both are run in one go, and their
 p-values are compared.
@@ -21,7 +21,9 @@ import pandas as pd
 from bench import progress
 from scipy import stats
 
-from anonvma import compare, metrics, runs
+from anonvma.compare import changes
+from anonvma.run import runs
+from anonvma.tables import metrics
 
 AIM_S = 10.0  # "in seconds"
 
@@ -68,7 +70,7 @@ def main(words: Sequence[str]) -> int:
     ours, theirs = [], []
     for number in range(max(options.rounds, 1)):
         progress(f"round {number + 1} of {options.rounds}")
-        seconds, mine = timed(lambda: compare.of_matrix(values, labels))
+        seconds, mine = timed(lambda: changes.of_matrix(values, labels))
         ours.append(seconds)
         seconds, other = timed(lambda: usual(values, labels))
         theirs.append(seconds)

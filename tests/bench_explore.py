@@ -23,9 +23,9 @@ from typing import Any
 
 from bench import progress, spread
 
-from anonvma.errors import AnonvmaError
-from anonvma.target import Local
-from anonvma.workload import Workload
+from anonvma.base.errors import AnonvmaError
+from anonvma.collect.workload import Workload
+from anonvma.target.target import Local
 
 OPEN_WITHIN, ANSWER_WITHIN, TIMES_THE_DATA = 5.0, 1.0, 3.0
 VIEWS = ("overview", "vmas", "map", "pages")
@@ -33,11 +33,11 @@ VIEWS = ("overview", "vmas", "map", "pages")
 
 def collected(vmas: int, directory: Path) -> Path:
     """Collect a run with so many VMAs, a page each, read once."""
-    from anonvma import collect
+    from anonvma.collect import collection
 
     workload = Workload(workload="small-allocs-mt", threads=2, bytes=vmas * 4096, unit=4096)
     with Local() as local:
-        run = collect.collect(
+        run = collection.collect(
             local, workload, repeats=1, out=directory, perf_record=False, trace=False
         )
     return run.path
@@ -56,7 +56,8 @@ def timed(work: Callable[[], Any]) -> float:
 
 def ours(run: str) -> dict[str, Any]:
     """The explorer, in a process of its own."""
-    from anonvma import explore, views
+    from anonvma.explore import explorer as explore
+    from anonvma.explore import views
 
     # What the first figure and table load is no part of a million VMAs.
     small = explore.Explorer("specimens")

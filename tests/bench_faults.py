@@ -21,10 +21,11 @@ from typing import NamedTuple
 
 from bench import Timer, progress, short, spread
 
-from anonvma import perf, places
-from anonvma.errors import AnonvmaError, TargetError, WorkloadError
-from anonvma.target import Local
-from anonvma.workload import Workload, parse_throughput
+from anonvma.base import paths
+from anonvma.base.errors import AnonvmaError, TargetError, WorkloadError
+from anonvma.collect.workload import Workload, parse_throughput
+from anonvma.perf import tool as perf
+from anonvma.target.target import Local
 
 MILLION = Workload(workload="small-allocs-mt", threads=2, bytes=1_000_000 * 4096 // 8192 * 8192)
 UNTRACED = "untraced"
@@ -39,7 +40,7 @@ class Way(NamedTuple):
 
 def ways(local: Local) -> tuple[dict[str, Way], list[str]]:
     """Return what is measured, and sentences on what is not, for it is not here."""
-    probe, file = local.push(places.program("vmaprobe")), local.place
+    probe, file = local.push(paths.program("vmaprobe")), local.place
     counts, events = file("counts"), file("events")
 
     def counted(_: bytes) -> int | None:
@@ -117,7 +118,7 @@ def measure(
     """Run every way once a round; and why some could not be run."""
     found, lacking = ways(local)
     failed = {text.partition(":")[0]: text.partition(": ")[2] for text in lacking}
-    words = load.argv(local.push(places.program("vmload")))
+    words = load.argv(local.push(paths.program("vmload")))
     costs: dict[str, list[Round]] = {name: [] for name in found}
     with local.sysctl_at_least("vm.max_map_count", load.needed_map_count):
         once(local, found[UNTRACED], words)
@@ -167,7 +168,7 @@ def to_frame(counts: str, events: str) -> None:
     """In a process of its own: what the imports take, and then the DataFrame with them."""
     import resource
 
-    from anonvma import faults_file
+    from anonvma.probe import faults_file
 
     def peak() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -181,9 +182,9 @@ def to_frame(counts: str, events: str) -> None:
 def million(local: Local) -> Iterator[str]:
     """Trace a million faults and make a DataFrame of them; yield the lines on memory."""
     timer = Timer(local)
-    probe = local.push(places.program("vmaprobe"))
+    probe = local.push(paths.program("vmaprobe"))
     counts, events = local.place("counts"), local.place("events")
-    words = MILLION.argv(local.push(places.program("vmload")))
+    words = MILLION.argv(local.push(paths.program("vmload")))
     with local.sysctl_at_least("vm.max_map_count", MILLION.needed_map_count):
         tracer = [probe, "faults", "--output", counts, "--events", events, "--"]
         _, _, traced_kib, _ = timer.run([*tracer, *words])

@@ -15,19 +15,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from anonvma import places
-from anonvma.collect import collect
-from anonvma.errors import AnonvmaError
-from anonvma.guest import Guest
-from anonvma.workload import Workload
+from anonvma.base import paths
+from anonvma.base.errors import AnonvmaError
+from anonvma.collect.collection import collect
+from anonvma.collect.workload import Workload
+from anonvma.target.guest import Guest
 
 LOAD = Workload(workload="small-allocs-mt", threads=2, bytes="16m")
 
 
 def images() -> dict[str, Path]:
     """Return the kernels that are at hand, by name."""
-    pair = {name: places.build() / "kernels" / name / "bzImage" for name in ("early", "delayed")}
-    stock = {f"Debian {v}": places.build() / "stock" / v / "vmlinuz" for v in ("6.1", "6.12")}
+    pair = {name: paths.build() / "kernels" / name / "bzImage" for name in ("early", "delayed")}
+    stock = {f"Debian {v}": paths.build() / "stock" / v / "vmlinuz" for v in ("6.1", "6.12")}
     return {name: path for name, path in {**pair, **stock}.items() if path.exists()}
 
 
@@ -36,7 +36,7 @@ def once(image: Path, accel: str) -> tuple[float, float, float]:
     begin = time.perf_counter()
     with Guest(image, accel=accel) as guest, tempfile.TemporaryDirectory() as directory:
         booted = time.perf_counter() - begin
-        probe = guest.push(places.program("vmaprobe"))
+        probe = guest.push(paths.program("vmaprobe"))
         output = guest.place("first")
         guest.run([probe, "census", "--pid", "1", "--output", output])
         guest.pull(output, Path(directory) / "first")

@@ -120,15 +120,16 @@ def _script(recording: Path, fields: Sequence[str]) -> list[str]:
 
 def read_as_ours(recording: str) -> None:
     """In a process of its own: perf script's samples as a DataFrame and as folded stacks."""
-    from anonvma import perf_export, perf_record
-    from anonvma.target import Local
+    from anonvma.perf import export
+    from anonvma.perf import samples as perf_record
+    from anonvma.target.target import Local
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
     with Local() as here, tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch, "script")
         profile = perf_record.read(here, Path(recording), _script, place, privileged=False)[1]
-    folded = perf_export.folded(profile)
+    folded = export.folded(profile)
     print(
         json.dumps(
             {

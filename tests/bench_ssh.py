@@ -22,7 +22,7 @@ from pathlib import Path
 import hosts
 import pytest
 
-from anonvma.target import parse
+from anonvma.target.target import parse
 
 Way = Callable[[], None]
 

@@ -16,19 +16,23 @@ import sys
 import time
 from collections.abc import Sequence
 
-from anonvma import places
+from anonvma.base import paths
 
-TABLES = "census, compare, counts, faults, locks, metrics, report, runs, scaling, specimens"
+TABLES = (
+    "from anonvma.tables import census, faults, locks, metrics, specimens; "
+    "from anonvma.compare import changes, counts, scaling; "
+    "from anonvma.report import sections; from anonvma.run import runs"
+)
 FLOOR = ["-c", "import pandas, pyarrow.parquet"]
 LEAN = ["-c", "import click"]
 PAIR = ("early-small-allocs-mt-*", "delayed-small-allocs-mt-*")
 APART = (
-    "import contextlib, anonvma.notebooks as n; from anonvma.cli import main; "
+    "import contextlib, anonvma.report.notebooks as n; from anonvma.cli import main; "
     "n.one_kernel = contextlib.nullcontext; main(['demo'])"
 )
 
 ROWS: dict[str, tuple[list[str], list[str]]] = {
-    "import of all tables": (["-c", f"from anonvma import {TABLES}"], FLOOR),
+    "import of all tables": (["-c", TABLES], FLOOR),
     "anonvma --help": (["-m", "anonvma", "--help"], LEAN),
     "anonvma with a typo": (["-m", "anonvma", "report", "--thread", "x"], LEAN),
     "anonvma runs": (["-m", "anonvma", "runs", "--in", "data/recorded"], FLOOR),
@@ -43,7 +47,7 @@ ROWS: dict[str, tuple[list[str], list[str]]] = {
 def seconds(words: Sequence[str]) -> float:
     """How long a process of Python takes, from its start to its end."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, *words], capture_output=True, cwd=places.root(), check=False)
+    subprocess.run([sys.executable, *words], capture_output=True, cwd=paths.root(), check=False)
     return time.perf_counter() - begin
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A thousand runs: listing, opening and comparing them; `make bench` runs it after bench_guest.py.
 
-Beside each is what one would otherwise do: open every run with `anonvma.runs`, and put the tables
-together with pandas. The runs are copies of the recorded ones of the two kernels.
+Beside each is what one would otherwise do: open every run with `anonvma.run.runs`, and put the
+tables together with pandas. The runs are copies of the recorded ones of the two kernels.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from anonvma import metrics, places, runs, trend
-from anonvma.runs import Run
-from anonvma.store import Store
+from anonvma.base import paths as places
+from anonvma.run import runs
+from anonvma.run.runs import Run
+from anonvma.study import trend
+from anonvma.study.store import Store
+from anonvma.tables import metrics
 
 ABORTS = """
 select regime, workload, avg(value) as aborts, count(*) as n

@@ -31,7 +31,7 @@ import guests
 import matplotlib
 import pytest
 
-from anonvma.guest import Guest
+from anonvma.target.guest import Guest
 
 matplotlib.use("Agg")
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anonvma import run_files
+from anonvma.run import files as run_files
 
 RECORDED = Path(__file__).resolve().parent.parent / "data" / "recorded"
 # What is spoiled, and what it is compared with; together they have all that is recorded.
@@ -324,8 +324,11 @@ def carry_out(words: list[str]) -> None:
     if words[0] not in (LETTER, NOTEBOOK):
         main(words)
         return
-    from anonvma import headers, letter, lint, mail, notebooks, redact, report, runs, subject
-    from anonvma.errors import AnonvmaError
+    from anonvma.base.errors import AnonvmaError
+    from anonvma.report import headers, mail_body, mail_lint, notebooks, redaction, subject
+    from anonvma.report import message as mail
+    from anonvma.report import sections as report
+    from anonvma.run import runs
 
     try:
         if words[0] == NOTEBOOK:
@@ -333,14 +336,16 @@ def carry_out(words: list[str]) -> None:
             notebooks.execute(name, Path(words[2]).parent / f"{name}.ipynb", {"run": words[2]})
             return
         opened = runs.Run.open(words[1])
-        wall = redact.Wall.around([opened])
+        wall = redaction.Wall.around([opened])
         about = subject.Subject({opened.id: [opened]}).shared(wall)
         sections = about.sections(analysed=True)
         title = wall.scrub(headers.one_line(report.printable(about.title)))
         text = wall.scrub(report.text(sections, title))
-        body = wall.scrub(letter.body(sections, wall.said(text), asked=True))
+        body = wall.scrub(mail_body.body(sections, wall.said(text), asked=True))
         message = mail.compose(body, subject=title, to=["a@example.org"], sender="b@example.org")
-        errors = [each.sentence for each in lint.check(message.as_bytes()) if each.level == "error"]
+        errors = [
+            each.sentence for each in mail_lint.check(message.as_bytes()) if each.level == "error"
+        ]
         assert not errors, errors
         assert not wall.leaks(text)
     except AnonvmaError as error:

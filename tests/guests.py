@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE
 
-from anonvma import qemu
-from anonvma.errors import TargetError
+from anonvma.base.errors import TargetError
+from anonvma.target import qemu
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 import processes
 
-from anonvma import mark, runs, scratch
+from anonvma.base import marker, scratch
+from anonvma.run import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "data" / "recorded"
@@ -121,7 +122,7 @@ def sweep(place: Place) -> None:
     runs.sweep(place.runs / "ways")
     scratch.sweep(place.tmp)
     for drafted in (place.runs / "pair", place.top / "published"):
-        with mark.draft(drafted):
+        with marker.draft(drafted):
             pass
 
 

@@ -28,12 +28,15 @@ from typing import Any
 import pandas as pd
 from test_census_maps import from_census, from_maps
 
-from anonvma import census, perf, regime, runs, specimens
-from anonvma.collect import collect
-from anonvma.errors import AnonvmaError
-from anonvma.faults_file import read_faults, read_locks
-from anonvma.guest import Guest
-from anonvma.workload import Workload
+from anonvma.base.errors import AnonvmaError
+from anonvma.collect import regime
+from anonvma.collect.collection import collect
+from anonvma.collect.workload import Workload
+from anonvma.perf import tool
+from anonvma.probe.faults_file import read_faults, read_locks
+from anonvma.run import runs
+from anonvma.tables import census, specimens
+from anonvma.target.guest import Guest
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = Path(__file__).with_name("matrix.json")
@@ -135,7 +138,7 @@ def states_of(run: runs.Run) -> pd.Series[str]:
 
 def perf_of(guest: Guest) -> str:
     """Whether this machine's perf, brought along, runs there."""
-    found = perf.find(guest) or perf.bring(guest)
+    found = tool.find(guest) or tool.bring(guest)
     return found.version if found else "none runs"
 
 

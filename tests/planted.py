@@ -15,8 +15,8 @@ import nbformat
 import pandas as pd
 import pyarrow as pa
 
-from anonvma import runs
-from anonvma.runs import Run, RunWriter
+from anonvma.run import runs
+from anonvma.run.runs import Run, RunWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 

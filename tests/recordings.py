@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from anonvma import perf_data, perf_record, perf_script
-from anonvma.inlines import Inlines
-from anonvma.perf_script import Profile
-from anonvma.target import Local
+from anonvma.perf import recording as perf_data
+from anonvma.perf import samples
+from anonvma.perf import script as perf_script
+from anonvma.perf.inlined import Inlines
+from anonvma.perf.script import Profile
+from anonvma.target.target import Local
 
 SOURCE = Path(__file__).with_name("known_profile.cpp")
 ENVIRONMENT = {**os.environ, "PERF_CONFIG": "/dev/null", "LANGUAGE": "C", "PERF_BUILDID_DIR": "/"}
@@ -62,7 +64,7 @@ def read(recording: Path, *, inlines: bool = False) -> Profile:
     with Local() as here:
         how = Inlines(here) if inlines else None
         scratch = recording.with_name("script")
-        return perf_record.read(here, recording, script, scratch, privileged=False, inlines=how)[1]
+        return samples.read(here, recording, script, scratch, privileged=False, inlines=how)[1]
 
 
 def read_whole(recording: Path, *, inlines: bool = False) -> Profile:

@@ -30,8 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from anonvma.faults_file import Faults, Locks, read_faults, read_locks
-from anonvma.target import Target
+from anonvma.probe.faults_file import Faults, Locks, read_faults, read_locks
+from anonvma.target.target import Target
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -124,7 +124,7 @@ def _some_lost(losses: dict[str, int | None]) -> dict[str, int]:
 
 def main(words: list[str]) -> int:
     """Boot an image and print what each source loses on it."""
-    from anonvma.guest import Guest
+    from anonvma.target.guest import Guest
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("image", type=Path)

@@ -26,7 +26,7 @@ threads = 1
 _BODY = """\
 import os, shutil, signal, time
 from pathlib import Path
-from anonvma.errors import TargetLost, WorkloadError
+from anonvma.base.errors import TargetLost, WorkloadError
 marks = Path(os.environ["TEST_MARKS"])
 with (marks / "tries").open("a") as file:
     print(f"{workload} {threads}", file=file)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
-from anonvma import address_space, runs
-from anonvma.address_space import PIXELS, STATE_COLOURS, Axis, columns
-from anonvma.selection import STATES, Filter, Vmas
+from anonvma.explore import address_map
+from anonvma.explore.address_map import PIXELS, STATE_COLOURS, Axis, columns
+from anonvma.explore.selection import STATES, Filter, Vmas
+from anonvma.run import runs
 
 TOP = 1 << 47  # of a process on x86-64
 
@@ -38,9 +39,9 @@ def census(starts: list[int], ends: list[int], classes: list[str | None] | None 
 
 def shares_of(vmas: Vmas, wanted: Filter, compressed: bool) -> np.ndarray:
     chosen = vmas.select(wanted)
-    (space,) = address_space.spaces(vmas.select(Filter()))
+    (space,) = address_map.spaces(vmas.select(Filter()))
     axis = Axis(space.start, space.end, compressed)
-    return columns(space, address_space._kinds(space, chosen), axis)
+    return columns(space, address_map._kinds(space, chosen), axis)
 
 
 @st.composite
@@ -104,11 +105,11 @@ def test_one_in_a_million_is_seen() -> None:
     kinds[lonely] = "zero-page"
     vmas = census(starts, ends, kinds)
     selection = vmas.select(Filter(states=("zero-page",)))
-    (space,) = address_space.spaces(selection)
+    (space,) = address_map.spaces(selection)
     axis = Axis(space.start, space.end)
-    shares = columns(space, address_space._kinds(space, selection), axis)
+    shares = columns(space, address_map._kinds(space, selection), axis)
     assert (shares[1] > 0).sum() in (1, 2)
-    picture = address_space._strip(shares)
+    picture = address_map._strip(shares)
     red = np.isclose(picture, to_rgb(STATE_COLOURS["zero-page"])).all(axis=2)
     assert red.any()
     assert abs(red.any(axis=0).argmax() - lonely / count * PIXELS) <= 2
@@ -117,7 +118,7 @@ def test_one_in_a_million_is_seen() -> None:
 def test_picture_is_wide_enough_for_each_of_its_columns() -> None:
     vmas = Vmas.of_run(runs.find("specimens-call-paths"))
     selection = vmas.select(Filter())
-    figure = address_space.plot(selection, address_space.spaces(selection), mark=10)
+    figure = address_map.plot(selection, address_map.spaces(selection), mark=10)
     figure.set_dpi(120)  # as the views do
     figure.draw_without_rendering()
     widths = [ax.get_window_extent().width for ax in figure.axes if ax.images]
@@ -127,8 +128,8 @@ def test_picture_is_wide_enough_for_each_of_its_columns() -> None:
 def test_regions_account_for_every_vma() -> None:
     vmas = Vmas.of_run(runs.find("specimens-call-paths"))
     selection = vmas.select(Filter(states=("zero-page",)))
-    for space in address_space.spaces(selection):
-        table = address_space.regions(space, selection)
+    for space in address_map.spaces(selection):
+        table = address_map.regions(space, selection)
         mine = vmas.frame[vmas.frame["tgid"] == space.tgid]
         assert table["vmas"].sum() == len(mine)
         assert table["mapped"].sum() == mine["bytes"].sum()
@@ -139,7 +140,7 @@ def test_regions_account_for_every_vma() -> None:
 
 def test_a_range_of_addresses_is_drawn_alone() -> None:
     vmas = census([0, 1 << 30, 1 << 40], [4096, (1 << 30) + 4096, (1 << 40) + 4096])
-    (space,) = address_space.spaces(vmas.select(Filter(within=(1 << 30, 1 << 31))))
+    (space,) = address_map.spaces(vmas.select(Filter(within=(1 << 30, 1 << 31))))
     assert space.places.tolist() == [1]
 
 

@@ -16,28 +16,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anonvma import (
+from anonvma.base import paths
+from anonvma.base.errors import RunError
+from anonvma.base.numerals import number, percent
+from anonvma.base.section import Section, Whole
+from anonvma.probe.faults_file import STATES
+from anonvma.report import (
     answer,
-    catalogue,
-    census,
     evidence,
-    faults,
     kernel_facts,
-    letter,
-    lint,
-    locks,
-    mail,
-    places,
-    redact,
-    report,
-    runs,
-    specimens,
+    mail_body,
+    mail_lint,
+    message,
+    redaction,
+    sections,
 )
-from anonvma.errors import RunError
-from anonvma.faults_file import STATES
-from anonvma.numerals import number, percent
-from anonvma.section import Section, Whole
-from anonvma.subject import Subject
+from anonvma.report.subject import Subject
+from anonvma.run import catalogue, runs
+from anonvma.tables import census, faults, locks, specimens
 
 REPEATS = 4  # of three or more there are intervals
 EACH = range(1, REPEATS + 1)
@@ -107,12 +103,12 @@ def made(draw: st.DrawFn) -> Any:
 
 def check(run: Any) -> None:
     """What holds of every report, however little or odd the run."""
-    parts = report.sections(run)
+    parts = sections.sections(run)
     for part in parts:
         if part.whole is None or part.table is None:
             continue
         named(part.whole, part.table, part.title)
-    for numbers_of in (evidence.table(run), report.figures(run)):  # counts, times and rates
+    for numbers_of in (evidence.table(run), sections.figures(run)):  # counts, times and rates
         assert not (numbers_of[["mean", "low", "high"]] < 0).any(axis=None)
         assert numbers_of.loc[numbers_of["n"] < 3, ["low", "high"]].isna().all(axis=None)
         known_bounds = numbers_of.dropna(subset=["low"])
@@ -120,11 +116,11 @@ def check(run: Any) -> None:
         assert (known_bounds["mean"] <= known_bounds["high"]).all()
     said = answer.sentences(run)
     assert numbers(" ".join(said)) <= known(run)
-    for share in re.findall(r"([\d.,]+) ?%", report.text(parts, "t")):
+    for share in re.findall(r"([\d.,]+) ?%", sections.text(parts, "t")):
         assert float(share.replace(",", "")) <= 100
-    body = letter.body(parts, asked=True)
-    sent = mail.compose(body, subject=answer.finding(run), sender="a@b.org", to=["c@d.org"])
-    assert lint.check(sent.as_bytes()) == []
+    body = mail_body.body(parts, asked=True)
+    sent = message.compose(body, subject=answer.finding(run), sender="a@b.org", to=["c@d.org"])
+    assert mail_lint.check(sent.as_bytes()) == []
 
 
 def named(whole: Whole, table: pd.DataFrame, title: str) -> None:
@@ -215,7 +211,7 @@ def test_whatever_a_run_has_its_report_adds_up(run: Any) -> None:
     ],
 )
 def test_recorded_reports_add_up(name: str) -> None:
-    for part in report.sections(runs.find(name)):
+    for part in sections.sections(runs.find(name)):
         if part.whole is not None and part.table is not None:
             named(part.whole, part.table, part.title)
 
@@ -316,7 +312,7 @@ def test_a_process_that_runs_already_is_called_by_its_number() -> None:
     run = run_of({"census": TABLES["census"]}, parameters=parameters)
     assert answer.finding(run).startswith("process 4711, Linux ")
     assert "In process 4711 on Linux" in answer.sentences(run)[0]
-    assert redact.Wall.around([]).scrub("pid:4711 process 4711") == "pid:4711 process 4711"
+    assert redaction.Wall.around([]).scrub("pid:4711 process 4711") == "pid:4711 process 4711"
 
 
 @pytest.mark.parametrize(
@@ -333,7 +329,7 @@ def test_how_often_it_ran_is_what_was_traced(traced: set[str], watched: bool, sa
     tables = {"census": TABLES["census"], "faults": FAULTS.head(0), "tracing": tracing}
     parameters = {"workload": "pid:1", "seconds": 5.0} if watched else {"workload": "x"}
     run = run_of(tables, parameters=parameters)
-    assert any(said in paragraph for paragraph in report._method(run))
+    assert any(said in paragraph for paragraph in sections._method(run))
 
 
 # ---- the kernel ----
@@ -393,13 +389,13 @@ def test_the_address_is_one_setting_and_a_mail_reads_well_without_it(
 ) -> None:
     if settings is not None:
         (tmp_path / "pyproject.toml").write_text(settings)
-    monkeypatch.setattr(places, "root", lambda: tmp_path)
-    found = places.project_url.__wrapped__()
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    found = paths.project_url.__wrapped__()
     assert found == address
-    monkeypatch.setattr(places, "project_url", lambda: found)
-    repeated = report.how_to_repeat([RECORDED], analysed=True)
-    body = letter.body([Section("Answer", ["Yes."]), repeated], asked=True)
-    shared = redact.Wall.around([RECORDED]).scrub(body)
+    monkeypatch.setattr(paths, "project_url", lambda: found)
+    repeated = sections.how_to_repeat([RECORDED], analysed=True)
+    body = mail_body.body([Section("Answer", ["Yes."]), repeated], asked=True)
+    shared = redaction.Wall.around([RECORDED]).scrub(body)
     assert shared.count(address or "https://") == (2 if address else 0)
     assert f"In a new clone of {address or 'anonvma'} (" in " ".join(shared.split())
     assert "None" not in shared.split() and not shared.endswith("\n\n")

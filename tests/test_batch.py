@@ -21,7 +21,10 @@ import studies
 from processes import VARIABLE, new_token, survivors
 from waiting import PATIENCE, until
 
-from anonvma import batch, places, runs, study
+from anonvma.base import paths
+from anonvma.run import runs
+from anonvma.study import matrix as study
+from anonvma.study import runner
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -74,7 +77,7 @@ def test_a_study_is_done_once_and_kept_together(tiny: dict[str, Any], tmp_path: 
 def states(file: Path, output: Path) -> Counter[str]:
     """How many cells are in which state; what ``--dry-run`` says."""
     study._tools.cache_clear()
-    return Counter(batch.status(study.read(file), output).values())
+    return Counter(runner.status(study.read(file), output).values())
 
 
 def test_what_has_changed_is_done_again_and_nothing_else(
@@ -249,7 +252,7 @@ def test_killed_at_random_moments(tiny: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.kernels
 def test_two_kernels_killed_five_times(tmp_path: Path) -> None:
     """2 kernels x 3 workloads x 3 thread counts, a boot each, by one command."""
-    images = {k: str(places.build() / "kernels" / k / "bzImage") for k in ("early", "delayed")}
+    images = {k: str(paths.build() / "kernels" / k / "bzImage") for k in ("early", "delayed")}
     study = studies.write(
         tmp_path,
         targets=["guest:{kernel},memory=512M"],

@@ -9,7 +9,7 @@ import sys
 
 import bench_start
 
-from anonvma import places
+from anonvma.base import paths
 
 
 def test_a_line_has_its_numbers() -> None:
@@ -24,5 +24,5 @@ def test_what_is_timed_is_done_and_the_typo_is_refused() -> None:
     for name, code in (("import of all tables", 0), ("anonvma compare", 0),
                        ("anonvma with a typo", 2)):  # fmt: skip
         words = [sys.executable, *bench_start.ROWS[name][0]]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=places.root())
+        done = subprocess.run(words, capture_output=True, text=True, cwd=paths.root())
         assert done.returncode == code, done.stderr

@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from made import MadeRun
 
-from anonvma import cause, conditions, experiment, runs, time_cause
-from anonvma.mapping_time import BEHIND
-from anonvma.runs import Run
+from anonvma.compare import attribution, conditions, time_attribution
+from anonvma.run import runs
+from anonvma.run.runs import Run
+from anonvma.study import experiment
+from anonvma.tables.mapping_time import BEHIND
 
 
 def pair(load: str) -> dict[str, list[Run]]:
@@ -27,7 +29,7 @@ def pair(load: str) -> dict[str, list[Run]]:
 
 
 def test_pair_is_explained_by_read_faults_on_private_dev_zero_that_stay_bare() -> None:
-    found = cause.explain(pair("small-allocs-mt"))
+    found = attribution.explain(pair("small-allocs-mt"))
     assert found.verdict == "bare VMAs"
     assert found.bare_share is not None and found.bare_share >= 0.95
     assert found.unexplained_share is not None and abs(found.unexplained_share) <= 0.05
@@ -52,20 +54,20 @@ def test_rows_add_up_to_the_change_for_every_recorded_pair() -> None:
         ("scaling-early-t16-*", "scaling-delayed-t16-*"),
         ("scaling-early-t1-*", "scaling-early-t4-*"),
     ):
-        found = cause.explain(conditions.find([f"base={base}", f"head={head}"]))
+        found = attribution.explain(conditions.find([f"base={base}", f"head={head}"]))
         assert found.table["change"].sum() == pytest.approx(found.change)
         assert found.table["cause"].iloc[-1] == "unexplained"
 
 
 def test_writing_takes_the_lock_as_often_on_either_kernel() -> None:
     """The delayed check takes mmap_lock for the anon_vma too, by trying: once a mapping."""
-    found = cause.explain(pair("anon-w-seq-mt"))
+    found = attribution.explain(pair("anon-w-seq-mt"))
     assert found.verdict == "no change" and found.bare_share is None
     assert "as often" in found.sentences[0]
 
 
 def test_more_tasks_do_not_change_the_explanation() -> None:
-    found = cause.explain(
+    found = attribution.explain(
         conditions.find(["early=scaling-early-t16-*", "delayed=scaling-delayed-t16-*"])
     )
     assert found.verdict == "bare VMAs" and found.bare_share is not None
@@ -73,7 +75,7 @@ def test_more_tasks_do_not_change_the_explanation() -> None:
 
 
 def test_like_with_like_has_nothing_to_explain() -> None:
-    found = cause.explain(conditions.find(["a=other-again-*", "b=other-plain-*"]))
+    found = attribution.explain(conditions.find(["a=other-again-*", "b=other-plain-*"]))
     assert found.verdict == "no change"
 
 
@@ -82,7 +84,7 @@ def test_like_with_like_has_nothing_to_explain() -> None:
 
 def test_twice_the_pages_are_more_faults_and_not_another_lock() -> None:
     """All of them find bare VMAs and take mmap_lock; that is so on both sides."""
-    found = cause.explain(conditions.find(["plain=other-plain-*", "pages=other-pages-*"]))
+    found = attribution.explain(conditions.find(["plain=other-plain-*", "pages=other-pages-*"]))
     assert found.verdict == "not bare VMAs" and found.bare_share == pytest.approx(0, abs=1e-6)
     first, second = found.table.iloc[0], found.table.iloc[1]
     assert first["cause"] == "number" and first["change"] == pytest.approx(4096)
@@ -92,7 +94,7 @@ def test_twice_the_pages_are_more_faults_and_not_another_lock() -> None:
 
 
 def test_larger_mappings_are_fewer_calls_of_mmap() -> None:
-    found = cause.explain(conditions.find(["plain=other-plain-*", "unit=other-unit-*"]))
+    found = attribution.explain(conditions.find(["plain=other-plain-*", "unit=other-unit-*"]))
     assert found.verdict == "not bare VMAs"
     assert found.table.iloc[0][["cause", "origin"]].tolist() == ["calls", "mmap"]
     # 410 mappings of ten pages, 42 of a hundred.
@@ -102,12 +104,12 @@ def test_larger_mappings_are_fewer_calls_of_mmap() -> None:
 
 def test_a_busy_neighbour_does_not_change_who_takes_the_lock() -> None:
     sides = conditions.find(["plain=other-plain-*", "busy=other-busy-*"])
-    found = cause.explain(sides)
+    found = attribution.explain(sides)
     assert found.verdict == "no change" and found.bare_share is None
     # Had throughput fallen clearly, nothing of it would be laid on VMAs.
     slowed = pd.Series({"metric": "vm-scalability.throughput", "verdict": "lower", "ratio": 0.5})
-    one, other = (cause._Side(name, each) for name, each in sides.items())
-    said = cause._headline_said(one, other, found.verdict, slowed)
+    one, other = (attribution._Side(name, each) for name, each in sides.items())
+    said = attribution._headline_said(one, other, found.verdict, slowed)
     assert "not explained by bare VMAs" in said and "all of it is unexplained" in said
 
 
@@ -141,8 +143,8 @@ def made(faults: Sequence[dict[str, Any]], locks: Sequence[tuple[str, str, int]]
     return MadeRun(tables)
 
 
-def explained(base: Any, head: Any) -> cause.Cause:
-    return cause.explain({"base": [base] * 2, "head": [head] * 2})
+def explained(base: Any, head: Any) -> attribution.Cause:
+    return attribution.explain({"base": [base] * 2, "head": [head] * 2})
 
 
 def test_what_the_faults_do_not_account_for_is_unexplained_with_its_size() -> None:
@@ -222,20 +224,20 @@ def test_without_traces_it_says_what_is_lacking() -> None:
     found = explained(run, run)
     assert found.verdict == "unknown" and np.isnan(found.change)
     assert "has no table 'locks'" in found.sentences[0] and "Remedy" in found.sentences[0]
-    assert cause.printed(found.table).empty
+    assert attribution.printed(found.table).empty
 
 
 def test_a_single_run_a_side_is_explained_without_an_interval() -> None:
     base = made([{"count": 9}], [("page fault", "read", 9)])
     head = made([{"count": 9, "path": "vma"}], [("page fault", "read", 0)])
-    found = cause.explain({"base": [base], "head": [head]})
+    found = attribution.explain({"base": [base], "head": [head]})
     assert np.isnan(found.low) and found.verdict == "bare VMAs"
     assert "a single run has no interval" in found.sentences[0]
 
 
 def test_printed_has_the_large_rows_and_the_rest_in_one() -> None:
-    found = cause.explain(pair("small-allocs-mt"))
-    printed = cause.printed(found.table)
+    found = attribution.explain(pair("small-allocs-mt"))
+    printed = attribution.printed(found.table)
     assert printed.iloc[0]["faults"] == "65,536 > 65,536"
     assert printed.iloc[0]["taken"] == "65,536 > 0"
     assert printed["change"].sum() == pytest.approx(found.change)
@@ -285,7 +287,7 @@ def test_a_slowed_munmap_is_named(compared: Callable[..., dict[str, list[Run]]])
     """The same 2,000 faults; mappings of ten pages go page by page, ten times as many calls."""
     sides = compared({"whole": "whole 200", "bypage": "by-page 200"})
     traced(sides)
-    found = cause.explain(sides)
+    found = attribution.explain(sides)
     assert found.verdict == "not bare VMAs"
     first = found.table.iloc[0]
     assert first[["cause", "origin", "mode"]].tolist() == ["calls", "munmap", "write"]
@@ -294,7 +296,7 @@ def test_a_slowed_munmap_is_named(compared: Callable[..., dict[str, list[Run]]])
     assert found.change == pytest.approx(1800, abs=40)
     assert "not explained by bare VMAs" in " ".join(found.sentences)
     # By its time, too, whatever else this machine does meanwhile.
-    times = time_cause.explain(sides)
+    times = time_attribution.explain(sides)
     assert times is not None and times.table["made"].sum() == pytest.approx(times.change, abs=0.1)
     table = times.table.set_index("part")
     work = table[[part.endswith("at work") or "holding" in part for part in table.index]]
@@ -308,7 +310,7 @@ def test_another_page_size_is_another_number_of_faults(
         pytest.skip("transparent huge pages are switched off here")
     sides = compared({"small": "small 4", "huge": "huge 4"})
     traced(sides)
-    found = cause.explain(sides)
+    found = attribution.explain(sides)
     groups = found.table[found.table["cause"] == "lock path"]
     assert found.verdict in ("not bare VMAs", "no change")
     assert groups["change"].abs().sum() <= 5
@@ -324,13 +326,13 @@ def test_a_busy_neighbour_here_is_not_laid_on_bare_vmas(
     """Four processes burn a CPU beside one side; how much slower that makes it is not judged."""
     sides = compared({"alone": "whole 400", "beside": "whole 400 "}, beside=4)
     traced(sides)
-    found = cause.explain(sides)
+    found = attribution.explain(sides)
     assert found.verdict in ("no change", "not bare VMAs")
     words = " ".join(found.sentences)
     assert "So bare VMAs" not in words and "Bare VMAs explain" not in words
     if "times that of" in words:  # the headline moved
         assert "not explained by bare VMAs" in words
-    times = time_cause.explain(sides)
+    times = time_attribution.explain(sides)
     assert times is not None and times.cause in (None, BEHIND)  # None: this machine was busy before
     assert times.table.set_index("part").loc[BEHIND, "head"] > 0
 
@@ -340,7 +342,7 @@ def test_this_kernel_against_itself_has_nothing_to_explain(
 ) -> None:
     sides = compared({"one": "whole 100", "two": "whole 100 "})
     traced(sides)
-    found = cause.explain(sides)
+    found = attribution.explain(sides)
     assert found.verdict == "no change"
     assert not re.search("So bare VMAs", " ".join(found.sentences))
     assert runs.Run.open(sides["one"][0].path).manifest.tables["environment"].rows > 20

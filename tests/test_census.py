@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anonvma import census, census_file, places, specimens
-from anonvma.census_file import (
+from anonvma.base import paths
+from anonvma.base.errors import AnonvmaError, CensusError
+from anonvma.probe import census_file
+from anonvma.probe.census_file import (
     HAS_ANON,
     HAS_FILE,
     HAS_OPS,
@@ -27,8 +29,8 @@ from anonvma.census_file import (
     STACK,
     STRING,
 )
-from anonvma.errors import AnonvmaError, CensusError
-from anonvma.runs import Run
+from anonvma.run.runs import Run
+from anonvma.tables import census, specimens
 
 PAGE = 4096
 UNKNOWN = 0xFFFFFFFFFFFFFFFF
@@ -351,7 +353,7 @@ def test_pages_of_its_own_in_a_bare_vma_raise_an_alarm(tmp_path: Path) -> None:
 
 
 def test_no_recorded_run_raises_an_alarm() -> None:
-    for manifest in sorted(places.recorded().glob("*/manifest.json")):
+    for manifest in sorted(paths.recorded().glob("*/manifest.json")):
         place = manifest.parent
         run = Run.open(place)
         if "census" in run.manifest.tables:

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonvma import census, census_file, target
+from anonvma.probe import census_file
+from anonvma.tables import census
+from anonvma.target import target
 
 LINE = re.compile(
     rb"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"

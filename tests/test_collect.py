@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.collect: whole runs of real workloads, and nothing left when one is cut short."""
+"""collect.collection: whole runs of real workloads, and nothing left when one is cut short."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ import processes
 import pytest
 from waiting import PATIENCE, until
 
-from anonvma import collect as collect_module
-from anonvma import faults, locks, losses, perf, perf_data, perf_profile, runs
-from anonvma import tracing as tracing_module
-from anonvma.collect import collect, parse_specimens
-from anonvma.errors import (
+from anonvma.base.errors import (
     AnonvmaError,
     ParameterError,
     ProbeError,
@@ -33,9 +29,17 @@ from anonvma.errors import (
     TargetError,
     WorkloadError,
 )
-from anonvma.runs import Run
-from anonvma.target import Local
-from anonvma.workload import Workload, held_pids
+from anonvma.collect import collection as collect_module
+from anonvma.collect import tracing as tracing_module
+from anonvma.collect.collection import collect, parse_specimens
+from anonvma.collect.workload import Workload, held_pids
+from anonvma.perf import profile as perf_profile
+from anonvma.perf import recording as perf_data
+from anonvma.perf import tool
+from anonvma.run import runs
+from anonvma.run.runs import Run
+from anonvma.tables import faults, locks, losses
+from anonvma.target.target import Local
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -274,7 +278,7 @@ def test_counters_that_do_not_exist_are_missing_and_not_nought(take: Take) -> No
     assert counts.loc[lacking, ["value", "running_share"]].isna().all(axis=None)
     said = [entry for entry in run.manifest.unobserved if "<not supported>" in entry.reason]
     assert [name for entry in said for name in entry.what.split(", ")] == lacking
-    assert counts.loc[list(perf.SOFTWARE_EVENTS), "value"].notna().all()
+    assert counts.loc[list(tool.SOFTWARE_EVENTS), "value"].notna().all()
 
 
 def test_every_specimen_lies_in_a_vma_of_the_census(take: Take) -> None:
@@ -364,7 +368,7 @@ def test_a_process_that_ends_while_it_is_watched(take: Take, tmp_path: Path) -> 
 
 
 def test_without_perf_the_run_goes_on(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perf, "find", lambda target: None)
+    monkeypatch.setattr(tool, "find", lambda target: None)
     for workload in ("small-allocs-mt", "sh -c 'true & wait'"):
         run = take(workload, bytes="8m", perf_record=True)
         assert "perf_stat" not in run.manifest.tables
@@ -379,7 +383,7 @@ def test_without_perf_the_run_goes_on(take: Take, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_perf_that_refuses_is_told(take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perf, "refusal", lambda target, found, events: "Permission denied")
+    monkeypatch.setattr(tool, "refusal", lambda target, found, events: "Permission denied")
     (entry,) = take("small-allocs-mt", bytes="8m").manifest.unobserved
     assert entry.reason.endswith("refuses: Permission denied")
 
@@ -387,7 +391,7 @@ def test_a_perf_that_refuses_is_told(take: Take, monkeypatch: pytest.MonkeyPatch
 def test_events_that_perf_does_not_know_are_left_out(
     take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(perf, "TIME_EVENTS", ("no-such-event",))
+    monkeypatch.setattr(tool, "TIME_EVENTS", ("no-such-event",))
     run = take("small-allocs-mt", bytes="8m")
     entry = run.manifest.unobserved[0]
     assert entry.what == "no-such-event"
@@ -398,7 +402,7 @@ def test_events_that_perf_does_not_know_are_left_out(
 def test_a_perf_that_is_only_a_wrapper_is_passed_over(
     target: Local, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = perf.find(target)
+    real = tool.find(target)
     wrapper = tmp_path / "perf"
     wrapper.write_text("#!/bin/sh\necho 'WARNING: perf not found for kernel 6.8.0' >&2\nexit 2\n")
     wrapper.chmod(0o755)
@@ -407,10 +411,10 @@ def test_a_perf_that_is_only_a_wrapper_is_passed_over(
     monkeypatch.setattr(
         target, "which", lambda program: str(wrapper) if program == "perf" else which(program)
     )
-    found = perf.find(target)
+    found = tool.find(target)
     assert found is None or found.path.startswith("/usr/lib/linux-tools")
     wrapper.write_text(f'#!/bin/sh\nexec {real.path} "$@"\n')
-    assert perf.find(target) == (str(wrapper), real.version)
+    assert tool.find(target) == (str(wrapper), real.version)
 
 
 # ---- what fails ----
@@ -437,7 +441,7 @@ def test_a_workload_that_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not with_perf:
-        monkeypatch.setattr(perf, "find", lambda target: None)
+        monkeypatch.setattr(tool, "find", lambda target: None)
     with pytest.raises(WorkloadError, match=sentence):
         take(workload)
     assert left_in(tmp_path / "runs") == []
@@ -531,10 +535,10 @@ def test_impossible_repeats_are_refused(repeats: Any, take: Take, tmp_path: Path
 FILL = """
 import sys
 from pathlib import Path
-from anonvma.collect import collect
-from anonvma.errors import RunError
-from anonvma.target import Local
-from anonvma.workload import Workload
+from anonvma.collect.collection import collect
+from anonvma.base.errors import RunError
+from anonvma.target.target import Local
+from anonvma.collect.workload import Workload
 with Local() as target:
     try:
         collect(target, Workload(bytes="32m"), repeats=1, out=sys.argv[1], perf_record=False)
@@ -557,9 +561,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 
 CUT = """
 import os, signal, sys, threading
-from anonvma.collect import collect
-from anonvma.target import Local
-from anonvma.workload import Workload
+from anonvma.collect.collection import collect
+from anonvma.target.target import Local
+from anonvma.collect.workload import Workload
 
 out, workload, step, delay, number = sys.argv[1:]
 if signal.getsignal(int(number)) is signal.SIG_IGN:  # nohup started the tests
@@ -709,7 +713,7 @@ EXPECTED = [
 
 
 def test_perf_stat_is_read() -> None:
-    assert perf.parse_stat(STAT_6_1) == EXPECTED
+    assert tool.parse_stat(STAT_6_1) == EXPECTED
 
 
 def test_perf_stat_of_a_locale_with_decimal_commas_is_read() -> None:
@@ -717,15 +721,15 @@ def test_perf_stat_of_a_locale_with_decimal_commas_is_read() -> None:
         line.replace(b".", b",") if line.startswith(b"{") else line
         for line in STAT_6_1.splitlines()
     )
-    assert perf.parse_stat(with_commas) == EXPECTED
+    assert tool.parse_stat(with_commas) == EXPECTED
 
 
 def test_perf_stat_of_later_releases_is_read() -> None:
     later = STAT_6_1.replace(b": 0.298104", b': "0.298104"').replace(b": 59.501567", b": nan")
     later += b'{"metric-value" : "1.25", "metric-unit" : "insn per cycle"}\n'
-    assert perf.parse_stat(later.replace(b'"unit" : "", ', b"")) == EXPECTED
-    assert perf.parse_stat(b"") == []
-    assert perf.parse_stat(STAT_6_1[:-60]) == EXPECTED[:3]
+    assert tool.parse_stat(later.replace(b'"unit" : "", ', b"")) == EXPECTED
+    assert tool.parse_stat(b"") == []
+    assert tool.parse_stat(STAT_6_1[:-60]) == EXPECTED[:3]
 
 
 def test_a_time_of_nothing_is_nought_where_the_duration_is_known() -> None:
@@ -735,8 +739,8 @@ def test_a_time_of_nothing_is_nought_where_the_duration_is_known() -> None:
         {"event": "duration_time", "value": 1e9},
         {"event": "page-faults", "value": 7.0},
     ]
-    assert perf.times(rows) == {"user_time": 0.5, "system_time": 0.0, "duration_time": 1.0}
-    assert perf.times(rows[:2]) == {}
+    assert tool.times(rows) == {"user_time": 0.5, "system_time": 0.0, "duration_time": 1.0}
+    assert tool.times(rows[:2]) == {}
 
 
 def test_specimens_are_read_as_they_were_made() -> None:

@@ -14,26 +14,21 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from anonvma import (
-    compare,
-    conditions,
-    experiment,
-    notebooks,
-    perf_profile,
-    places,
-    reference,
-    report,
-    runs,
-)
+from anonvma.base import paths
+from anonvma.base.errors import RunError
 from anonvma.cli import main
-from anonvma.errors import RunError
+from anonvma.compare import changes, conditions, reference
+from anonvma.perf import profile as perf_profile
+from anonvma.report import notebooks, sections
+from anonvma.run import runs
+from anonvma.study import experiment
 
 PROFILED = ["early=early-profile-*", "delayed=delayed-profile-*"]
 PAIR = ["early=early-small-allocs-mt-*", "delayed=delayed-small-allocs-mt-*"]
 
 
 def of(columns: dict[str, list[float]], labels: list[str]) -> pd.DataFrame:
-    return compare.of_matrix(pd.DataFrame(columns, dtype=float), labels).set_index("metric")
+    return changes.of_matrix(pd.DataFrame(columns, dtype=float), labels).set_index("metric")
 
 
 SIX = ["a"] * 3 + ["b"] * 3
@@ -67,15 +62,15 @@ def test_verdicts() -> None:
 def test_shares_change_by_a_difference() -> None:
     found = of({"vma-lock.abort%": [95, 96, 95, 1, 0, 1]}, SIX).iloc[0]
     assert found["absolute"] and found["change"] == found["difference"]
-    assert compare.is_absolute("perf-profile.self.cycles-pp.x")
-    assert not compare.is_absolute("perf-stat.overall.ipc")
+    assert changes.is_absolute("perf-profile.self.cycles-pp.x")
+    assert not changes.is_absolute("perf-stat.overall.ipc")
 
 
 def test_correction_is_over_all_rows_and_all_conditions() -> None:
     rng = np.random.default_rng(0)
     values = pd.DataFrame(rng.normal(100, 1, (9, 40)), columns=[f"x.{n}" for n in range(40)])
-    two = compare.of_matrix(values.iloc[:6], SIX)
-    three = compare.of_matrix(values, [*SIX, "c", "c", "c"])
+    two = changes.of_matrix(values.iloc[:6], SIX)
+    three = changes.of_matrix(values, [*SIX, "c", "c", "c"])
     assert len(three) == 80
     same = three[three["condition"] == "b"].reset_index(drop=True)
     assert same["p"].tolist() == two["p"].tolist()
@@ -98,11 +93,11 @@ def test_shown_are_the_headline_and_what_changed_and_is_not_small() -> None:
         SIX,
     ).reset_index()
     assert (found.set_index("metric").loc["faults.small"]["verdict"]) == "higher"
-    assert compare.shown(found)["metric"].tolist() == [
+    assert changes.shown(found)["metric"].tolist() == [
         "vm-scalability.throughput", "faults.gone", "faults.large",
     ]  # fmt: skip
-    assert compare.shown(found, "x.noise")["metric"].tolist()[0] == "x.noise"
-    assert compare.most_said(found, "a") == (
+    assert changes.shown(found, "x.noise")["metric"].tolist()[0] == "x.noise"
+    assert changes.most_said(found, "a") == (
         "Of 6 rows that were looked at 2 changed; most of all faults.gone from 500 in a to 0 in b "
         "and faults.large from 10 in a to 90 in b."
     )
@@ -115,24 +110,24 @@ def test_headline_needs_no_correction_and_says_what_it_cannot_tell() -> None:
     row = found.set_index("metric").loc["vm-scalability.throughput"]
     assert row["p"] < 0.05 < row["q"] and row["verdict"] == "unclear"
     # The table shows it as the answer has it.
-    kept = compare.shown(found).set_index("metric")
+    kept = changes.shown(found).set_index("metric")
     assert kept.loc["vm-scalability.throughput", "verdict"] == "higher"
-    assert compare.most_said(found, "a") == "None of the 201 rows that were looked at changed."
-    every = compare.with_headline(found)["verdict"]
+    assert changes.most_said(found, "a") == "None of the 201 rows that were looked at changed."
+    every = changes.with_headline(found)["verdict"]
     assert (every == "higher").sum() == 1
-    first = compare.headline_of(found)
+    first = changes.headline_of(found)
     assert first["verdict"].tolist() == ["higher"]
     assert first["half_width"].iloc[0] == pytest.approx(
         (row["high"] - row["low"]) / 2 / row["ratio"]
     )
-    said = compare.headline_said(first, "a")[0]
+    said = changes.headline_said(first, "a")[0]
     assert "throughput of b is higher: 1.06 times that of a" in said and "n = 3 and 3" in said
     with pytest.raises(RunError, match="no run has the metric 'nonsense'"):
-        compare.headline_of(found, "nonsense")
-    single = compare.headline_of(
+        changes.headline_of(found, "nonsense")
+    single = changes.headline_of(
         of({"vm-scalability.throughput": [1, 2]}, ["a", "b"]).reset_index()
     )
-    assert "with one run a side nothing is claimed" in compare.headline_said(single, "a")[0]
+    assert "with one run a side nothing is claimed" in changes.headline_said(single, "a")[0]
 
 
 def test_text_keeps_within_100_columns_whatever_the_names_and_numbers() -> None:
@@ -144,14 +139,14 @@ def test_text_keeps_within_100_columns_whatever_the_names_and_numbers() -> None:
     }
     values = pd.DataFrame({**columns, "x.gone": [5, 5, 5, 0, 0, 0], "x.one": [1, None, None] * 2})
     for labels in (SIX, ["a", "a", "b", "b", "c", "c"]):
-        text = compare.text(compare.of_matrix(values.astype(float), labels))
+        text = changes.text(changes.of_matrix(values.astype(float), labels))
         assert max(map(len, text.splitlines())) <= 100
         assert "\x1b" not in text and "verdict" in text.splitlines()[0]
         ends = ("higher", "lower", "alike", "unclear", "n = 1", "one side")
         numbers = [line[42:] for line in text.splitlines() if line.endswith(ends)]
         # Six to nine words: an interval may have one or two, a verdict up to three.
         assert len(numbers) >= 7 and all(6 <= len(line.split()) <= 9 for line in numbers)
-    row = next(line for line in compare.text(of({"x.a": [1, 1.1, 0.9, 2, 2.1, 1.9]}, SIX)
+    row = next(line for line in changes.text(of({"x.a": [1, 1.1, 0.9, 2, 2.1, 1.9]}, SIX)
                .reset_index()).splitlines() if line.startswith("x.a"))  # fmt: skip
     assert row.split() == ["x.a", "1", "2", "+100", "%", "+68.6", "+142.0", "%", "3", "higher"]
 
@@ -162,27 +157,27 @@ def test_text_keeps_within_100_columns_whatever_the_names_and_numbers() -> None:
 def test_pair_is_found_without_a_hint() -> None:
     found = conditions.find(PAIR)
     conditions.check(found)
-    rows = compare.table(found)
-    kept = compare.shown(rows).set_index("metric")
+    rows = changes.table(found)
+    kept = changes.shown(rows).set_index("metric")
     assert kept.loc["proc-vmstat.vma_lock_abort", "verdict"] == "lower"
     assert kept.loc["mmap-lock.acquired", "verdict"] == "lower"
     assert kept.loc["mmap-lock.acquired", "ratio"] == pytest.approx(6605 / 72141, rel=0.01)
     # The faults themselves are as many, and so are the VMAs they leave bare.
     unmoved = rows.set_index("metric")["verdict"]
     assert unmoved["census.bare.zero-page"] == "alike" and unmoved["faults.total"] == "alike"
-    assert "private-/dev/zero.read.bare->bare.mmap" in compare.most_said(rows, "early")
+    assert "private-/dev/zero.read.bare->bare.mmap" in changes.most_said(rows, "early")
 
 
 def test_sections_have_the_answer_first_and_render_as_text() -> None:
-    parts = compare.sections(conditions.find(PAIR))
+    parts = changes.sections(conditions.find(PAIR))
     assert parts[0].title == "Answer"
-    text = report.text(parts, "title")
+    text = sections.text(parts, "title")
     assert "So bare VMAs explain >99.99 % of the change in mmap_lock" in text.replace("\n", " ")
     assert [part.title for part in parts if part.title.startswith("Which VMAs")] == [
         "Which VMAs caused it: early to delayed"
     ]
     assert "The conditions took turns" in text.replace("\n", " ")
-    three = compare.sections(conditions.find(["plain=other-plain-*", "a=other-again-*", PAIR[1]]))
+    three = changes.sections(conditions.find(["plain=other-plain-*", "a=other-again-*", PAIR[1]]))
     assert len([part for part in three if part.title.startswith("Which VMAs")]) == 2
 
 
@@ -193,7 +188,7 @@ EARLY = ["other-again-1", "other-again-2", "other-again-3",
 def test_boots_of_one_kernel_against_each_other_find_nothing() -> None:
     """Every way to deal seven real boots of the same kernel and workload to three and four."""
     each = [runs.find(name) for name in EARLY]
-    from anonvma import metrics
+    from anonvma.tables import metrics
 
     values = metrics.matrix(each)
     claims = rows = 0
@@ -201,7 +196,7 @@ def test_boots_of_one_kernel_against_each_other_find_nothing() -> None:
     for chosen in ways:
         labels = ["a" if place in chosen else "b" for place in range(7)]
         order = sorted(range(7), key=lambda place: labels[place])
-        found = compare.of_matrix(values.iloc[order], [labels[place] for place in order])
+        found = changes.of_matrix(values.iloc[order], [labels[place] for place in order])
         claims += bool((found["q"] < 0.05).any())
         rows += len(found)
     # One split is by when they were recorded, hours apart, so it may differ truly.
@@ -219,7 +214,7 @@ def test_this_kernel_against_itself_in_turns(build: Path, tmp_path: Path) -> Non
     assert {name: len(each) for name, each in found.items()} == {"a": 3, "b": 3}
     conditions.check(found)
     assert experiment.interleaving(found) == (True, "The conditions took turns: a, b, b, a, a, b.")
-    table = compare.table(found)
+    table = changes.table(found)
     assert (table["verdict"].isin(["higher", "lower"])).mean() <= 0.05
     # Started again it has nothing left to do; with another plan it refuses.
     before = (tmp_path / "aa" / "experiment.json").read_text()
@@ -234,7 +229,7 @@ def test_this_kernel_against_itself_in_turns(build: Path, tmp_path: Path) -> Non
 
 
 def test_single_runs_are_compared_without_a_claim() -> None:
-    parts = compare.sections(conditions.find(["early-specimens-1", "delayed-specimens-1"]))
+    parts = changes.sections(conditions.find(["early-specimens-1", "delayed-specimens-1"]))
     words = " ".join(parts[0].paragraphs)
     assert "with one run a side nothing is claimed" in words
     assert "can be judged: that takes two runs a side" in words
@@ -265,9 +260,9 @@ def test_names_and_patterns_of_conditions() -> None:
     found = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
     assert list(found) == ["early", "delayed"]
     assert list(conditions.find(["scaling-early-t1-*", "scaling-delayed-t1-*"])) == list(found)
-    path = str(places.recorded() / "early-small-allocs-mt-*")
+    path = str(paths.recorded() / "early-small-allocs-mt-*")
     assert list(conditions.find([path, PAIR[1]])) == ["early-small-allocs-mt", "delayed"]
-    assert list(conditions.find([path, str(places.recorded() / "other-plain-*")])) == [
+    assert list(conditions.find([path, str(paths.recorded() / "other-plain-*")])) == [
         "early-small-allocs-mt", "other-plain",
     ]  # fmt: skip
     assert conditions.are_recorded(found)
@@ -321,7 +316,7 @@ def test_exit_code_tells_whether_the_headline_moved() -> None:
 
 def test_a_damaged_run_is_one_sentence(tmp_path: Path) -> None:
     for name in ("a-1", "b-1"):
-        shutil.copytree(places.recorded() / "early-small-allocs-mt-1", tmp_path / name)
+        shutil.copytree(paths.recorded() / "early-small-allocs-mt-1", tmp_path / name)
     (tmp_path / "b-1" / "locks.parquet").write_bytes(b"nonsense")
     done = command(f"{tmp_path}/a-*", f"{tmp_path}/b-*")
     assert done.exit_code == 1 and done.output.count("\n") == 1 and "was changed" in done.output
@@ -334,7 +329,7 @@ def test_notebook_with_the_users_own_runs(tmp_path: Path) -> None:
     """Two conditions of their own: nothing recorded is set beside them."""
     for number in (1, 2, 3):
         for name, source in (("old", "early"), ("new", "delayed")):
-            place = places.recorded() / f"{source}-small-allocs-mt-{number}"
+            place = paths.recorded() / f"{source}-small-allocs-mt-{number}"
             shutil.copytree(place, tmp_path / f"{name}-{number}")
     told = {"base": str(tmp_path / "old-*"), "head": f"newer={tmp_path}/new-*"}
     notebook = notebooks.execute("05-compare", tmp_path / "out.ipynb", told)

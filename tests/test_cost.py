@@ -15,11 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import cost, cost_bound, cost_collect, cost_report, runs
-from anonvma.cost import Verdict
-from anonvma.errors import ParameterError
-from anonvma.runs import Command, Run, RunWriter
-from anonvma.target import Local, Target
+from anonvma.base.errors import ParameterError
+from anonvma.compare import cost, cost_bound
+from anonvma.compare.cost import Verdict
+from anonvma.report import cost_report
+from anonvma.run import runs
+from anonvma.run.runs import Command, Run, RunWriter
+from anonvma.study import cost_experiment
+from anonvma.target.target import Local, Target
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ANONVMA = Path(sys.executable).with_name("anonvma")
@@ -84,10 +87,10 @@ PAGES = (64 << 20) // 4096
 
 
 def test_numbers_of_threads() -> None:
-    assert cost_collect.numbers_of_threads(1) == (1, 2)
-    assert cost_collect.numbers_of_threads(2) == (1, 2, 4)
-    assert cost_collect.numbers_of_threads(6) == (1, 2, 4, 6, 8, 12)
-    assert cost_collect.numbers_of_threads(200)[-3:] == (200, 256, 400)
+    assert cost_experiment.numbers_of_threads(1) == (1, 2)
+    assert cost_experiment.numbers_of_threads(2) == (1, 2, 4)
+    assert cost_experiment.numbers_of_threads(6) == (1, 2, 4, 6, 8, 12)
+    assert cost_experiment.numbers_of_threads(200)[-3:] == (200, 256, 400)
 
 
 def test_the_ratio_and_its_verdict(tmp_path: Path) -> None:
@@ -170,10 +173,10 @@ def test_nothing_compared_with_nothing_claims_no_more_than_stated() -> None:
 def test_stopping_when_it_is_narrow_claims_no_more(build: Path, tmp_path: Path) -> None:
     """Twenty experiments, user against user, each as long as its intervals are wide."""
     rng = np.random.default_rng(20240427)
-    plan = cost_collect.Plan(against="user", precision=0.06, budget_s=1e9)
+    plan = cost_experiment.Plan(against="user", precision=0.06, budget_s=1e9)
     claims, blocks = 0, set()
     for _ in range(20):
-        work = cost_collect._Experiment(None, plan, tmp_path, lambda share, text: None)  # type: ignore[arg-type]
+        work = cost_experiment._Experiment(None, plan, tmp_path, lambda share, text: None)  # type: ignore[arg-type]
         work.threads = (1, 2, 4)
         work._execute = lambda threads, way: {  # type: ignore[method-assign]
             "threads": threads, "way": way, "mib_per_s": rng.normal(100, 6),
@@ -205,7 +208,7 @@ def test_a_plan_that_cannot_be_is_refused(build: Path) -> None:
         {"precision": 1.5}, {"least": 1},
     ):  # fmt: skip
         with pytest.raises(ParameterError):
-            cost_collect.Plan(**wrong)  # type: ignore[arg-type]
+            cost_experiment.Plan(**wrong)  # type: ignore[arg-type]
 
 
 # ---- the real thing ----
@@ -214,7 +217,7 @@ def test_a_plan_that_cannot_be_is_refused(build: Path) -> None:
 def measured(target: Target, directory: Path, **plan: Any) -> Run:
     """An experiment as short as can be; how long that takes is the machine's business."""
     plan = {"threads": (1, 3), "budget_s": 0.001, **plan}
-    return cost_collect.measure(target, cost_collect.Plan(**plan), out=directory)
+    return cost_experiment.measure(target, cost_experiment.Plan(**plan), out=directory)
 
 
 def test_on_this_machine(build: Path, tmp_path: Path) -> None:

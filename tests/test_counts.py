@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import counts, faults, locks, runs
-from anonvma.errors import RunError
+from anonvma.base.errors import RunError
+from anonvma.compare import counts
+from anonvma.run import runs
+from anonvma.tables import faults, locks
 
 
 def a_run(faults: list[int], counters: dict[str, list[int]], kb: list[int]) -> Any:
@@ -112,12 +114,13 @@ def test_what_one_kernel_predicts_the_other_does(load: str, bare: int) -> None:
 
 def test_recorded_specimens_are_the_same_on_both_kernels() -> None:
     """The early check costs a lock; what a fault leaves behind is the same."""
-    from anonvma import report, specimens
+    from anonvma.report import sections
+    from anonvma.tables import specimens
 
     grids = []
     for kernel in ("early", "delayed"):
         run = runs.find(f"{kernel}-specimens-1")
-        table = specimens.observed(run.table("specimens"), report.last_census(run))
+        table = specimens.observed(run.table("specimens"), sections.last_census(run))
         grids.append(specimens.grid(table))
     assert grids[0].equals(grids[1])
     assert grids[0].loc["private-devzero", "read"] == "zero-page"

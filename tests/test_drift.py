@@ -14,14 +14,16 @@ import pandas as pd
 import pytest
 from made import MadeRun
 
-from anonvma import conditions, drift, runs
-from anonvma.errors import TargetError, TargetLost
-from anonvma.target import Local
+from anonvma.base.errors import TargetError, TargetLost
+from anonvma.collect import environment
+from anonvma.compare import conditions
+from anonvma.run import runs
+from anonvma.target.target import Local
 
 
 def test_snapshot_is_what_proc_and_sys_say() -> None:
     with Local() as here:
-        found = drift.snapshot(here, constant=True)
+        found = environment.snapshot(here, constant=True)
     thp = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if thp.exists():
         assert f"[{found['thp.enabled']}]" in thp.read_text()
@@ -48,8 +50,8 @@ class Fake:
         return self.files[path]
 
 
-def snapshot(files: dict[str, bytes]) -> drift.Facts:
-    return drift.snapshot(Fake(files), constant=True)  # type: ignore[arg-type]
+def snapshot(files: dict[str, bytes]) -> environment.Facts:
+    return environment.snapshot(Fake(files), constant=True)  # type: ignore[arg-type]
 
 
 def test_command_line_is_a_hash_without_what_names_the_disk() -> None:
@@ -86,13 +88,13 @@ def test_frequency_and_temperature_where_they_are_to_be_had() -> None:
 
 def test_a_target_that_is_lost_is_not_passed_over() -> None:
     with pytest.raises(TargetLost):
-        drift.snapshot(Fake({}, lost=True))  # type: ignore[arg-type]
+        environment.snapshot(Fake({}, lost=True))  # type: ignore[arg-type]
 
 
 def test_rows_have_before_after_and_what_was_spent_between() -> None:
     before = {"load.1min": 1.0, "since_boot.busy_s": 10.0, "host.since_boot.steal_s": 1.0}
     after = {"load.1min": 2.0, "since_boot.busy_s": 12.5, "host.since_boot.steal_s": 1.0}
-    table = pd.DataFrame(drift.rows(3, {**before, "thp.enabled": "never"}, after))  # type: ignore[arg-type]
+    table = pd.DataFrame(environment.rows(3, {**before, "thp.enabled": "never"}, after))  # type: ignore[arg-type]
     found = table.set_index(["moment", "fact"])["number"]
     assert found["before", "load.1min"] == 1 and found["after", "load.1min"] == 2
     assert found["during", "during.busy_s"] == 2.5 and found["during", "host.during.steal_s"] == 0
@@ -105,22 +107,22 @@ def test_rows_have_before_after_and_what_was_spent_between() -> None:
 
 def test_a_busy_neighbour_is_seen_on_the_host() -> None:
     """Six processes burned a CPU beside each of these boots."""
-    found = drift.differences(conditions.find(["plain=other-plain-*", "busy=other-busy-*"]))
+    found = environment.differences(conditions.find(["plain=other-plain-*", "busy=other-busy-*"]))
     assert "host.load.running" in set(found["fact"])
-    none = drift.differences(conditions.find(["plain=other-plain-*", "pages=other-pages-*"]))
+    none = environment.differences(conditions.find(["plain=other-plain-*", "pages=other-pages-*"]))
     assert not set(none["fact"]) & {"thp.enabled", "cmdline.hash", "config.hash"}
 
 
 def test_kernels_of_one_configuration_have_one_hash() -> None:
     sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
-    told = pd.concat([drift.of_repeats(each) for each in sides.values()])
+    told = pd.concat([environment.of_repeats(each) for each in sides.values()])
     assert told.loc[told["fact"] == "config.hash", "word"].nunique() == 1
 
 
 def made(facts: dict[str, list[float | str]]) -> list[Any]:
     found = []
     for place in range(len(next(iter(facts.values())))):
-        rows = drift.rows(1, {name: values[place] for name, values in facts.items()}, {})
+        rows = environment.rows(1, {name: values[place] for name, values in facts.items()}, {})
         tables = {"environment": pd.DataFrame(rows)}
         found.append(MadeRun(tables, name=f"run-{place}"))
     return found
@@ -131,22 +133,22 @@ def test_settings_that_differ_and_states_that_lie_apart_are_shown() -> None:
                  "frequency.mhz": [2000.0, 2100.0]})  # fmt: skip
     head = made({"thp.enabled": ["always", "never"], "load.1min": [5.0, 6.0], "smt": ["on", "on"],
                  "frequency.mhz": [2050.0, 2200.0]})  # fmt: skip
-    found = drift.differences({"base": base, "head": head}).set_index("fact")
+    found = environment.differences({"base": base, "head": head}).set_index("fact")
     assert found.index.tolist() == ["load.1min", "thp.enabled"]
     assert found.loc["thp.enabled", ["base", "head"]].tolist() == ["never", "always, never"]
     assert found.loc["load.1min", "head"] == "5.5 [5, 6]"
     # One run a side has no range.
-    assert drift.differences({"base": base[:1], "head": head[1:]}).empty
+    assert environment.differences({"base": base[:1], "head": head[1:]}).empty
 
 
 def test_runs_from_before_it_was_recorded_are_read_all_the_same() -> None:
     old = runs.find_all("other-again-*")
-    assert drift.of_repeats(old).empty
-    assert drift.differences({"a": old, "b": old}).empty
+    assert environment.of_repeats(old).empty
+    assert environment.differences({"a": old, "b": old}).empty
 
 
 def test_recorded_environments_name_nobody() -> None:
-    told = drift.of_repeats(runs.find_all("other-*"))
+    told = environment.of_repeats(runs.find_all("other-*"))
     words = " ".join(map(str, told["word"].dropna().unique()))
     assert "/" not in words
     for name in {platform.node(), os.environ.get("USER", "")} - {""}:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from anonvma import bounded, cell, notebooks, scratch
-from anonvma.errors import NotebookError, StoreError, TargetError
-from anonvma.kernel_image import open_image
-from anonvma.store import Store
+from anonvma.base import bounded, scratch
+from anonvma.base.errors import NotebookError, StoreError, TargetError
+from anonvma.report import notebooks
+from anonvma.study import job
+from anonvma.study.store import Store
+from anonvma.target.kernel_image import open_image
 
 RECORDED = Path(__file__).resolve().parent.parent / "data" / "recorded"
 
@@ -124,7 +126,7 @@ def test_scratch_of_the_dead_is_swept(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code = (
         "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
-        "from anonvma import scratch\n"
+        "from anonvma.base import scratch\n"
         "(scratch.make('report') / 'x').touch(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
@@ -149,7 +151,7 @@ def test_one_that_has_ended_and_was_not_waited_for_is_dead() -> None:
 
 
 def test_the_lock_of_this_machine_lies_where_nobody_else_can_hold_it() -> None:
-    lock = cell._machine_lock()
+    lock = job._machine_lock()
     assert lock.parent.stat().st_uid == os.getuid() and not lock.parent.stat().st_mode & 0o077
     with open("/proc/self/status", "rb") as any_file:  # not a file that all can open
         fcntl.flock(any_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,7 +160,7 @@ def test_the_lock_of_this_machine_lies_where_nobody_else_can_hold_it() -> None:
 def test_a_wait_says_for_whom(tmp_path: Path) -> None:
     told: list[str] = []
     code = (
-        "import sys; from pathlib import Path; from anonvma import cell\n"
+        "import sys; from pathlib import Path; from anonvma.study import job as cell\n"
         "with cell._locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     argv = [sys.executable, "-c", code, str(tmp_path / "lock")]
@@ -170,5 +172,5 @@ def test_a_wait_says_for_whom(tmp_path: Path) -> None:
             told.append(who)
             stdin.close()
 
-        with cell._locked(tmp_path / "lock", waits):
+        with job._locked(tmp_path / "lock", waits):
             assert told == [str(other.pid)]

@@ -14,9 +14,11 @@ import pytest
 from click.testing import CliRunner
 from waiting import until
 
-from anonvma import conditions, experiment, runs
+from anonvma.base.errors import RunError, WorkloadError
 from anonvma.cli import main
-from anonvma.errors import RunError, WorkloadError
+from anonvma.compare import conditions
+from anonvma.run import runs
+from anonvma.study import experiment
 
 SHARED = {"workload": "small-allocs-mt", "threads": 2, "bytes": "16m", "unit": None}
 

@@ -16,11 +16,14 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.testing.globalipapp import start_ipython
 
-from anonvma import controls, explore, faults_file, runs, views
-from anonvma.errors import SelectionError
-from anonvma.page import page as page_of
-from anonvma.selection import Filter, Vmas
-from anonvma.views import VIEWS, Source
+from anonvma.base.errors import SelectionError
+from anonvma.explore import controls, views
+from anonvma.explore import explorer as explore
+from anonvma.explore.selection import Filter, Vmas
+from anonvma.explore.views import VIEWS, Source
+from anonvma.probe import faults_file
+from anonvma.report.html_page import page as page_of
+from anonvma.run import runs
 
 RUN = "specimens-call-paths"
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.faults and anonvma.faults_file: tables against ones worked out by hand, damaged files."""
+"""tables.faults and probe.faults_file: tables against ones worked out by hand, damaged files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import faults, faults_file, locks, losses, runs, tracing
-from anonvma.errors import FaultsError
-from anonvma.faults_file import EVENT, HEADER, read_events, read_faults, read_locks
+from anonvma.base.errors import FaultsError
+from anonvma.collect import tracing
+from anonvma.probe import faults_file
+from anonvma.probe.faults_file import EVENT, HEADER, read_events, read_faults, read_locks
+from anonvma.run import runs
+from anonvma.tables import faults, locks, losses
 
 ROW = {
     "repeat": 1,

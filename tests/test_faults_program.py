@@ -21,7 +21,7 @@ import pytest
 from tracing import demand, on_demand, require, tracing
 from waiting import PATIENCE, until
 
-from anonvma.guest import Guest
+from anonvma.target.guest import Guest
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 UNIT = 40 << 10

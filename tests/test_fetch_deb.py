@@ -14,7 +14,7 @@ from pathlib import Path
 import guests
 import pytest
 
-from anonvma import kernel_image
+from anonvma.target import kernel_image
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = ROOT / "analysis/setup"

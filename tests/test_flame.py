@@ -20,9 +20,12 @@ from click.testing import CliRunner
 from matplotlib.colors import to_rgb
 from waiting import PATIENCE
 
-from anonvma import cli, flame, perf_export, perf_profile, runs
-from anonvma.errors import ProfileError
-from anonvma.perf_script import read
+from anonvma import cli
+from anonvma.base.errors import ProfileError
+from anonvma.perf import export, flame
+from anonvma.perf import profile as perf_profile
+from anonvma.perf.script import read
+from anonvma.run import runs
 
 BASE = pd.Series({"w;main;fault;lock": 60, "w;main;fault;map": 20, "w;main;spin": 20})
 HEAD = pd.Series({"w;main;fault;map": 30, "w;main;spin": 70})
@@ -204,13 +207,13 @@ TEXT = (
 
 
 def test_folded_stacks_are_lines() -> None:
-    assert perf_export.folded(read([TEXT], theirs=True)) == (
+    assert export.folded(read([TEXT], theirs=True)) == (
         "a b;main: 10\na b;main:;in kernel 30\nc;other 60\n"
     )
 
 
 def test_speedscope_has_a_profile_for_each_thread() -> None:
-    found = json.loads(perf_export.speedscope(read([TEXT], theirs=True)))
+    found = json.loads(export.speedscope(read([TEXT], theirs=True)))
     names = [frame["name"] for frame in found["shared"]["frames"]]
     first, second = found["profiles"]
     assert first["unit"] == "nanoseconds" and first["type"] == "sampled"
@@ -224,12 +227,12 @@ def test_speedscope_has_a_profile_for_each_thread() -> None:
 
 def test_text_for_firefox_is_text_of_perf_script() -> None:
     profile = read([TEXT], theirs=True)
-    again = read([perf_export.firefox(profile).encode()], theirs=True)
+    again = read([export.firefox(profile).encode()], theirs=True)
     assert list(again.samples["period"]) == [30, 10, 60]
     assert list(again.samples["comm"]) == ["a b", "a b", "c"]
     assert dict(perf_profile.self_(again)) == pytest.approx(dict(perf_profile.self_(profile)))
     # What the Firefox profiler takes for a frame: an address, a symbol, a file without blanks.
-    for line in perf_export.firefox(profile).splitlines():
+    for line in export.firefox(profile).splitlines():
         assert not line.startswith("\t") or re.fullmatch(r"\s+\w+ .+ \(\S+\)", line)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from anonvma import headers, identity, redact, repeat, report, subject
-from anonvma.runs import Run
+from anonvma.report import headers, identities, redaction, reproduction, sections, subject
+from anonvma.run.runs import Run
 
 RECORDED = Path(__file__).resolve().parent.parent / "data" / "recorded"
 EACH = 15
@@ -61,14 +61,14 @@ def foreign_run(place: Path, name: str, change: Callable[[dict[str, Any]], Any])
     return Run.open(place / name)
 
 
-def published(run: Run) -> tuple[str, redact.Wall]:
+def published(run: Run) -> tuple[str, redaction.Wall]:
     """All that is said of a run behind the wall, its title and its commands among it."""
     about = subject.Subject({run.id: [run]})
-    wall = redact.Wall.around([run])
+    wall = redaction.Wall.around([run])
     shared = about.shared(wall)
-    said = report.text(shared.sections(analysed=True), shared.title)
+    said = sections.text(shared.sections(analysed=True), shared.title)
     told = shared.runs[0].manifest.model_dump_json(exclude={"tables", "raw"})
-    words = repeat.words(shared.runs, analysed=True)
+    words = reproduction.words(shared.runs, analysed=True)
     text = wall.scrub("\n".join([said, headers.one_line(shared.title), told, *words]))
     assert wall.leaks(text) == []
     return text, wall
@@ -97,7 +97,7 @@ def test_two_hundred_secrets_of_fourteen_kinds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [next(v for v in SECRETS if k in v) for k in ("AKIA", "xoxb")])
 def test_the_shape_alone_is_enough(value: str) -> None:
-    assert redact.Wall([]).scrub(f"it was {value}, then") == "it was [secret 1], then"
+    assert redaction.Wall([]).scrub(f"it was {value}, then") == "it was [secret 1], then"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_name_of_a_run_says_nothing_of_its_program(tmp_path: Path, name: str
 
 def test_a_long_program_is_found_in_an_id_that_was_cut(tmp_path: Path) -> None:
     long = "An_Extremely.Long-Name_of+a.Programme_that_Nobody_Knows"
-    wall = redact.Wall([("process", long)])
+    wall = redaction.Wall([("process", long)])
     slug = re.sub(r"[^a-z0-9]+", "-", long.lower())[:40].rstrip("-")
     assert wall.scrub(f"20260101T000000Z-{slug}") == "20260101T000000Z-[process 1]"
 
@@ -179,11 +179,11 @@ def test_releases_that_many_machines_have(tmp_path: Path, release: str) -> None:
         manifest["target"]["kernel_release"] = release
 
     run = foreign_run(tmp_path, "small-allocs-mt", plant)
-    named = {word for kind, word in identity.facts_of_run(run) if kind == "kernel name"}
+    named = {word for kind, word in identities.facts_of_run(run) if kind == "kernel name"}
     assert named <= {"rpt"}
 
 
 def test_names_that_cannot_be_withheld_are_told() -> None:
-    told = identity.common_names({"USER": "mark", "HOSTNAME": "db", "LOGNAME": "zorgblat7"})
+    told = identities.common_names({"USER": "mark", "HOSTNAME": "db", "LOGNAME": "zorgblat7"})
     assert ("user", "mark") in told and ("host", "db") in told
     assert not any(name == "zorgblat7" for _, name in told)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.guest: stock kernels booted, the same collection in them, and every way to lose one.
+"""target.guest: stock kernels booted, the same collection in them, and every way to lose one.
 
 All boots but one are under TCG, which works everywhere.
 """
@@ -23,20 +23,23 @@ import processes
 import pytest
 from waiting import PATIENCE
 
-from anonvma import guest, perf_profile, qemu, runs, specimens
-from anonvma import target as target_module
-from anonvma.collect import collect
-from anonvma.errors import (
+from anonvma.base.errors import (
     RunError,
     TargetError,
     TargetLost,
     TargetTimeout,
     WorkloadError,
 )
-from anonvma.guest import Guest
-from anonvma.regime import observe
-from anonvma.runs import Run
-from anonvma.workload import Workload
+from anonvma.collect.collection import collect
+from anonvma.collect.regime import observe
+from anonvma.collect.workload import Workload
+from anonvma.perf import profile as perf_profile
+from anonvma.run import runs
+from anonvma.run.runs import Run
+from anonvma.tables import specimens
+from anonvma.target import guest, qemu
+from anonvma.target import target as target_module
+from anonvma.target.guest import Guest
 
 pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("guests")]
 
@@ -488,7 +491,7 @@ def test_a_guest_that_hangs(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None
 
 BOOT = """
 import sys
-from anonvma.guest import Guest
+from anonvma.target.guest import Guest
 guest = Guest(sys.argv[1], accel="tcg")
 print("ready", flush=True)
 guest.run(["vmload", "--sleep", "60", "1m"])

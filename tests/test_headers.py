@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from anonvma import headers, lint, mail
-from anonvma.errors import MailError
+from anonvma.base.errors import MailError
+from anonvma.report import headers, mail_lint
+from anonvma.report import message as mail
 
 SMUGGLED = "Bcc: eve@example.org"
 BREAKS = ["\n", "\r\n", "\r", "\n\n", "\x00", "\x0b", "\x85", "\u2028", "\n ", " \n\t\n"]
@@ -108,7 +109,7 @@ def assert_only(data: bytes, *more: str) -> None:
     read = email.message_from_bytes(data, policy=email.policy.default)
     assert isinstance(read, EmailMessage) and sorted(read.keys()) == sorted(names_of(data))
     assert read.get_content() == "the body\n"
-    assert [one for one in lint.check(data) if one.level == "error"] == []
+    assert [one for one in mail_lint.check(data) if one.level == "error"] == []
 
 
 @pytest.mark.parametrize("hostile", [words for _, words in HOSTILE], ids=[i for i, _ in HOSTILE])
@@ -166,7 +167,7 @@ def test_an_address_that_is_an_option_is_refused(spec: str) -> None:
         f"From: a@example.org\nTo: {spec}\nSubject: s\nDate: Fri, 26 Apr 2024 15:01:05 +0100\n"
         "Message-ID: <1@example.org>\n\nx\n"
     )
-    assert ("error", "address") in {(c.level, c.rule) for c in lint.check(data.encode())}
+    assert ("error", "address") in {(c.level, c.rule) for c in mail_lint.check(data.encode())}
 
 
 def test_what_is_read_back_is_what_was_meant() -> None:
@@ -187,19 +188,19 @@ def test_what_is_read_back_is_what_was_meant() -> None:
 
 def test_lint_finds_what_was_smuggled_into_a_message_of_ours() -> None:
     data = mail.compose("x\n", subject="s", **ADDRESSED).as_bytes()  # type: ignore[arg-type]
-    assert [one for one in lint.check(data) if one.level == "error"] == []
+    assert [one for one in mail_lint.check(data) if one.level == "error"] == []
     for more in ("X-Smuggled: yes", "Bcc: e@example.org", "Resent-To: e@example.org"):
         smuggled = data.replace(b"\n", f"\n{more}\n".encode(), 1)
-        assert [one.level for one in lint.check(smuggled)] == ["error"], more
+        assert [one.level for one in mail_lint.check(smuggled)] == ["error"], more
     twice = data.replace(b"Subject: s", f"Subject: {by_q(by_q('s' + chr(10) + 'Bcc'))}".encode())
-    assert "header-injection" in {one.rule for one in lint.check(twice)}
+    assert "header-injection" in {one.rule for one in mail_lint.check(twice)}
 
 
 @pytest.mark.parametrize("deep", ["(" * 50_000, "<" * 50_000, '"' * 50_001, "a@" * 20_000])
 def test_a_deep_header_is_a_sentence(deep: str, tmp_path: Path) -> None:
     file = tmp_path / "deep.eml"
     file.write_text(f"From: {deep}\nMessage-ID: <d@example.org>\nSubject: {deep}\n\nx\n")
-    assert any(one.level == "error" for one in lint.check(file.read_bytes()))
+    assert any(one.level == "error" for one in mail_lint.check(file.read_bytes()))
     asked = mail.answered(str(file))
     mail.compose("x", subject="s", to=["a@example.org"], reply=asked)
 

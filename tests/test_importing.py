@@ -15,9 +15,12 @@ import pytest
 import recordings
 from click.testing import CliRunner
 
-from anonvma import cli, importing, perf_profile, runs
-from anonvma.errors import ProfileError
-from anonvma.importing import import_files
+from anonvma import cli
+from anonvma.base.errors import ProfileError
+from anonvma.collect import importing
+from anonvma.collect.importing import import_files
+from anonvma.perf import profile as perf_profile
+from anonvma.run import runs
 
 HOW = ["-g", "--sample-cpu", "-F", "997", "-e", "cpu-clock"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.kernel_image and anonvma.initramfs: what a guest is booted from."""
+"""anonvma.target.kernel_image and anonvma.target.initramfs: what a guest is booted from."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import tools
 
-from anonvma.errors import TargetError
-from anonvma.initramfs import pack
-from anonvma.kernel_image import Image, Module, find_modules, module_directory, open_image
+from anonvma.base.errors import TargetError
+from anonvma.target.initramfs import pack
+from anonvma.target.kernel_image import Image, Module, find_modules, module_directory, open_image
 
 
 def fake_kernel(release: bytes) -> bytes:

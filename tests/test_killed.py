@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE, until
 
-from anonvma import runs
-from anonvma.errors import RunError
+from anonvma.base.errors import RunError
+from anonvma.run import runs
 
 pytestmark = pytest.mark.xdist_group("max_map_count")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from anonvma import lab
-from anonvma.errors import SetupError
+from anonvma.base.errors import SetupError
+from anonvma.explore import lab
 
 pytestmark = pytest.mark.xdist_group("lab")
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives root up")
@@ -70,7 +70,8 @@ def test_root_is_really_given_up(tmp_path: Path) -> None:
     user = lab.user_of({})
     tmp_path.chmod(0o755)
     script = (
-        "import os, anonvma.explore; print(os.getresuid(), os.getresgid(), os.getgroups());"
+        "import os, anonvma.explore.explorer;"
+        "print(os.getresuid(), os.getresgid(), os.getgroups());"
         "print(open('/proc/self/status').read());"
         "open(os.environ['PROBE'], 'w')"
     )

@@ -14,8 +14,9 @@ import hypothesis.strategies as st
 import pytest
 from waiting import PATIENCE
 
-from anonvma import lint, mail
-from anonvma.errors import MailError
+from anonvma.base.errors import MailError
+from anonvma.report import mail_lint
+from anonvma.report import message as mail
 
 HEAD = (
     "From: A Developer <a@example.org>\n"
@@ -33,19 +34,19 @@ GOOD = HEAD + BODY
 
 def rules(message: str | bytes) -> set[tuple[str, str]]:
     data = message.encode() if isinstance(message, str) else message
-    return {(one.level, one.rule) for one in lint.check(data)}
+    return {(one.level, one.rule) for one in mail_lint.check(data)}
 
 
 def test_nothing_to_complain_about() -> None:
-    assert lint.check(GOOD.encode()) == []
+    assert mail_lint.check(GOOD.encode()) == []
     reply = GOOD.replace(
         "Subject: a", "In-Reply-To: <0@b.org>\nReferences: <0@b.org>\nSubject: Re: a"
     )
-    assert lint.check(reply.encode()) == []
+    assert mail_lint.check(reply.encode()) == []
     quoted = reply.replace(
         "\nYes.", "\nOn a day, B wrote:\n> Is it?\n>\n> " + "x" * 90 + "\n\nYes."
     )
-    assert lint.check(quoted.encode()) == []
+    assert mail_lint.check(quoted.encode()) == []
 
 
 def test_git_s_own_messages_pass(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_git_s_own_messages_pass(tmp_path: Path) -> None:
     words = ["format-patch", "--root", "--stdout", "--thread", "--to=l@example.org"]
     made = subprocess.run([*git, *words], capture_output=True, check=True).stdout
     (message,) = [part for part in made.split(b"\nFrom ") if part]
-    assert lint.check(message.partition(b"\n")[2]) == []
+    assert mail_lint.check(message.partition(b"\n")[2]) == []
 
 
 PART = (
@@ -146,7 +147,7 @@ def test_text_that_is_not_what_it_says() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xff\xfe\x00", b"From: \n" * 9, b"a" * 99999])
 def test_what_is_no_message_is_complained_about_not_choked_on(data: bytes) -> None:
-    assert any(one.level == "error" for one in lint.check(data))
+    assert any(one.level == "error" for one in mail_lint.check(data))
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -249,6 +250,6 @@ def test_no_header_is_a_traceback(name: str, value: str) -> None:
     """The standard library raises what it likes; a message has complaints, or none."""
     head = "".join(f"{line}\n" for line in HEAD.splitlines() if not line.startswith(name))
     data = f"{head}{name}: {value}\n{BODY}".encode()
-    lint.check(data)
+    mail_lint.check(data)
     with contextlib.suppress(MailError):
         mail._from(mail.parse(data), None).above()

@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 from waiting import until
 
-from anonvma import explore, lab, live
-from anonvma.errors import PrivilegeError, SelectionError
-from anonvma.live import Observer, Taken, Watch
-from anonvma.selection import Vmas
+from anonvma.base.errors import PrivilegeError, SelectionError
+from anonvma.explore import explorer as explore
+from anonvma.explore import lab, live
+from anonvma.explore.live import Observer, Taken, Watch
+from anonvma.explore.selection import Vmas
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -330,7 +331,7 @@ def test_without_privilege_the_view_says_what_is_lacking(
     def refuse(_: object) -> None:
         raise PrivilegeError("observing VMAs needs privilege: run as root.")
 
-    monkeypatch.setattr("anonvma.target.Local.require_privilege", refuse)
+    monkeypatch.setattr("anonvma.target.target.Local.require_privilege", refuse)
     explorer = explore.Explorer("specimens")
     explorer.controls["start"].click()
     assert explorer.trouble.startswith("observing VMAs needs privilege: run as root. Or let root")

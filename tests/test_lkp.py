@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import conditions, lkp, reference
+from anonvma.compare import conditions, lkp, reference
 
 HERE = Path(__file__).parent
 

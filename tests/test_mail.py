@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from anonvma import lint, mail
-from anonvma.errors import MailError
+from anonvma.base.errors import MailError
+from anonvma.report import mail_lint
+from anonvma.report import message as mail
 
 # The shape of the mail that anonvma answers; its people and ids are invented.
 ASKED = """\
@@ -58,7 +59,7 @@ def test_a_new_message_has_what_a_list_wants() -> None:
         body, subject="a subject", sender="A Dev <a@example.org>", to=["l@example.com"]
     )
     data = message.as_bytes()
-    assert lint.check(data) == []
+    assert mail_lint.check(data) == []
     read = email.message_from_bytes(data, policy=email.policy.default)
     assert read.get_content() == body
     assert read.get_content_type() == "text/plain" and read.get_content_charset() == "utf-8"
@@ -83,7 +84,7 @@ def test_a_reply_to_a_saved_message(saved: Path) -> None:
         reply=asked,
     )
     data = message.as_bytes()
-    assert lint.check(data) == []
+    assert mail_lint.check(data) == []
     read = email.message_from_bytes(data, policy=email.policy.default)
     parent = ASKED.partition("Message-ID: ")[2].partition("\n")[0]
     assert read["In-Reply-To"] == parent

@@ -12,9 +12,20 @@ import pandas as pd
 import pytest
 from made import MadeRun
 
-from anonvma import mapping_time, time_cause, time_report
-from anonvma.mapping_time import BEHIND, EXECUTION, FAULT, LEFT, MAPPING, QUEUED, TRACER, WHOLE
-from anonvma.time_cause import SHARED
+from anonvma.compare import time_attribution
+from anonvma.compare.time_attribution import SHARED
+from anonvma.report import time_report
+from anonvma.tables import mapping_time
+from anonvma.tables.mapping_time import (
+    BEHIND,
+    EXECUTION,
+    FAULT,
+    LEFT,
+    MAPPING,
+    QUEUED,
+    TRACER,
+    WHOLE,
+)
 
 State = tuple[str, str, str]
 MAPPINGS = 100
@@ -94,8 +105,8 @@ def three(times: dict[State, float], **more: Any) -> list[Any]:
     return [run(times, scale=scale, **more) for scale in (0.99, 1.0, 1.01)]
 
 
-def explained(base: list[Any], head: list[Any]) -> time_cause.TimeCause:
-    found = time_cause.explain({"base": base, "head": head})
+def explained(base: list[Any], head: list[Any]) -> time_attribution.TimeCause:
+    found = time_attribution.explain({"base": base, "head": head})
     assert found is not None
     assert found.table["made"].sum() == pytest.approx(found.change)
     return found
@@ -123,7 +134,7 @@ def test_parts_of_one_mapping_by_hand() -> None:
 
 
 def test_every_state_has_a_part() -> None:
-    from anonvma.time_file import CONTEXTS, CPUS, LOCKS
+    from anonvma.probe.time_file import CONTEXTS, CPUS, LOCKS
 
     parts = {mapping_time._part(*state) for state in
              ((c, lock, cpu) for c in CONTEXTS for lock in LOCKS for cpu in CPUS)}  # fmt: skip
@@ -158,7 +169,7 @@ def test_runs_without_times_are_said_to_have_none() -> None:
     old: Any = MadeRun({})
     old.manifest.unobserved = []
     assert mapping_time.lacking({"old": [old]}) == "no run of old has a table 'time'"
-    assert time_cause.explain({"a": [run(PLAIN)], "old": [old]}) is None
+    assert time_attribution.explain({"a": [run(PLAIN)], "old": [old]}) is None
     ax = mapping_time.plot({"old": [old]})
     assert [text.get_text() for text in ax.texts] == ["not recorded with these runs"]
     plt.close("all")

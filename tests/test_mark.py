@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from anonvma import mark, runs
-from anonvma.errors import AnonvmaError
+from anonvma.base import marker
+from anonvma.base.errors import AnonvmaError
+from anonvma.run import runs
 
 
 def write(place: Path, *names: str) -> None:
-    with mark.replacing(place) as draft:
+    with marker.replacing(place) as draft:
         for name in names:
             (draft / name).parent.mkdir(exist_ok=True)
             (draft / name).write_text("ours")
@@ -26,7 +27,7 @@ def everything(place: Path) -> dict[str, str]:
 def test_what_we_wrote_is_replaced(tmp_path: Path) -> None:
     write(tmp_path / "out", "report.eml", "one/report.txt")
     write(tmp_path / "out", "report.txt")
-    assert set(everything(tmp_path / "out")) == {"report.txt", mark.MARK}
+    assert set(everything(tmp_path / "out")) == {"report.txt", marker.MARK}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     (tmp_path / "empty").mkdir()
     write(tmp_path / "empty", "x")
@@ -61,20 +62,20 @@ def test_a_link_or_a_file_is_no_place(tmp_path: Path) -> None:
     for name in ("link", "file"):
         with pytest.raises(AnonvmaError, match="is no directory"):
             write(tmp_path / name, "y")
-    assert set(everything(tmp_path / "out")) == {"x", mark.MARK}
+    assert set(everything(tmp_path / "out")) == {"x", marker.MARK}
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     write(tmp_path / "out", "x")
-    with pytest.raises(ZeroDivisionError), mark.replacing(tmp_path / "out"):
+    with pytest.raises(ZeroDivisionError), marker.replacing(tmp_path / "out"):
         raise ZeroDivisionError
-    assert set(everything(tmp_path)) == {"out/x", f"out/{mark.MARK}"}
+    assert set(everything(tmp_path)) == {"out/x", f"out/{marker.MARK}"}
 
 
 def test_drafts_of_the_dead_are_swept_and_nothing_else(tmp_path: Path) -> None:
     for name, maker in ((".out.aaaa.partial", [1 << 22, 5]), (".out.bbbb.partial", [1, -1])):
         (tmp_path / name).mkdir()
-        (tmp_path / name / mark.MARK).write_text(json.dumps({"maker": maker}))
+        (tmp_path / name / marker.MARK).write_text(json.dumps({"maker": maker}))
     for name in (".out.cccc.partial", ".other.dddd.partial", "out.partial"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "theirs").touch()
@@ -100,5 +101,7 @@ def test_recording_touches_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "kept.partial").mkdir()
     (tmp_path / "kept.partial" / "theirs").touch()
     made = runs.record(runs.find("specimens"), "kept", tmp_path)
-    assert (tmp_path / "kept.partial" / "theirs").exists() and not (made.path / mark.MARK).exists()
+    assert (tmp_path / "kept.partial" / "theirs").exists() and not (
+        made.path / marker.MARK
+    ).exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "kept.partial"]

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from made import MadeRun
 
-from anonvma import metrics, runs
+from anonvma.run import runs
+from anonvma.tables import metrics
 
 
 def made(tables: dict[str, pd.DataFrame], release: str = "6.12") -> Any:

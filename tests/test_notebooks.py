@@ -9,8 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from anonvma import notebooks, runs
-from anonvma.errors import NotebookError
+from anonvma.base.errors import NotebookError
+from anonvma.report import notebooks
+from anonvma.run import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -68,7 +69,7 @@ def test_failure_that_is_not_ours_says_where(
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "x", "language": "python"}
     notebook.cells = [nbformat.v4.new_code_cell("1 / 0")]  # type: ignore[no-untyped-call]
     nbformat.write(notebook, broken)  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(notebooks.places, "root", lambda: tmp_path)
+    monkeypatch.setattr(notebooks.paths, "root", lambda: tmp_path)
     with pytest.raises(NotebookError, match="notebook broken failed: ZeroDivisionError"):
         notebooks.execute("broken", tmp_path / "out.ipynb", {})
     with pytest.raises(NotebookError, match="there is no notebook absent"):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonvma import numerals
+from anonvma.base import numerals
 
 finite = st.floats(-1e12, 1e12, allow_nan=False)
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from anonvma import compare, cost_bound, counts, faults, pair, processors, runs
-from anonvma.errors import RunError
+from anonvma.base.errors import RunError
+from anonvma.compare import changes, cost_bound, counts
+from anonvma.run import processors, runs
+from anonvma.study import pair
+from anonvma.tables import faults
 
 
 def test_what_a_boot_runs() -> None:
@@ -104,7 +107,7 @@ def test_counts_are_those_worked_out_beforehand(
     # What a boot costs in throughput is told, and no test of counts.
     with capsys.disabled():
         sides = {k: runs.find_all(f"{tmp_path}/{k}-small*") for k in ("early", "delayed")}
-        print("", *compare.headline_said(compare.headline(sides), "early"), sep="\n")
+        print("", *changes.headline_said(changes.headline(sides), "early"), sep="\n")
         print(
             *processors.said(sides),
             *cost_bound.sentences(cost_bound.of_directory(tmp_path)),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from anonvma import notebooks, parameters
-from anonvma.errors import AnonvmaError, ParameterError, RunError, TargetError, WorkloadError
+from anonvma.base.errors import AnonvmaError, ParameterError, RunError, TargetError, WorkloadError
+from anonvma.report import notebooks
+from anonvma.study import parameters
 
 DECLARED = 'run = "x"\nthreads: int = 2\n'
 

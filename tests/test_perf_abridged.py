@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import recordings
 
-from anonvma import perf_abridged, perf_data, perf_samples, perf_script
-from anonvma.perf_abridged import Abridged
-from anonvma.perf_script import Parser, Printed, Profile
+from anonvma.perf import deduplicated, raw_samples, script
+from anonvma.perf import recording as perf_data
+from anonvma.perf.deduplicated import Abridged
+from anonvma.perf.script import Parser, Printed, Profile
 
 LONG = f"{shlex.quote(sys.executable)} -c 'for i in range(600000): str(i).encode()'"
 BUSY = ["sh", "-c", f"for i in 1 2 3 4 5; do sort /etc/passwd; {LONG}; done"]
@@ -38,7 +39,7 @@ def rows(profile: Profile) -> list[tuple[object, ...]]:
 
 
 def abridged(recording: Path) -> Abridged | None:
-    return perf_abridged.abridge(perf_data.File(recording), recording.with_name("part.data"))
+    return deduplicated.abridge(perf_data.File(recording), recording.with_name("part.data"))
 
 
 Change = Callable[[list[bytes]], list[bytes]]
@@ -47,7 +48,7 @@ Change = Callable[[list[bytes]], list[bytes]]
 def printed(part: Path, change: Change = lambda blocks: blocks) -> Printed:
     """What perf says of a part, with a change to its samples."""
     about = perf_data.read(part)
-    words = recordings.script(part, perf_script.fields(about.has_cpu, about.has_period))
+    words = recordings.script(part, script.fields(about.has_cpu, about.has_period))
     text = subprocess.run(words, capture_output=True, check=True, env=recordings.ENVIRONMENT).stdout
     parser = Parser(cpu=about.has_cpu, period=about.has_period)
     parser.feed(b"\n\n".join(change(text.rstrip(b"\n").split(b"\n\n"))))
@@ -138,14 +139,14 @@ def test_maps_that_change_are_what_tells_them_apart(
     changing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the test before would show nothing."""
-    real = perf_abridged._spaces
+    real = deduplicated._spaces
 
-    def blind(file: perf_data.File, samples: perf_samples.Samples) -> object:
+    def blind(file: perf_data.File, samples: raw_samples.Samples) -> object:
         found = real(file, samples)
         assert found
         return found._replace(user=np.zeros_like(found.user))
 
-    monkeypatch.setattr(perf_abridged, "_spaces", blind)
+    monkeypatch.setattr(deduplicated, "_spaces", blind)
     part = abridged(changing)
     assert part
     found = part.whole(printed(changing.with_name("part.data")))
@@ -186,7 +187,7 @@ def test_a_chain_that_ends_in_what_is_no_mark(tmp_path: Path) -> None:
     how = ["-g", "-F", "2999", "-e", "cpu-clock"]
     recording = recordings.record(tmp_path / "perf.data", *how, "--", *BUSY)
     file = perf_data.File(recording)
-    samples = perf_samples.read(file)
+    samples = raw_samples.read(file)
     assert samples
     content = bytearray(recording.read_bytes())
     for number in np.flatnonzero(samples.length > 3)[::7].tolist():

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import recordings
 
-from anonvma import perf_abridged, perf_data
-from anonvma.errors import ProfileError
-from anonvma.perf_data import Names
+from anonvma.base.errors import ProfileError
+from anonvma.perf import deduplicated, recording
+from anonvma.perf.recording import Names
 
 HEADER = 104
 FEATURES_AT = 72  # of the bits in the header
@@ -47,7 +47,7 @@ def write(tmp_path: Path) -> Written:
 
 def test_what_a_recording_is(good: bytes, write: Written) -> None:
     path = write(good)
-    found = perf_data.read(path)
+    found = recording.read(path)
     assert found.arch == platform.machine()
     assert found.release == os.uname().release
     assert found.events == ["page-faults"] and found.call_graph
@@ -67,9 +67,9 @@ def test_no_page_of_it_is_kept(
     good: bytes, write: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever its length: it is mapped, looked at piece by piece, and given back."""
-    monkeypatch.setattr(perf_data, "PIECE", 64)
+    monkeypatch.setattr(recording, "PIECE", 64)
     path = write(good)
-    file = perf_data.File(path)
+    file = recording.File(path)
     assert file.heads.size.sum() == file.records[1]
     assert resident(path) == 0
     for at in (np.arange(len(file.words)), np.array([5, 600, 3, 3]), np.arange(0)):
@@ -88,14 +88,14 @@ def test_names_at_their_time() -> None:
 def test_times_that_no_clock_shows(good: bytes, write: Written) -> None:
     """perf gives records that it made up the time -1; anything else as late is damage."""
     path = write(good)
-    file = perf_data.File(path)
+    file = recording.File(path)
     assert file.attrs[0].time_place
-    *_, (offset, size) = file.records_of(perf_data.Record.COMM)
+    *_, (offset, size) = file.records_of(recording.Record.COMM)
     place = offset + size - file.attrs[0].time_place
     for time, said in ((2**64 - 1, 0), (7, 7)):
         changed = bytearray(good)
         struct.pack_into("<Q", changed, place, time)
-        assert said in {since for _, since, _ in perf_data.read(write(changed)).names.events}
+        assert said in {since for _, since, _ in recording.read(write(changed)).names.events}
     struct.pack_into("<Q", changed, place, 1 << 63)
     assert "a time that no clock shows" in refused(write(bytes(changed)))
 
@@ -104,8 +104,8 @@ def test_names_have_their_times_whatever_the_events_are(tmp_path: Path) -> None:
     """Where a record has its time depends on the event it came with."""
     events = ["-e", "sched:sched_process_exec", "-e", "page-faults"]
     path = recordings.record(tmp_path / "perf.data", "-c", "1", *events, "--", "true")
-    assert len({attr.time_place for attr in perf_data.File(path).attrs}) == 2
-    since = [time for _, time, name in perf_data.read(path).names.events if name == b"true"]
+    assert len({attr.time_place for attr in recording.File(path).attrs}) == 2
+    since = [time for _, time, name in recording.read(path).names.events if name == b"true"]
     words = ["perf", "script", "--force", "--ns", "--show-task-events", "-F", "time,comm"]
     done = subprocess.run(
         [*words, "-i", path], capture_output=True, check=True, env=recordings.ENVIRONMENT
@@ -117,7 +117,7 @@ def test_names_have_their_times_whatever_the_events_are(tmp_path: Path) -> None:
 
 def refused(path: Path, limit: int | None = None) -> str:
     with pytest.raises(ProfileError) as caught:
-        perf_data.read(path, limit)
+        recording.read(path, limit)
     sentence = str(caught.value)
     assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 400
     return sentence
@@ -187,8 +187,8 @@ def test_what_is_damaged_anywhere_is_read_or_refused(good: bytes, write: Written
             broken[place] = numbers.randrange(256)
         path.write_bytes(broken)
         try:
-            perf_data.read(path)
-            perf_abridged.abridge(perf_data.File(path), path.with_name("part.data"))
+            recording.read(path)
+            deduplicated.abridge(recording.File(path), path.with_name("part.data"))
         except ProfileError as error:
             assert "\n" not in str(error)
 

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import recordings
 
-from anonvma import perf_profile, runs
-from anonvma.errors import ProfileError
-from anonvma.perf_script import Profile, read
+from anonvma.base.errors import ProfileError
+from anonvma.perf import profile as perf_profile
+from anonvma.perf.script import Profile, read
+from anonvma.run import runs
 
 # Of nine quotas. What else a sample can be in, and the steps in which a quota is used up, are a few
 # hundredths of it.

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonvma import perf_profile
-from anonvma.errors import ProfileError
-from anonvma.perf_script import Parser, Profile, fields, is_script, read
+from anonvma.base.errors import ProfileError
+from anonvma.perf import profile as perf_profile
+from anonvma.perf.script import Parser, Profile, fields, is_script, read
 
 STACK = (
     b"\tffffffff81000001 clear_page_erms ([kernel.kallsyms])\n"

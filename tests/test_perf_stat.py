@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import recordings
 
-from anonvma import perf_stat, perf_stat_file, runs
-from anonvma.importing import import_files
-from anonvma.runs import Run
+from anonvma.collect.importing import import_files
+from anonvma.perf import counters, stat_file
+from anonvma.run import runs
+from anonvma.run.runs import Run
 
 # As perf 6.1 prints it on a machine with counters: 2 s in two whole intervals and a short last one.
 # cache-misses shared their counter and were counted for a quarter of the time.
@@ -58,7 +59,7 @@ def imported(tmp_path: Path) -> Imported:
 
 
 def rows_of(run: Run) -> dict[str, float]:
-    table = perf_stat.metrics(run)
+    table = counters.metrics(run)
     assert table.dtypes.astype(str).to_dict() == {
         "repeat": "int64",
         "metric": "str",
@@ -93,7 +94,7 @@ def test_ratios_by_hand() -> None:
     counts = {"dTLB-loads": 900.0, "dTLB-load-misses": 100.0, "cpu-cycles": 10.0}
     counts |= {"cpu/instructions/": 20.0, "branch-instructions": 50.0, "branch-misses": 5.0}
     counts |= {"iTLB-load-misses": 4.0, "cache-misses": 0.0}
-    assert perf_stat.derived(counts) == {
+    assert counters.derived(counts) == {
         "cpi": 0.5,
         "ipc": 2.0,
         "MPKI": 0.0,
@@ -129,7 +130,7 @@ def test_ratios_by_hand() -> None:
 def test_ratios_are_of_counters_that_belong_together(
     counts: dict[str, float], ratios: dict[str, float]
 ) -> None:
-    found = perf_stat.derived(counts)
+    found = counters.derived(counts)
     assert {name: ratio for name, ratio in found.items() if name.startswith("ipc")} == ratios
     turned = {name: 1 / ratio for name, ratio in found.items() if name.startswith("cpi")}
     assert {name.replace("cpi", "ipc"): ratio for name, ratio in turned.items()} == ratios
@@ -142,44 +143,44 @@ def test_a_ratio_of_one_mode_says_so(imported: Imported) -> None:
     )
     run = imported(text)
     assert rows_of(run)["perf-stat.overall.cache-miss-rate:u%"] == 25
-    table = perf_stat.absent(run).set_index("metric")
+    table = counters.absent(run).set_index("metric")
     assert table.loc["perf-stat.overall.cpi:k", "lacking"] == "instructions"
 
 
 def test_cores_that_differ_are_said(imported: Imported) -> None:
     events = ("cpu_core/cycles/", "cpu_atom/cycles/", "cpu_core/instructions/")
     run = imported("".join(line(None, event, 5) + "\n" for event in events))
-    table = perf_stat.absent(run).set_index("metric")
+    table = counters.absent(run).set_index("metric")
     assert "same cores" in table.loc["perf-stat.overall.ipc", "reason"]
 
 
 def test_a_multiplexed_counter_carries_its_share(imported: Imported) -> None:
-    table = perf_stat.counters(imported(output())).set_index("event")
+    table = counters.counters(imported(output())).set_index("event")
     assert table.loc["cache-misses", "running_share"] == 0.25
     assert table.loc["cycles", "running_share"] == 1
     assert table.loc["cycles", "n"] == 1 and pd.isna(table.loc["cycles", "sd"])
 
 
 def test_rows_that_cannot_be_say_why(imported: Imported) -> None:
-    table = perf_stat.absent(imported(output())).set_index("metric")
+    table = counters.absent(imported(output())).set_index("metric")
     rate = table.loc["perf-stat.overall.branch-miss-rate%"]
     assert rate["lacking"] == "branch-misses" and "never came to count" in rate["reason"]
     assert rate["formula"] == "100 * branch-misses / branches"
     assert "perf-stat.overall.cpi" not in table.index
-    here = perf_stat.absent(runs.find("small-allocs-mt")).set_index("metric")
+    here = counters.absent(runs.find("small-allocs-mt")).set_index("metric")
     assert "does not offer" in here.loc["perf-stat.overall.ipc", "reason"]
 
 
 def test_intervals_of_a_recorded_run() -> None:
     run = runs.find("small-allocs-mt")
-    table = perf_stat.intervals(run)
+    table = counters.intervals(run)
     faults = table[table["event"] == "page-faults"].groupby("repeat")["value"].sum()
     totals = run.table("perf_stat").set_index(["event", "repeat"])["value"]["page-faults"]
     # Two executions of the same.
     assert (faults / totals).between(0.999, 1.001).all()
     assert (table.groupby("repeat")["whole"].sum() > 0).all()
     assert (table["length"] > 0).all()
-    assert perf_stat.metrics(runs.find("early-specimens-1")).empty
+    assert counters.metrics(runs.find("early-specimens-1")).empty
 
 
 # ---- what perf stat itself writes ----
@@ -196,7 +197,7 @@ def test_real_output_is_read(form: str, interval: list[str], tmp_path: Path) -> 
     words = ["perf", "stat", "-o", path, "-e", EVENTS, *FORMATS[form], *interval]
     busy = "x = [bytearray(4096) for _ in range(20000)]\nfor i in range(3000000): pass"
     subprocess.run([*words, "--", "/usr/bin/python3", "-c", busy], check=True)
-    (found,) = perf_stat_file.read(path.read_bytes())
+    (found,) = stat_file.read(path.read_bytes())
     totals = {row["event"]: row for row in found.totals}
     assert set(totals) == set(EVENTS.split(","))
     assert totals["page-faults"]["value"] > 10_000

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonvma import perf_stat_file, runs
-from anonvma.errors import ProfileError
-from anonvma.importing import import_files
-from anonvma.perf_stat_file import Counts
+from anonvma.base.errors import ProfileError
+from anonvma.collect.importing import import_files
+from anonvma.perf import stat_file
+from anonvma.perf.stat_file import Counts
+from anonvma.run import runs
 
 LOCALES = {
     "C": ("", "."),
@@ -32,7 +33,7 @@ LOCALES = {
 
 
 def read(text: str) -> list[Counts]:
-    return perf_stat_file.read(text.encode())
+    return stat_file.read(text.encode())
 
 
 def values(text: str) -> dict[str, float | None]:
@@ -85,7 +86,7 @@ def test_latin_1_has_another_blank() -> None:
     text = (
         " Performance counter stats for 'x':\n 4\u00a0321 page-faults\n 0,5 seconds time elapsed\n"
     )
-    (found,) = perf_stat_file.read(text.encode("latin-1"))
+    (found,) = stat_file.read(text.encode("latin-1"))
     assert (found.totals[0]["value"], found.seconds) == (4321, 0.5)
 
 
@@ -317,9 +318,9 @@ def test_whatever_is_changed_there_is_a_count_or_a_sentence(data: Any) -> None:
     place = data.draw(st.integers(0, len(text)))
     length = data.draw(st.integers(0, 8))
     changed = text[:place] + data.draw(st.binary(max_size=8)) + text[place + length :]
-    perf_stat_file.is_stat(changed)
+    stat_file.is_stat(changed)
     try:
-        found = perf_stat_file.read(changed)
+        found = stat_file.read(changed)
     except ProfileError as error:
         assert str(error).isprintable()
     else:
@@ -333,6 +334,6 @@ def test_whatever_is_changed_there_is_a_count_or_a_sentence(data: Any) -> None:
     "text", [b"", b"a,b,c\n", b"{}", b"1 2 3\n", b"\xff\xfe\0", b"{" * 99999, b"," * 99999]
 )
 def test_text_of_something_else(text: bytes) -> None:
-    assert not perf_stat_file.is_stat(text)
+    assert not stat_file.is_stat(text)
     with pytest.raises(ProfileError):
-        perf_stat_file.read(text)
+        stat_file.read(text)

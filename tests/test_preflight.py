@@ -14,10 +14,10 @@ import papermill
 import pytest
 from click.testing import CliRunner
 
-from anonvma import notebooks
+from anonvma.base.errors import AnonvmaError
 from anonvma.cli import main
-from anonvma.engine import Refused
-from anonvma.errors import AnonvmaError
+from anonvma.report import notebooks
+from anonvma.study.engine import Refused
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE, until
 
-from anonvma import census
+from anonvma.tables import census
 
 Probe = Callable[..., subprocess.CompletedProcess[bytes]]
 NOBODY = 65534

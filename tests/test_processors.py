@@ -10,10 +10,12 @@ import pytest
 from made import MadeRun
 from matplotlib.figure import Figure
 
-from anonvma import compare, compared, conditions, overcommitment, processors, runs
-from anonvma.errors import RunError
-from anonvma.processors import Backing
-from anonvma.runs import Run
+from anonvma.base.errors import RunError
+from anonvma.compare import changes, conditions, overcommitment
+from anonvma.report import comparison
+from anonvma.run import processors, runs
+from anonvma.run.processors import Backing
+from anonvma.run.runs import Run
 
 OVER = ["early=over-early-8-*", "delayed=over-delayed-8-*"]
 
@@ -64,12 +66,12 @@ def test_a_headline_of_overcommitted_guests_says_so() -> None:
     sides = conditions.find(OVER)
     (told,) = processors.said(sides)
     assert told.startswith("Overcommitted: 8 virtual CPUs on 2 real")
-    assert told in compare.sections(sides)[0].paragraphs
-    row = compare.headline(sides).iloc[0]
+    assert told in changes.sections(sides)[0].paragraphs
+    row = changes.headline(sides).iloc[0]
     if row["verdict"] in ("higher", "lower"):
-        assert compared.finding(sides).endswith("8 virtual CPUs on 2")
+        assert comparison.finding(sides).endswith("8 virtual CPUs on 2")
     own = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
-    assert "2 virtual CPUs on 2 real." in compare.sections(own)[0].paragraphs
+    assert "2 virtual CPUs on 2 real." in changes.sections(own)[0].paragraphs
 
 
 def by_level() -> dict[float, dict[str, list[Run]]]:

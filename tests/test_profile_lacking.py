@@ -10,11 +10,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 
-from anonvma import compare, flame, metrics, perf_export, perf_profile, perf_stat, report
-from anonvma.errors import ProfileError
-from anonvma.importing import import_files
-from anonvma.perf_script import read
-from anonvma.runs import Run
+from anonvma.base.errors import ProfileError
+from anonvma.collect.importing import import_files
+from anonvma.compare import changes
+from anonvma.perf import counters, export, flame
+from anonvma.perf import profile as perf_profile
+from anonvma.perf.script import read
+from anonvma.report import sections
+from anonvma.run.runs import Run
+from anonvma.tables import metrics
 
 HEAD = "bench   100   10.000100:    1000000 cpu-clock: \n"
 FRAMES = "\t            1234 spin+0x4 (/srv/bench)\n\t            1300 main+0x10 (/srv/bench)\n"
@@ -46,17 +50,17 @@ def imported(text: str, directory: Path) -> Run:
 def fault_callers(run: Run) -> Any:
     paths = perf_profile.fault_callers(perf_profile.of_run(run)[1], most=30)
     assert 0 <= paths.loc[paths["waiting"], "percent"].sum() <= 100.001
-    return report.styled(paths[~paths["waiting"]])
+    return sections.styled(paths[~paths["waiting"]])
 
 
 WAYS: dict[str, Callable[[Run], Any]] = {
     "metrics": metrics.of,
-    "counters": lambda run: report.told(perf_stat.counters(run), perf_stat.lacking_said(run)),
-    "absent": lambda run: report.told(perf_stat.absent(run), perf_stat.lacking_said(run)),
-    "intervals": perf_stat.plot_intervals,
+    "counters": lambda run: sections.told(counters.counters(run), counters.lacking_said(run)),
+    "absent": lambda run: sections.told(counters.absent(run), counters.lacking_said(run)),
+    "intervals": counters.plot_intervals,
     "sentences": perf_profile.sentences,
-    "parts": lambda run: report.styled(perf_profile.mean(run, perf_profile.parts)),
-    "classes": lambda run: report.told(perf_profile.by_vma_class(run), "none"),
+    "parts": lambda run: sections.styled(perf_profile.mean(run, perf_profile.parts)),
+    "classes": lambda run: sections.told(perf_profile.by_vma_class(run), "none"),
     "figure": flame.plot,
     "page": flame.interactive,
     "two pages": lambda run: flame.interactive(run, run),
@@ -64,7 +68,7 @@ WAYS: dict[str, Callable[[Run], Any]] = {
     "tables": lambda run: perf_profile.tables({"this": run}),
     "two tables": lambda run: perf_profile.tables({"this": run, "that": run}),
     "bars": lambda run: perf_profile.plot_parts({"this": run}),
-    "comparison": lambda run: compare.sections({"one": [run], "two": [run]}),
+    "comparison": lambda run: changes.sections({"one": [run], "two": [run]}),
 }
 
 
@@ -75,10 +79,10 @@ def test_whatever_a_recording_lacks(text: str, tmp_path: Path) -> None:
         assert way(run) is not None
         plt.close("all")
     profile = perf_profile.of_run(run)[1]
-    for name, write in perf_export.FORMATS.items():
+    for name, write in export.FORMATS.items():
         written = write(profile)
         assert written, name
-    again = read([perf_export.firefox(profile).encode()], theirs=True)
+    again = read([export.firefox(profile).encode()], theirs=True)
     assert len(again.samples) == len(perf_profile.select(profile).samples)
     assert again.samples["cpu"].isna().all() == profile.samples["cpu"].isna().all()
     for shares in (perf_profile.self_, perf_profile.children, perf_profile.parts):
@@ -90,7 +94,7 @@ def test_samples_that_stand_for_nothing_are_said(tmp_path: Path) -> None:
     assert metrics.of(run).empty
     with pytest.raises(ProfileError, match="period of 0"):
         perf_profile.sentences(run)
-    for write in perf_export.FORMATS.values():
+    for write in export.FORMATS.values():
         assert write(perf_profile.of_run(run)[1])
 
 
@@ -98,6 +102,6 @@ def test_counters_alone(tmp_path: Path) -> None:
     path = tmp_path / "stat.csv"
     path.write_text("44,,page-faults,306721,100.00,,\n")
     run = import_files([path], tmp_path / "runs")
-    assert perf_profile.sentences(run) == [] and len(perf_stat.counters(run)) == 1
-    assert len(compare.table({"one": [run], "two": [run]}))
-    assert perf_stat.absent(run).empty and "lacks none" in perf_stat.lacking_said(run)
+    assert perf_profile.sentences(run) == [] and len(counters.counters(run)) == 1
+    assert len(changes.table({"one": [run], "two": [run]}))
+    assert counters.absent(run).empty and "lacks none" in counters.lacking_said(run)

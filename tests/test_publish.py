@@ -33,9 +33,20 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.print_page_options import PrintOptions
 from waiting import PATIENCE
 
-from anonvma import letter, lint, mail, notebooks, page, publication, publish, repeat, report, runs
-from anonvma.errors import AnonvmaError
-from anonvma.publish import Envelope, Published
+from anonvma.base.errors import AnonvmaError
+from anonvma.report import (
+    html_page,
+    mail_body,
+    mail_lint,
+    notebooks,
+    publication,
+    publish,
+    reproduction,
+    sections,
+)
+from anonvma.report import message as mail
+from anonvma.report.publish import Envelope, Published
+from anonvma.run import runs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # aiosmtpd asks pkg-config-like questions at import
@@ -103,7 +114,7 @@ def test_the_mail_reads_like_a_mail(published: Published) -> None:
 
 def test_the_message_is_one_a_list_takes(published: Published) -> None:
     assert published.complaints == []
-    assert lint.check(published.files["eml"].read_bytes()) == []
+    assert mail_lint.check(published.files["eml"].read_bytes()) == []
     (inside,) = mail.split(published.files["mbox"].read_bytes())
     assert inside == published.files["eml"].read_bytes()
 
@@ -142,7 +153,7 @@ def test_a_comparison_and_several(several: Published) -> None:
     assert len(re.findall(r"^(?:early|delayed)-\S+ +(?:yes|no) +\d", body, re.M)) == 29
     assert "anonvma pair --boots 14 --cpus 2" in body and body.count("In a new clone") == 1
     for opened in [run.about.runs, pair.about.runs]:
-        assert all(repeat.manifest_sha256(each) in body for each in opened)
+        assert all(reproduction.manifest_sha256(each) in body for each in opened)
     assert "[container" not in body
     assert several.complaints == []
     index = several.files["html"].read_text()
@@ -154,8 +165,8 @@ def test_wide_tables_are_set_in_two() -> None:
     import pandas as pd
 
     table = pd.DataFrame({f"column number {n}": [n * 10**9] for n in range(9)})
-    parts = [report.Section("A", ["x"]), report.Section("B", [], table)]
-    lines = letter.body(parts).splitlines()
+    parts = [sections.Section("A", ["x"]), sections.Section("B", [], table)]
+    lines = mail_body.body(parts).splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("column number 0") for line in lines) >= 2
     assert {name for name in table if any(name in line for line in lines)} == set(table)
@@ -194,12 +205,15 @@ def test_hostile_names_show_harmlessly(tmp_path: Path, browser: webdriver.Chrome
     parameters = {"run": str(run.path), "specimens": ""}
     notebook = notebooks.execute("06-report", tmp_path / "out.ipynb", parameters)
     file = tmp_path / "hostile.html"
-    file.write_text(page.page(notebook, report.title(run)), encoding="utf-8")
-    body = letter.body(report.sections(run))
+    file.write_text(html_page.page(notebook, sections.title(run)), encoding="utf-8")
+    body = mail_body.body(sections.sections(run))
     data = mail.compose(
-        body, subject=report.printable(report.title(run)), sender="a@example.org", to=["b@c.org"]
+        body,
+        subject=sections.printable(sections.title(run)),
+        sender="a@example.org",
+        to=["b@c.org"],
     ).as_bytes()
-    assert {one.rule for one in lint.check(data)} <= {"table-width", "prose-width"}
+    assert {one.rule for one in mail_lint.check(data)} <= {"table-width", "prose-width"}
     assert b"\nBcc:" not in data and b"\x1b" not in data
     assert "\\x1b]0;title\\x07" in body and "alert(1)" in body
     browser.get(file.as_uri())
@@ -304,7 +318,7 @@ def test_sent_received_threaded_and_read(
         "linux-mm@example.com",
     ]
     received = envelope.content.replace(b"\r\n", b"\n")
-    assert lint.check(received) == []
+    assert mail_lint.check(received) == []
     message = email.message_from_bytes(received, policy=email.policy.default)
     ours = message_of(tmp_path / "out" / "report.eml")
     assert message.get_content() == ours.get_content()

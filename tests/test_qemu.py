@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.qemu: which QEMU boots guests, with programs that only tell a version.
+"""anonvma.target.qemu: which QEMU boots guests, with programs that only tell a version.
 
 That the one which is fetched boots is what tests/test_guest.py sees, where the system's is old.
 """
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from anonvma import places, qemu
-from anonvma.errors import TargetError
-from anonvma.qemu import Qemu
+from anonvma.base import paths
+from anonvma.base.errors import TargetError
+from anonvma.target import qemu
+from anonvma.target.qemu import Qemu
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "qemu-system-x86_64"
@@ -32,7 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without QEMU, on which nothing can be fetched."""
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("ANONVMA_BUILD", str(tmp_path / "build"))
-    monkeypatch.setattr(places, "root", lambda: tmp_path)
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
     monkeypatch.setattr(qemu, "_LACKS", {})
     monkeypatch.setattr(qemu, "_NAME", NAME + "-of-the-test")
     script = tmp_path / "analysis/setup/qemu"

@@ -24,8 +24,18 @@ from planted import (
     png_with,
 )
 
-from anonvma import identity, images, markup, notebooks, publish, redact, report, runs, subject
-from anonvma.errors import RedactionError
+from anonvma.base.errors import RedactionError
+from anonvma.report import (
+    identities,
+    images,
+    markup,
+    notebooks,
+    publish,
+    redaction,
+    sections,
+    subject,
+)
+from anonvma.run import runs
 
 
 def everything_in(data: bytes) -> str:
@@ -58,10 +68,10 @@ def test_two_hundred_planted_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(f"PLANTED_{number}", value)
     run = planted_run(tmp_path / "runs")
     # They are there to be found: in the run's files, and in the report as it would be without.
-    raw = "".join(report.text(report.sections(run), report.title(run)).split())
+    raw = "".join(sections.text(sections.sections(run), sections.title(run)).split())
     assert sum(core in raw for core in CORES) > 60
     checkout = planted_checkout(tmp_path / "checkout")
-    monkeypatch.setattr(notebooks.places, "root", lambda: checkout)
+    monkeypatch.setattr(notebooks.paths, "root", lambda: checkout)
     (tmp_path / "scratch").mkdir()
     done = publish.write(
         [str(run.path)], tmp_path / "scratch", publish.Envelope(), output=tmp_path / "out"
@@ -91,11 +101,11 @@ def test_two_hundred_planted_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_is_ours_is_not_touched() -> None:
     for name in ("small-allocs-mt", "early-small-allocs-mt-1"):
         about = subject.find(name, "specimens")
-        wall = redact.Wall.around(about.runs)
-        plain = report.text(about.sections(), about.title)
+        wall = redaction.Wall.around(about.runs)
+        plain = sections.text(about.sections(), about.title)
         assert wall.scrub(plain) == plain
         shared = about.shared(wall)
-        assert report.text(shared.sections(), shared.title) == plain
+        assert sections.text(shared.sections(), shared.title) == plain
         assert wall.summary(plain) == {} and wall.said(plain) == ""
 
 
@@ -126,10 +136,10 @@ def test_what_is_ours_is_not_touched() -> None:
     ],
 )
 def test_shapes(kind: str, words: str) -> None:
-    wall = redact.Wall([])
+    wall = redaction.Wall([])
     assert wall.scrub(f"it was {words}") == f"it was [{kind} 1]"
     assert wall.scrub(f"it was {words}") == f"it was [{kind} 1]"
-    assert redact.Wall([], {words}).scrub(f"it was {words}") == f"it was {words}"
+    assert redaction.Wall([], {words}).scrub(f"it was {words}") == f"it was {words}"
 
 
 @pytest.mark.parametrize(
@@ -147,12 +157,12 @@ def test_shapes(kind: str, words: str) -> None:
     ],
 )
 def test_what_has_none_of_these_shapes(words: str) -> None:
-    assert redact.Wall([]).scrub(words) == words
+    assert redaction.Wall([]).scrub(words) == words
 
 
 def test_a_fact_is_found_however_it_is_spelt() -> None:
     value = 'a&b <"x">\u00e9/zeta9'
-    wall = redact.Wall([("path", value), ("command line", "zeta7 --one two --three four")])
+    wall = redaction.Wall([("path", value), ("command line", "zeta7 --one two --three four")])
     for spelt in (
         value,
         value.upper(),
@@ -167,7 +177,7 @@ def test_a_fact_is_found_however_it_is_spelt() -> None:
 
 
 def test_a_short_fact_is_found_as_a_word_only() -> None:
-    wall = redact.Wall([("user", "qzx"), ("host", "zq9")])
+    wall = redaction.Wall([("user", "qzx"), ("host", "zq9")])
     assert wall.scrub("qzx's qzx_file, qzx@zq9: qzxy aqzx") == (
         "[user 1]'s [user 1]_file, [user 1]@[host 1]: qzxy aqzx"
     )
@@ -176,7 +186,7 @@ def test_a_short_fact_is_found_as_a_word_only() -> None:
 def test_facts_of_this_machine() -> None:
     environment = {"HOSTNAME": "zeta9.example", "USER": "qzxuser", "X_TOKEN": "value-of-zeta"}
     facts: dict[str, str] = {}
-    for kind, value in identity.facts_of_machine(environment):
+    for kind, value in identities.facts_of_machine(environment):
         facts.setdefault(value, kind)
     assert facts["zeta9.example"] == facts["zeta9"] == "host"
     assert facts["qzxuser"] == "user" and facts["value-of-zeta"] == "environment"
@@ -191,19 +201,19 @@ def test_facts_of_this_machine() -> None:
 def test_the_list_of_the_user(tmp_path: Path) -> None:
     file = tmp_path / "allow"
     file.write_text("# a comment\n\nzeta-proc01qz\n  /srv/acme/dir02qz/ledger.db \n")
-    allowed = redact.allowed_by(file)
+    allowed = redaction.allowed_by(file)
     assert allowed == {"zeta-proc01qz", "/srv/acme/dir02qz/ledger.db"}
     run = planted_run(tmp_path / "runs")
-    wall = redact.Wall.around([run], allowed)
-    comm = set(redact.Shared(run, wall).table("census")["comm"].dropna())
+    wall = redaction.Wall.around([run], allowed)
+    comm = set(redaction.Shared(run, wall).table("census")["comm"].dropna())
     assert "zeta-proc01qz" in comm and "vmload" in comm and "zeta-proc02qz" not in comm
     with pytest.raises(RedactionError, match="cannot read the list"):
-        redact.allowed_by(tmp_path / "absent")
+        redaction.allowed_by(tmp_path / "absent")
 
 
 def test_a_shared_run_keeps_its_types_and_numbers(tmp_path: Path) -> None:
     run = planted_run(tmp_path)
-    shared = redact.Shared(run, redact.Wall.around([run]))
+    shared = redaction.Shared(run, redaction.Wall.around([run]))
     for name in run.manifest.tables:
         one, other = run.table(name), shared.table(name)
         assert list(one.dtypes.index) == list(other.dtypes.index) and len(one) == len(other)
@@ -212,7 +222,7 @@ def test_a_shared_run_keeps_its_types_and_numbers(tmp_path: Path) -> None:
 
 
 def test_what_would_leak_is_not_written() -> None:
-    wall = redact.Wall([("host", "zeta9host")])
+    wall = redaction.Wall([("host", "zeta9host")])
     with pytest.raises(RedactionError, match="would still have 1 of the things"):
         publish._refuse_leaks(wall, "on zeta9host it was")
 
@@ -256,7 +266,7 @@ HOSTILE = "\x1b]0;x\x07<script>alert(1)</script>\u202e\r\nX: y\"'><img src=x one
 )
 def test_nothing_runs_or_loads(markup_: str) -> None:
     hostile = markup_.format(*[HOSTILE] * markup_.count("{}"))
-    clean = markup.harmless(hostile, redact.Wall([]))
+    clean = markup.harmless(hostile, redaction.Wall([]))
     low = clean.lower()
     assert (
         "<script" not in low and "<iframe" not in low and "<img" not in low.replace("<img data", "")
@@ -270,7 +280,7 @@ def test_nothing_runs_or_loads(markup_: str) -> None:
 
 def test_a_drawing_keeps_its_shape() -> None:
     coded = base64.b64encode(SVG.format(comment=COMMENTS[0]).encode()).decode()
-    clean = markup.harmless(f'<img src="data:image/svg+xml;base64,{coded}">', redact.Wall([]))
+    clean = markup.harmless(f'<img src="data:image/svg+xml;base64,{coded}">', redaction.Wall([]))
     (kept,) = re.findall(r"base64,([^\"]+)", clean)
     drawing = base64.b64decode(kept).decode()
     assert "<rect" in drawing and 'viewBox="0 0 9 9"' in drawing and "a square" in drawing
@@ -278,7 +288,7 @@ def test_a_drawing_keeps_its_shape() -> None:
 
 
 def test_ours_may_have_a_script() -> None:
-    wall = redact.Wall([("process", "zeta9comm")])
+    wall = redaction.Wall([("process", "zeta9comm")])
     clean = markup.harmless(
         '<script>const name = "zeta9comm", x = /a/b/;</script>', wall, ours=True
     )
@@ -288,7 +298,7 @@ def test_ours_may_have_a_script() -> None:
 def test_every_run_of_the_project_may_be_shared() -> None:
     for directory in sorted((Path(__file__).parent.parent / "data" / "recorded").glob("*/")):
         run = runs.Run.open(directory)
-        redact.Shared(run, redact.Wall.around([run]))
+        redaction.Shared(run, redaction.Wall.around([run]))
 
 
 def test_functions_that_everybody_has_are_not_withheld() -> None:
@@ -296,12 +306,12 @@ def test_functions_that_everybody_has_are_not_withheld() -> None:
     files = ["[kernel.kallsyms]", "vmload", "libc.so.6", "/usr/lib/libc-2.36.so", "secret", "[odd]"]
     symbols = [f"function_of_{n}" for n in range(len(files))]
     frames = pd.DataFrame({"symbol": symbols, "file": files})
-    (found,) = [words for column, _, words in identity.foreign(frames) if column == "symbol"]
+    (found,) = [words for column, _, words in identities.foreign(frames) if column == "symbol"]
     assert found == symbols[4:]
     recorded = runs.find("small-allocs-mt").table("frames")
-    assert [words for column, _, words in identity.foreign(recorded) if words] == []
+    assert [words for column, _, words in identities.foreign(recorded) if words] == []
 
 
 def test_what_we_call_a_caller_is_no_name_of_anybodys() -> None:
-    assert identity.is_public("reader of /proc") and identity.is_public("page fault")
-    assert not identity.is_public("reader of /home/alice")
+    assert identities.is_public("reader of /proc") and identities.is_public("page fault")
+    assert not identities.is_public("reader of /home/alice")

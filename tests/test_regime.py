@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.regime and anonvma.vmstat, and the counts of the probe that they rest on."""
+"""collect.regime and collect.vmstat, and the counts of the probe that they rest on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from anonvma import vmstat
-from anonvma.errors import TargetError
-from anonvma.regime import observe
-from anonvma.target import Local
+from anonvma.base.errors import TargetError
+from anonvma.collect import vmstat
+from anonvma.collect.regime import observe
+from anonvma.target.target import Local
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from anonvma import repeat, report, runs
+from anonvma.report import reproduction, sections
+from anonvma.run import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,8 +92,8 @@ def test_commands_are_whole_for_a_shell() -> None:
     import papermill
 
     for name in ("small-allocs-mt", "early-small-allocs-mt-1", "specimens"):
-        commands = repeat.commands([runs.find(name)], analysed=True)
-        lines = list(report.command_lines(commands))
+        commands = reproduction.commands([runs.find(name)], analysed=True)
+        lines = list(sections.command_lines(commands))
         assert max(map(len, lines)) <= 80
         joined = "\n".join(lines).replace("\\\n", " ")
         assert [shlex.split(line) for line in joined.splitlines()] == list(
@@ -107,7 +108,7 @@ def test_commands_are_whole_for_a_shell() -> None:
 
 def test_the_pair_is_repeated_by_its_own_command() -> None:
     opened = runs.find_all("early-small-allocs-mt-*") + runs.find_all("delayed-small-allocs-mt-*")
-    assert repeat.commands(opened)[-3:] == [
+    assert reproduction.commands(opened)[-3:] == [
         "make venv build",
         "make kernels",
         f".venv/bin/anonvma pair --boots {len(opened) // 2} --cpus 2",
@@ -120,7 +121,7 @@ def test_any_workload_survives_make_and_the_shell(workload: str, tmp_path: Path)
     run = runs.find("small-allocs-mt")
     manifest = run.manifest.model_copy(update={"parameters": {"workload": workload}})
     changed = runs.Run(run.path, manifest)
-    command = next(c for c in repeat.commands([changed]) if c.startswith("make report"))
+    command = next(c for c in reproduction.commands([changed]) if c.startswith("make report"))
     (tmp_path / "Makefile").write_text("report:\n\t@printf '%s\\n' $(ARGS)\n")
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -132,7 +133,7 @@ def test_versions_name_their_commit() -> None:
     head = subprocess.run(
         ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
-    commit = repeat.commit_of(runs.version())
+    commit = reproduction.commit_of(runs.version())
     assert commit is None or head.startswith(commit)
-    assert repeat.commit_of("0.1.0") is None
-    assert repeat.commit_of("0.1.0+g0123456789ab.dirty") == "0123456789ab"
+    assert reproduction.commit_of("0.1.0") is None
+    assert reproduction.commit_of("0.1.0+g0123456789ab.dirty") == "0123456789ab"

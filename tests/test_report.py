@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma import answer, report, runs, tabular
-from anonvma.runs import Run
+from anonvma.base import tabular
+from anonvma.report import answer, sections
+from anonvma.run import runs
+from anonvma.run.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_repeats_that_disagree_are_shown(run: Run) -> None:
 
 
 def test_figures_are_those_of_the_tables(run: Run) -> None:
-    figures = report.figures(run).set_index("figure")
+    figures = sections.figures(run).set_index("figure")
     faults = run.table("perf_stat").query("event == 'page-faults'")["value"].astype(float)
     assert figures.loc["page faults", "n"] == 5
     assert figures.loc["page faults", "mean"] == pytest.approx(np.mean(faults))
@@ -86,15 +88,15 @@ def test_figures_are_those_of_the_tables(run: Run) -> None:
 
 
 def test_one_repeat_has_no_interval() -> None:
-    row = report._estimate("x", "", pd.Series([3.0]))
+    row = sections._estimate("x", "", pd.Series([3.0]))
     assert (row["n"], row["mean"]) == (1, 3.0)
     assert np.isnan(row["low"]) and np.isnan(row["sd"])  # type: ignore[arg-type]
     assert tabular.cell(row["low"]) == "-"
 
 
 def test_text_is_fit_for_a_terminal(run: Run, made: Run) -> None:
-    parts = report.sections(run, made, "A note.")
-    text = report.text(parts, report.title(run))
+    parts = sections.sections(run, made, "A note.")
+    text = sections.text(parts, sections.title(run))
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert all(character.isprintable() or character == "\n" for character in text)
     assert max(map(len, text.splitlines())) <= 80
@@ -104,7 +106,7 @@ def test_text_is_fit_for_a_terminal(run: Run, made: Run) -> None:
 
 
 def test_what_could_not_be_observed_is_said(run: Run) -> None:
-    (part,) = [p for p in report.sections(run) if p.title == "What could not be observed"]
+    (part,) = [p for p in sections.sections(run) if p.title == "What could not be observed"]
     assert len(part.paragraphs) == len(run.manifest.unobserved)
     for lack, said in zip(run.manifest.unobserved, part.paragraphs, strict=True):
         assert lack.what in said and lack.reason in said and lack.remedy in said
@@ -131,11 +133,11 @@ def test_cell(value: object, shown: str) -> None:
 
 def test_hostile_words_are_shown_harmlessly() -> None:
     name = "\x1b[31m<script>\u202e\nX"
-    part = report.Section("T", [name], pd.DataFrame({"comm": [name]}))
-    text = report.text([part], name)
+    part = sections.Section("T", [name], pd.DataFrame({"comm": [name]}))
+    text = sections.text([part], name)
     assert "\x1b" not in text and "\u202e" not in text
     assert "\\x1b[31m" in text
-    shown = report.styled(pd.DataFrame({"comm": [name]})).data
+    shown = sections.styled(pd.DataFrame({"comm": [name]})).data
     assert "<script>" not in shown and "&lt;script&gt;" in shown
 
 

@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from anonvma import catalogue, cell, mark, publication, run_files, runs
-from anonvma.errors import AnonvmaError, RunError
-from anonvma.runs import Run
-from anonvma.seals import Seals
-from anonvma.store import Store
+from anonvma.base import marker
+from anonvma.base.errors import AnonvmaError, RunError
+from anonvma.report import publication
+from anonvma.run import catalogue, files, runs
+from anonvma.run.runs import Run
+from anonvma.study import job
+from anonvma.study.seals import Seals
+from anonvma.study.store import Store
 
 RECORDED = Path(__file__).resolve().parent.parent / "data" / "recorded"
 
@@ -83,10 +86,10 @@ def test_what_only_looks_at_a_manifest_does_not_wait_either(run: Path, kind: str
         (run / file).unlink(missing_ok=True)
         KINDS[kind](run / file)
     assert catalogue._tables(run) == []
-    assert cell.complete(run, "x", "y") is None
+    assert job.complete(run, "x", "y") is None
     assert publication._parameters(run) == {}
     with pytest.raises(AnonvmaError):
-        mark.check(run)
+        marker.check(run)
     with Store([run.parent]) as store:
         assert list(store.runs()["run"]) == ["good"]
 
@@ -95,7 +98,7 @@ def accept(run: Path, name: str) -> None:
     """Renew the hash and the rows of a table that was changed."""
     manifest = json.loads((run / "manifest.json").read_text())
     entry = manifest["tables"][name]
-    entry["sha256"] = run_files.hash_of(run / entry["file"])
+    entry["sha256"] = files.hash_of(run / entry["file"])
     entry["rows"] = pq.ParquetFile(run / entry["file"]).metadata.num_rows
     (run / "manifest.json").write_text(json.dumps(manifest))
 
@@ -179,13 +182,13 @@ def test_a_manifest_that_no_table_could_hold(
 
 def test_seals_hold_until_a_table_moves(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    real = run_files.hash_of
+    real = files.hash_of
 
     def counted(file: Path) -> str:
         hashed.append(str(file.relative_to(run.parent)))
         return real(file)
 
-    monkeypatch.setattr(run_files, "hash_of", counted)
+    monkeypatch.setattr(files, "hash_of", counted)
     sql = "select distinct run from census"
 
     def ask() -> tuple[set[str], list[str]]:

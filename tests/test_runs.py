@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.runs: what has the name of a run is one."""
+"""anonvma.run.runs: what has the name of a run is one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from anonvma import runs
-from anonvma.errors import RunError
-from anonvma.runs import Run, RunWriter
+from anonvma.base.errors import RunError
+from anonvma.run import runs
+from anonvma.run.runs import Run, RunWriter
 
 ROWS = [
     {"repeat": 1, "task": 0, "bytes": 1024, "usecs": 10, "kb_per_s": 100000},
@@ -205,7 +205,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from anonvma.runs import RunWriter
+from anonvma.run.runs import RunWriter
 with RunWriter(Path(sys.argv[1]), "x") as writer:
     print(writer.path, flush=True)
     time.sleep(60)
@@ -265,7 +265,7 @@ def test_latest_is_the_workload_not_the_specimens_that_go_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANONVMA_RUNS", str(tmp_path))
-    recorded = runs.places.recorded()
+    recorded = runs.paths.recorded()
     shutil.copytree(recorded / "specimens", tmp_path / "20260101T000002Z-specimens")
     assert runs.find("latest").id == "20260101T000002Z-specimens"
     shutil.copytree(recorded / "early-small-allocs-mt-1", tmp_path / "20260101T000001Z-small")

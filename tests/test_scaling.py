@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 from matplotlib.figure import Figure
 
-from anonvma import conditions, runs, scaling
+from anonvma.base.errors import RunError
 from anonvma.cli import main
-from anonvma.errors import RunError
+from anonvma.compare import conditions, scaling
+from anonvma.run import runs
 
 RECORDED = ["early=scaling-early-*", "delayed=scaling-delayed-*"]
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonvma import live, runs, selection
-from anonvma.errors import SelectionError
-from anonvma.selection import FLAGS, STATES, Filter, Vmas
+from anonvma.base.errors import SelectionError
+from anonvma.explore import live, selection
+from anonvma.explore.selection import FLAGS, STATES, Filter, Vmas
+from anonvma.run import runs
 
 SPECIMENS = runs.find("specimens-call-paths")
 VMAS = Vmas.of_run(SPECIMENS)

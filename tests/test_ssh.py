@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.ssh on real sshds: what it promises, whoever is killed and whatever is refused."""
+"""anonvma.target.ssh on real sshds: what it promises, whoever is killed and whatever is refused."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ import pytest
 from hosts import Host
 from waiting import PATIENCE, until
 
-from anonvma import places
-from anonvma import ssh as ssh_module
-from anonvma.errors import AnonvmaError, PrivilegeError, TargetError, TargetLost, TargetTimeout
-from anonvma.ssh import Ssh
-from anonvma.ssh_connection import check_host
-from anonvma.target import Target, parse
+from anonvma.base import paths
+from anonvma.base.errors import AnonvmaError, PrivilegeError, TargetError, TargetLost, TargetTimeout
+from anonvma.target import ssh as ssh_module
+from anonvma.target.ssh import Ssh
+from anonvma.target.ssh_connection import check_host
+from anonvma.target.target import Target, parse
 
 pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("aio-max-nr")]
 
@@ -128,7 +128,7 @@ def test_the_agent_s_hash_is_sha_256(size: int, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(os.urandom(size))
     said = subprocess.run(
-        [places.program("anonvma-agent"), "hash", file], capture_output=True, check=True
+        [paths.program("anonvma-agent"), "hash", file], capture_output=True, check=True
     ).stdout
     assert said.decode() == hashlib.sha256(file.read_bytes()).hexdigest() + "\n"
 
@@ -438,7 +438,7 @@ def test_with_sudo_only_what_needs_it_is_privileged(target: Target) -> None:
 
 
 def test_sudo_may_be_limited_to_the_agent_of_this_build(tmp_path: Path) -> None:
-    digest = hashlib.sha256(places.program("anonvma-agent").read_bytes()).hexdigest()
+    digest = hashlib.sha256(paths.program("anonvma-agent").read_bytes()).hexdigest()
     rule = f"alice ALL=(root) NOPASSWD: sha256:{digest} ALL"
     with hosts.host(tmp_path / "host", sudoers=rule) as host:
         with parse(host.target()) as there:
@@ -478,7 +478,7 @@ def test_a_probe_with_capabilities_does_without_root(box: Host, tmp_path: Path) 
     if shutil.which("setcap") is None:
         pytest.skip("setcap is not installed (package libcap2-bin)")
     probe = box.path("/run/host/vmaprobe")
-    shutil.copy(places.program("vmaprobe"), probe)
+    shutil.copy(paths.program("vmaprobe"), probe)
     subprocess.run(["setcap", CAPABILITIES, probe], check=True)
     assert CAPABILITIES.partition("+")[0] in ssh_module.__doc__  # type: ignore[operator]
     with parse(box.target(probe="/run/host/vmaprobe")) as there:
@@ -486,14 +486,14 @@ def test_a_probe_with_capabilities_does_without_root(box: Host, tmp_path: Path) 
         assert there.facts()["privilege"] == "capabilities"
         assert there.as_caller() == []
         assert there.run(["id", "-u"], privileged=True).stdout == b"4242\n"
-        vmaprobe = there.push(places.program("vmaprobe"))
+        vmaprobe = there.push(paths.program("vmaprobe"))
         assert vmaprobe == "/run/host/vmaprobe"
         output = there.place("census")
         done = there.run([vmaprobe, "census", "--output", output], privileged=True)
         assert done.returncode == 0, done.stderr
         there.pull(output, tmp_path / "census")
         # of others' processes, too: sshd's is root's
-        from anonvma import census_file
+        from anonvma.probe import census_file
 
         assert "sshd" in set(census_file.read(tmp_path / "census").vmas["comm"])
         with (
@@ -507,7 +507,7 @@ def test_a_probe_with_capabilities_does_without_root(box: Host, tmp_path: Path) 
         parse(box.target(probe="/run/host/vmaprobe")) as there,
         pytest.raises(TargetError, match="is not the vmaprobe that was built here"),
     ):
-        there.push(places.program("vmaprobe"))
+        there.push(paths.program("vmaprobe"))
 
 
 # ---- settings ----
@@ -557,7 +557,7 @@ def test_nobody_else_can_hold_up_those_who_have_privilege(box: Host, old: int) -
 
 WORK = """
 import sys
-from anonvma.target import parse
+from anonvma.target.target import parse
 with parse(sys.argv[1]) as there, there.sysctl_at_least(sys.argv[2], int(sys.argv[3])):
     with there.start(["sh", "-c", sys.argv[4]], privileged=True) as process:
         print(there.place(""), flush=True)
@@ -664,7 +664,7 @@ def agents_of(host: Host) -> tuple[int, int]:
 
 CONNECT = """
 import os, signal, sys, threading
-from anonvma.target import parse
+from anonvma.target.target import parse
 threading.Timer(float(sys.argv[2]), os.kill, [os.getpid(), signal.SIGKILL]).start()
 with parse(sys.argv[1]) as there:
     there.run(["sh", "-c", sys.argv[3]])
@@ -682,7 +682,7 @@ def test_killing_us_while_we_connect_leaves_nothing(box: Host, delay: float) -> 
 
 HOLD = """
 import sys
-from anonvma.target import parse
+from anonvma.target.target import parse
 with parse(sys.argv[1]) as there:
     print("mine", flush=True)
     with there.start(["sleep", "600"]):

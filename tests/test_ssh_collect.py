@@ -18,12 +18,13 @@ import pytest
 import tools
 from hosts import Host
 
-from anonvma import perf_data, places
-from anonvma.collect import collect
-from anonvma.errors import WorkloadError
-from anonvma.runs import Run
-from anonvma.target import parse
-from anonvma.workload import Workload
+from anonvma.base import paths
+from anonvma.base.errors import WorkloadError
+from anonvma.collect.collection import collect
+from anonvma.collect.workload import Workload
+from anonvma.perf import recording
+from anonvma.run.runs import Run
+from anonvma.target.target import parse
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -70,7 +71,7 @@ def test_a_census_is_the_host_s(box: Host) -> None:
 
 
 def test_faults_and_locks_are_traced_there(box: Host) -> None:
-    vmload = str(tools.seen_there(places.program("vmload")))
+    vmload = str(tools.seen_there(paths.program("vmload")))
     done = anonvma("faults", "--json", "--target", box.target(), "--", vmload, *SMALL)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["by_origin"]
@@ -116,7 +117,7 @@ def test_a_probe_with_capabilities_collects_without_root(box: Host, tmp_path: Pa
     if shutil.which("setcap") is None:
         pytest.skip("setcap is not installed (package libcap2-bin)")
     probe = box.path("/run/host/vmaprobe")
-    shutil.copy(places.program("vmaprobe"), probe)
+    shutil.copy(paths.program("vmaprobe"), probe)
     capabilities = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_syslog,cap_dac_read_search+ep"
     subprocess.run(["setcap", capabilities, probe], check=True)
     small = Workload(workload="small-allocs-mt", threads=2, bytes="2m")
@@ -165,14 +166,14 @@ def test_perf_s_recordings_lose_the_host_name_and_nothing_else(tmp_path: Path) -
 
     before = header()
     assert f"# hostname : {socket.gethostname()}" in before
-    perf_data.blank_host_name(data)
+    recording.blank_host_name(data)
     after = header()
     assert [line for line in before if line not in after] == [
         f"# hostname : {socket.gethostname()}"
     ]
     other = tmp_path / "other"
     other.write_bytes(b"PERFILE2" + bytes(96))
-    perf_data.blank_host_name(other)
+    recording.blank_host_name(other)
     assert other.read_bytes() == b"PERFILE2" + bytes(96)
 
 
@@ -197,7 +198,7 @@ def test_the_notebooks_collect_there_and_report(box: Host, tmp_path: Path) -> No
 
 
 def papermill(name: str, output: Path, *words: str) -> None:
-    notebook = places.root() / "notebooks" / f"{name}.ipynb"
+    notebook = paths.root() / "notebooks" / f"{name}.ipynb"
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--cwd", notebook.parent]
     done = subprocess.run(
         [*command, notebook, output, *words], capture_output=True, text=True, check=False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.ssh on three hosts with networks of their own: cut, slow, contended, and lying."""
+"""anonvma.target.ssh on three hosts with networks of their own: cut, slow, contended, and lying."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import tools
 from hosts import Cable, Host
 from waiting import PATIENCE, until
 
-from anonvma import places
-from anonvma.collect import collect
-from anonvma.errors import TargetLost, WorkloadError
-from anonvma.runs import Run
-from anonvma.target import parse
-from anonvma.workload import Workload
+from anonvma.base import paths
+from anonvma.base.errors import TargetLost, WorkloadError
+from anonvma.collect.collection import collect
+from anonvma.collect.workload import Workload
+from anonvma.run.runs import Run
+from anonvma.target.target import parse
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -170,7 +170,7 @@ def test_a_slow_connection_with_a_long_way_is_put_up_with(tmp_path: Path) -> Non
     with hosts.host(tmp_path / "host", ssh_config=slow) as machine:
         with parse(machine.target("root", patience=60)) as there:
             assert there.facts()["link_round_trip_s"] > 0.008
-            probe = there.push(places.program("vmaprobe"))
+            probe = there.push(paths.program("vmaprobe"))
             assert there.run([probe, "features", "--json"]).returncode == 0
         machine.wait_until_clean()
 
@@ -205,7 +205,7 @@ def test_a_host_that_lies_is_caught(tmp_path: Path) -> None:
 )
 def test_a_host_that_talks_nonsense_is_lost(frame: bytes, tmp_path: Path) -> None:
     octal = "".join(f"\\{byte:03o}" for byte in frame)
-    size = places.program("anonvma-agent").stat().st_size
+    size = paths.program("anonvma-agent").stat().st_size
     forced = "ForceCommand sh /run/host/nonsense"
     with hosts.host(tmp_path / "host", sshd_config=forced) as machine:
         machine.path("/run/host/nonsense").write_text(

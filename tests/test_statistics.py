@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from anonvma import statistics
+from anonvma.base import statistics
 
 BASE = np.array([10.0, 12.0, 11.0, 13.0])
 HEAD = np.array([20.0, 19.0, 22.0, 23.0])

@@ -14,9 +14,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from anonvma import notebooks
+from anonvma.base.steps import STEPS
 from anonvma.cli.bar import Bar
-from anonvma.steps import STEPS
+from anonvma.report import notebooks
 
 STEPPING = """
 from anonvma import parameters, steps

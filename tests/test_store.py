@@ -13,11 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from anonvma import places, runs, store
-from anonvma.errors import StoreError
-from anonvma.store import Store
+from anonvma.base import paths
+from anonvma.base.errors import StoreError
+from anonvma.run import runs
+from anonvma.study import store
+from anonvma.study.store import Store
 
-RECORDED = places.recorded()
+RECORDED = paths.recorded()
 
 
 @pytest.fixture(scope="module")

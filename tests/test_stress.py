@@ -11,8 +11,8 @@ import guests
 import pytest
 import stress
 
-from anonvma.guest import Guest
-from anonvma.target import Local
+from anonvma.target.guest import Guest
+from anonvma.target.target import Local
 
 # In full, which takes an hour: make test-kernels ROUNDS=20 ARGS='-k preemptible'.
 ROUNDS = int(os.environ.get("ROUNDS") or 1)

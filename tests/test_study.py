@@ -13,16 +13,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anonvma import study
-from anonvma.errors import StudyError
+from anonvma.base.errors import StudyError
+from anonvma.study import matrix
 
 pytestmark = pytest.mark.usefixtures("build")
 
 
-def read(directory: Path, text: str) -> study.Study:
+def read(directory: Path, text: str) -> matrix.Study:
     file = directory / "study.yaml"
     file.write_text(text)
-    return study.read(file)
+    return matrix.read(file)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_what_is_multiplied_left_out_and_added(tmp_path: Path) -> None:
     }  # fmt: skip
     more = [c for c in found.cells if c.parameters["threads"] == 8]
     assert [c.parameters["bytes"] for c in more] == ["16m", "16m"]
-    assert {cell.host for cell in found.cells} == {study.THIS_MACHINE}
+    assert {cell.host for cell in found.cells} == {matrix.THIS_MACHINE}
     assert found.compare == "kernel"
 
 
@@ -168,14 +168,14 @@ def test_what_is_wrong_is_one_sentence_with_its_place(tmp_path: Path, text: str,
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"cannot read the study .*: No such file"):
-        study.read(tmp_path / "none.yaml")
+        matrix.read(tmp_path / "none.yaml")
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00bad\x00\xd8")
     with pytest.raises(StudyError):
-        study.read(tmp_path / "x.yaml")
+        matrix.read(tmp_path / "x.yaml")
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-KEYS = st.sampled_from([*study._Model.model_fields, "x"]) | st.text(max_size=8)
+KEYS = st.sampled_from([*matrix._Model.model_fields, "x"]) | st.text(max_size=8)
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
@@ -195,7 +195,7 @@ def test_anything_is_a_study_or_a_sentence(
     file = tmp_path_factory.mktemp("any") / "study.yaml"
     file.write_bytes(text.encode(errors="surrogatepass"))
     try:
-        found = study.read(file)
+        found = matrix.read(file)
     except StudyError as error:
         assert "\n" not in str(error)
     else:
@@ -204,18 +204,18 @@ def test_anything_is_a_study_or_a_sentence(
 
 def test_the_studies_that_come_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = studies.ROOT / "data" / "studies"
-    nightly = study.read(directory / "nightly.yaml")
+    nightly = matrix.read(directory / "nightly.yaml")
     assert Counter(c.parameters["threads"] for c in nightly.cells) == {1: 1, 2: 2, 4: 1}
     # The kernels of the pair need not be built.
     build = tmp_path / "build"
     for name in ("early", "delayed"):
         (build / "kernels" / name).mkdir(parents=True)
         (build / "kernels" / name / "bzImage").write_bytes(name.encode())
-    for name in study._PROGRAMS:
-        shutil.copy(study.places.program(name), build)
+    for name in matrix._PROGRAMS:
+        shutil.copy(matrix.paths.program(name), build)
     monkeypatch.setenv("ANONVMA_BUILD", str(build))
-    study._tools.cache_clear()
-    pair = study.read(directory / "pair.yaml")
+    matrix._tools.cache_clear()
+    pair = matrix.read(directory / "pair.yaml")
     assert len(pair.cells) == 2 * 3 * 3 * 3 and pair.compare == "kernel"
     profile = yaml.safe_load((directory / "slurm" / "config.yaml").read_text())
     assert profile["executor"] == "slurm"
@@ -223,5 +223,5 @@ def test_the_studies_that_come_with_it(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_key_is_in_the_readme() -> None:
     text = (studies.ROOT / "data" / "studies" / "README.md").read_text()
-    for name in study._Model.model_fields:
+    for name in matrix._Model.model_fields:
         assert f"| `{name}` |" in text

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anonvma import tabular
+from anonvma.base import tabular
 from anonvma.cli import main
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.target: what it runs dies with us, what it changes goes back, whoever is killed."""
+"""target.target: what it runs dies with us, what it changes goes back, whoever is killed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ import pytest
 import tools
 from waiting import PATIENCE, until
 
-from anonvma import target as target_module
-from anonvma.errors import TargetError, TargetTimeout
-from anonvma.target import Local, parse
+from anonvma.base.errors import TargetError, TargetTimeout
+from anonvma.target import target as target_module
+from anonvma.target.target import Local, parse
 
 # A program that leaves the process group, the session and its parent behind.
 TREE = "sleep 90 & setsid sleep 90 & (setsid sh -c 'sleep 90 & sleep 90' &) ; echo up; sleep 90"
@@ -150,8 +150,8 @@ def test_a_missing_directory_for_the_work_directory_is_named(
 
 
 OPEN = """
-from anonvma.errors import TargetError
-from anonvma.target import Local
+from anonvma.base.errors import TargetError
+from anonvma.target.target import Local
 try:
     Local()
 except TargetError as error:
@@ -171,7 +171,7 @@ def test_a_directory_that_forbids_execution_is_named(tmp_path: Path) -> None:
 
 DIE = """
 import os, signal, sys
-from anonvma.target import Local
+from anonvma.target.target import Local
 target = Local()
 print(target.place(""), flush=True)
 sys.stdin.read()
@@ -234,7 +234,12 @@ def test_a_killed_keeper_takes_its_command_along(token: str) -> None:
 def test_a_keeper_that_finds_us_dead_runs_nothing(tmp_path: Path) -> None:
     lifeline = tmp_path / "lifeline"
     os.mkfifo(lifeline)
-    keeper = [sys.executable, "-I", "-S", str(Path(target_module.__file__).with_name("keeper.py"))]
+    keeper = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(Path(target_module.__file__).with_name("supervisor.py")),
+    ]
     done = subprocess.run(
         [*keeper, str(lifeline), "", "touch", str(tmp_path / "touched")],
         check=False,
@@ -246,7 +251,7 @@ def test_a_keeper_that_finds_us_dead_runs_nothing(tmp_path: Path) -> None:
 
 RUN_TREE = """
 import sys
-from anonvma.target import Local
+from anonvma.target.target import Local
 target = Local()
 print("ready", flush=True)
 target.run(["sh", "-c", sys.argv[1]])
@@ -337,7 +342,7 @@ def test_a_sysctl_that_cannot_be_raised_is_one_sentence(privileged: Local) -> No
 
 RAISE = """
 import sys, time
-from anonvma.target import Local
+from anonvma.target.target import Local
 with Local() as target, target.sysctl_at_least(sys.argv[1], int(sys.argv[2])):
     print("raised", flush=True)
     time.sleep(60)
@@ -441,8 +446,8 @@ AS_NOBODY = [
 AS_NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--"]
 
 PRIVILEGE = """
-from anonvma.errors import PrivilegeError
-from anonvma.target import Local
+from anonvma.base.errors import PrivilegeError
+from anonvma.target.target import Local
 with Local() as target:
     try:
         target.require_privilege()
@@ -509,7 +514,7 @@ def test_with_sudo_only_what_needs_it_is_privileged(old: int, tmp_path: Path) ->
 
 KILLED_UNDER_SUDO = """
 import os, signal, sys, threading
-from anonvma.target import Local
+from anonvma.target.target import Local
 target = Local()
 threading.Timer(float(sys.argv[2]), os.kill, [os.getpid(), signal.SIGKILL]).start()
 with target.sysctl_at_least("fs.aio-max-nr", int(sys.argv[3])):

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from anonvma import places, trend
-from anonvma.errors import StoreError
-from anonvma.store import Store
+from anonvma.base import paths
+from anonvma.base.errors import StoreError
+from anonvma.study import trend
+from anonvma.study.store import Store
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 DISTRIBUTIONS: dict[str, Draw] = {
@@ -68,7 +69,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         when = datetime.datetime(2026, 10, 1, 2, tzinfo=datetime.UTC) + datetime.timedelta(night)
         for kernel in ("early", "delayed"):
             place = root / f"{when:%F}" / "cells" / kernel
-            shutil.copytree(places.recorded() / f"{kernel}-small-allocs-mt-1", place)
+            shutil.copytree(paths.recorded() / f"{kernel}-small-allocs-mt-1", place)
             slower = 0.8 if kernel == "delayed" and night >= 20 else 1.0
             _edit(place, when, int(300_000 * slower * random.normal(1, 0.02)))
             axes = {"target": "guest", "kernel": kernel}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""anonvma.workload: what it refuses, what it runs, what it expects."""
+"""anonvma.collect.workload: what it refuses, what it runs, what it expects."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from anonvma.errors import SetupError, WorkloadError
-from anonvma.target import Local
-from anonvma.workload import (
+from anonvma.base.errors import SetupError, WorkloadError
+from anonvma.collect.workload import (
     Workload,
     cases,
     held_pids,
@@ -22,6 +21,7 @@ from anonvma.workload import (
     parse_throughput,
     parse_used,
 )
+from anonvma.target.target import Local
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -36,7 +36,7 @@
 #include <unistd.h>
 #include "guest.h"
 
-#define PREFIX		"anonvma-agent."	/* of a work directory; anonvma/ssh.py makes them */
+#define PREFIX		"anonvma-agent."	/* of a work directory; anonvma/target/ssh.py makes them */
 #define MAX_GROUPS	1024
 #define STALE_SECONDS	3600		/* so long the upload of an agent may take */
 #define END_PATIENCE	10000		/* ms for what ends to be gone */

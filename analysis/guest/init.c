@@ -25,7 +25,7 @@
 #include <unistd.h>
 #include "guest.h"
 
-#define PORT_NAME	"anonvma"	/* of the virtio port; analysis/anonvma/guest.py */
+#define PORT_NAME	"anonvma"	/* of the virtio port; analysis/anonvma/target/guest.py */
 #define SERIAL_PORT	"/dev/ttyS1"
 #define PORT_PATIENCE	5000		/* ms for a virtio port to appear */
 

@@ -2,7 +2,7 @@
 /*
  * What travels between a target (a guest's init, or the agent that ssh started)
  * and its host, in both directions: frames of a header and LENGTH bytes,
- * little-endian. analysis/anonvma/link.py is the other end and has the same numbers.
+ * little-endian. analysis/anonvma/target/link.py is the other end and has the same numbers.
  *
  * A command is known by an id that the host chooses. Nobody sends more than he
  * has been given room for: an output stream of the target's, and the standard

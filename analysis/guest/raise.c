@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Raises a sysctl for as long as somebody wants it raised, by the rules of the
- * guardian in anonvma/target.py, which does it on the machine that anonvma itself
+ * guardian in anonvma/target/target.py, which does it on the machine that anonvma itself
  * runs on, so that the two take turns where both are at work.
  *
  * Only what has to be raised is locked, on a file that root alone can open: on the

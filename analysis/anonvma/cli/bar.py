@@ -7,7 +7,7 @@ import sys
 import threading
 from types import TracebackType
 
-from anonvma.steps import Tell
+from anonvma.base.steps import Tell
 
 __all__ = ["Bar"]
 

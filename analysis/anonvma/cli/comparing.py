@@ -18,9 +18,9 @@ from anonvma.cli.group import given_in, main, short
 if TYPE_CHECKING:
     import pandas as pd
 
-    from anonvma.pair import Plan
-    from anonvma.runs import Run
-    from anonvma.section import Section
+    from anonvma.base.section import Section
+    from anonvma.run.runs import Run
+    from anonvma.study.pair import Plan
 
 
 # ---- two kernels ----
@@ -80,9 +80,11 @@ def pair(
       anonvma pair --profile --also scaling --boots 6
       anonvma pair --cpus 8 --into data/runs/overcommitted
     """  # noqa: D301  # click wants the character
-    from anonvma import ending, notebooks, places, report, target
-    from anonvma.pair import Plan, collect_pair, kernels
-    from anonvma.tabular import terminal_width
+    from anonvma.base import paths, termination
+    from anonvma.base.tabular import terminal_width
+    from anonvma.report import notebooks, sections
+    from anonvma.study.pair import Plan, collect_pair, kernels
+    from anonvma.target import target
 
     images = {"early": early, "delayed": delayed}
     chosen = {name: path for name, path in images.items() if path}
@@ -95,14 +97,14 @@ def pair(
         boots=boots, precision=precision / 100, budget_s=budget, profile=profile, traced=traced,
         also=also, **({} if cpus is None else {"cpus": cpus}),
     )  # fmt: skip
-    place = into or places.runs()
+    place = into or paths.runs()
     collect_pair(chosen, place, plan, say=functools.partial(click.echo, err=True))
-    with ending.scratch() as scratch, notebooks.one_kernel():
+    with termination.scratch() as scratch, notebooks.one_kernel():
         for name, told in _notebooks_of(plan, place.resolve()).items():
             notebooks.execute(name, scratch / f"{name}.ipynb", told)
             shutil.copyfile(scratch / f"{name}.ipynb", place / f"{name}.ipynb")
             click.echo(f"{'notebook':10} {short(place / f'{name}.ipynb')}")
-    click.echo(report.text(_pair_sections(plan, place), "", terminal_width()).rstrip())
+    click.echo(sections.text(_pair_sections(plan, place), "", terminal_width()).rstrip())
 
 
 def _notebooks_of(plan: Plan, place: Path) -> dict[str, dict[str, Any]]:
@@ -126,18 +128,19 @@ def _notebooks_of(plan: Plan, place: Path) -> dict[str, dict[str, Any]]:
 
 def _pair_sections(plan: Plan, place: Path) -> list[Section]:
     """Return what is told of a pair in the end: counts, then the ratio and its cause."""
-    from anonvma import cause, compare, counts, processors, runs
-    from anonvma.section import Section
+    from anonvma.base.section import Section
+    from anonvma.compare import attribution, changes, counts
+    from anonvma.run import processors, runs
 
     parts = []
     for load in (plan.writing, plan.reading):
         names = ("early", "delayed")
         found = {name: runs.find_all(f"{place}/{name}-{load.name}-*") for name in names}
         table = counts.side_by_side(found)[[*names, "ratio"]].reset_index()
-        said = compare.headline_said(compare.headline(found), "early")
+        said = changes.headline_said(changes.headline(found), "early")
         said += processors.said(found)
         parts.append(Section(load.name, said, table))
-    why = cause.explain(found)
+    why = attribution.explain(found)
     return [*parts, Section("What the early check costs here", [*said, *why.sentences])]
 
 
@@ -191,15 +194,15 @@ def compare_command(
       10 the headline changed
       11 it cannot be told: too few runs, or an interval wider than 3 %
     """  # noqa: D301  # click wants the character
-    from anonvma import compare, conditions, lkp
+    from anonvma.compare import changes, conditions, lkp
 
     if sum((as_lkp, as_json, as_tsv)) > 1:
         raise click.UsageError("--lkp, --json and --tsv exclude each other.")
     found = conditions.find(patterns)
     conditions.check(found, aspects)
-    rows = compare.table(found)
-    first = compare.headline_of(rows, metric)
-    kept = compare.with_headline(rows, metric) if every else compare.shown(rows, metric)
+    rows = changes.table(found)
+    first = changes.headline_of(rows, metric)
+    kept = changes.with_headline(rows, metric) if every else changes.shown(rows, metric)
     if as_lkp:
         click.echo(lkp.of_runs(found, kept["metric"]), nl=False)
     elif as_tsv:
@@ -215,26 +218,29 @@ def compare_command(
 
 
 def _show_comparison(found: dict[str, list[Run]], kept: pd.DataFrame, metric: str | None) -> None:
-    from anonvma import compare, report
-    from anonvma.tabular import terminal_width
+    from anonvma.base.tabular import terminal_width
+    from anonvma.compare import changes
+    from anonvma.report import sections
 
-    parts = compare.sections(found, metric)
+    parts = changes.sections(found, metric)
     place = next(i for i, part in enumerate(parts) if part.title == "What changed")
     heading = f"anonvma: {', '.join(found)} side by side"
-    click.echo(report.text(parts[:place], heading, terminal_width()))
+    click.echo(sections.text(parts[:place], heading, terminal_width()))
     words = dataclasses.replace(parts[place], table=None)
-    click.echo(report.text([words], "").lstrip())
-    click.echo(compare.text(kept, terminal_width()))
-    click.echo(report.text(parts[place + 1 :], "", terminal_width()).lstrip(), nl=False)
+    click.echo(sections.text([words], "").lstrip())
+    click.echo(changes.text(kept, terminal_width()))
+    click.echo(sections.text(parts[place + 1 :], "", terminal_width()).lstrip(), nl=False)
 
 
 def _compare_json(
     found: dict[str, list[Run]], rows: pd.DataFrame, first: pd.DataFrame, metric: str | None
 ) -> dict[str, Any]:
-    from anonvma import cause, conditions, drift, experiment, reference
+    from anonvma.collect import environment
+    from anonvma.compare import attribution, conditions, reference
+    from anonvma.study import experiment
 
     _, *heads = found
-    causes = {head: cause.explain(found, head, metric) for head in heads}
+    causes = {head: attribution.explain(found, head, metric) for head in heads}
     return {
         "conditions": {name: [run.id for run in each] for name, each in found.items()},
         "interleaved": experiment.interleaving(found)[0],
@@ -251,7 +257,7 @@ def _compare_json(
             for head, why in causes.items()
         },
         "differences": _records(conditions.differences(found)),
-        "environment": _records(drift.differences(found)),
+        "environment": _records(environment.differences(found)),
         "mail": {head: _records(reference.beside(found, head)) for head in heads},
     }
 
@@ -327,7 +333,9 @@ def experiment_command(
 
     Needs root, or sudo without a password, on every target. Exit codes: as anonvma.
     """  # noqa: D301  # click wants the character
-    from anonvma import experiment, preflight, target
+    from anonvma.collect import preflight
+    from anonvma.study import experiment
+    from anonvma.target import target
 
     shared = {"workload": workload, "threads": threads, "bytes": size, "unit": unit}
     known = [experiment.parse_condition(text, shared) for text in texts]
@@ -357,8 +365,9 @@ def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
     Example:
       anonvma scaling 'scaling-early-*' 'scaling-delayed-*'
     """  # noqa: D301  # click wants the character
-    from anonvma import conditions, report, scaling
-    from anonvma.tabular import terminal_width
+    from anonvma.base.tabular import terminal_width
+    from anonvma.compare import conditions, scaling
+    from anonvma.report import sections
 
     found = conditions.find(patterns)
     table, fits = scaling.by_threads(found), scaling.fit(scaling.points(found))
@@ -368,7 +377,7 @@ def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(told, indent=2))
         return
     parts = [
-        report.Section("The serial share", said, fits.drop(columns=["n", "tasks"])),
-        report.Section("By number of tasks", ["Throughput in MiB/s; waits in ms."], table),
+        sections.Section("The serial share", said, fits.drop(columns=["n", "tasks"])),
+        sections.Section("By number of tasks", ["Throughput in MiB/s; waits in ms."], table),
     ]
-    click.echo(report.text(parts, "anonvma: scaling", terminal_width()), nl=False)
+    click.echo(sections.text(parts, "anonvma: scaling", terminal_width()), nl=False)

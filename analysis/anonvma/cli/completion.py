@@ -14,8 +14,12 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from anonvma import catalogue, places, preflight, publication, target
-from anonvma.errors import SetupError
+from anonvma.base import paths
+from anonvma.base.errors import SetupError
+from anonvma.collect import preflight
+from anonvma.report import publication
+from anonvma.run import catalogue
+from anonvma.target import target
 
 __all__ = ["Pattern", "Publishable", "RunName", "Target", "WorkloadName"]
 
@@ -68,7 +72,7 @@ class Publishable(RunName):
     """The name of a run, or of a study's directory, or ``BASE..HEAD``."""
 
     def check(self, value: str) -> None:
-        """Refuse what `anonvma.publish` would not find."""
+        """Refuse what `anonvma.report.publish` would not find."""
         publication.check_names([value])
 
 
@@ -101,7 +105,7 @@ class Target(_Named):
 
     def names(self) -> Iterable[str]:
         """Return this machine, the kernels that are built, and the hosts that ssh knows by name."""
-        images = sorted((places.build() / "kernels").glob("*/bzImage"))
+        images = sorted((paths.build() / "kernels").glob("*/bzImage"))
         return ["local", *(f"guest:{image}" for image in images), *map("ssh:{}".format, _hosts())]
 
 
@@ -112,7 +116,7 @@ class WorkloadName(_Named):
 
     def names(self) -> Iterable[str]:
         """Return the cases of vmload, and what else has a name of its own."""
-        from anonvma.workload import cases
+        from anonvma.collect.workload import cases
 
         try:
             return [*cases(), "specimens", "pid:"]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from anonvma import target
 from anonvma.cli.group import json_of, main, short
+from anonvma.target import target
 
 if TYPE_CHECKING:
-    from anonvma.runs import Run
+    from anonvma.run.runs import Run
 
 
 class _Numbers(click.ParamType):  # type: ignore[type-arg]
@@ -85,9 +85,10 @@ def cost_command(
     """  # noqa: D301  # click wants the character
     from tqdm import tqdm
 
-    from anonvma import cost, cost_collect
+    from anonvma.compare import cost
+    from anonvma.study import cost_experiment
 
-    plan = cost_collect.Plan(
+    plan = cost_experiment.Plan(
         workload=workload, threads=threads, budget_s=budget, precision=precision / 100,
         cpus=cpus, against=against,
     )  # fmt: skip
@@ -100,7 +101,7 @@ def cost_command(
             bar.n = round(100 * share)
             bar.set_description_str(text)
 
-        run = cost_collect.measure(there, plan, progress=show)
+        run = cost_experiment.measure(there, plan, progress=show)
     if figure is not None:
         drawn = cost.plot_by_threads(run).get_figure(root=True)
         assert drawn is not None
@@ -112,10 +113,10 @@ def cost_command(
 
 
 def _show(run: Run, figure: Path | None) -> None:
-    from anonvma import cost_report, report
+    from anonvma.report import cost_report, sections
 
     heading = f"anonvma cost: {cost_report.title(run)}"
-    click.echo(report.text(cost_report.sections(run), heading), nl=False)
+    click.echo(sections.text(cost_report.sections(run), heading), nl=False)
     click.echo()
     click.echo(f"{'run':10} {short(run.path)}")
     if figure is not None:
@@ -123,7 +124,8 @@ def _show(run: Run, figure: Path | None) -> None:
 
 
 def _json(run: Run) -> str:
-    from anonvma import cost, cost_bound, cost_report
+    from anonvma.compare import cost, cost_bound
+    from anonvma.report import cost_report
 
     found, bound = cost.of_run(run), cost_bound.recorded()
     header = {

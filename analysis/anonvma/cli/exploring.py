@@ -43,7 +43,7 @@ def lab(
         raise click.UsageError(
             f"{options[0]!r} is no option of JupyterLab; what is explored is chosen on the page."
         )
-    from anonvma import lab as jupyter
+    from anonvma.explore import lab as jupyter
 
     status = jupyter.run(
         notebook, browser=not no_browser, port=port, user=user, words=list(options)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from anonvma.errors import AnonvmaError
-from anonvma.nearest import nearest
+from anonvma.base.errors import AnonvmaError
+from anonvma.base.nearest import nearest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from anonvma import places, scratch, target
+from anonvma.base import paths, scratch
+from anonvma.base.errors import AnonvmaError, PrivilegeError, ProbeError, SetupError, TargetError
 from anonvma.cli.completion import Target
 from anonvma.cli.group import json_of, main
-from anonvma.errors import AnonvmaError, PrivilegeError, ProbeError, SetupError, TargetError
+from anonvma.target import target
 
 _VANISHED = 5  # vmaprobe's exit code for a process that is gone
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from anonvma.census_file import Census
-    from anonvma.section import Whole
+    from anonvma.base.section import Whole
+    from anonvma.probe.census_file import Census
 
 
 # ---- what this machine can do ----
@@ -45,10 +46,10 @@ def doctor(where: str, as_json: bool) -> None:
 
     And its regime, which lock page faults take there, found by taking some.
     """
-    from anonvma import regime
+    from anonvma.collect import regime
 
     try:
-        program = places.program("vmaprobe")
+        program = paths.program("vmaprobe")
     except SetupError as error:
         _survey(where, as_json, error)
         return
@@ -72,7 +73,7 @@ def doctor(where: str, as_json: bool) -> None:
 
 def _survey(where: str, as_json: bool, error: SetupError) -> None:
     """Say what can be known without the probe, which needs a compiler to be built."""
-    from anonvma import survey
+    from anonvma.target import survey
 
     if where != "local":  # guests and far machines get the probe from here
         raise error
@@ -134,9 +135,10 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
     Needs root, or sudo without a password, on the target.
     """
     found = _take_census(where, pids)
-    from anonvma import answer, report  # slow, and not needed until now
-    from anonvma import census as tables_of
-    from anonvma.tabular import terminal_width
+    from anonvma.base.tabular import terminal_width
+    from anonvma.report import answer  # slow, and not needed until now
+    from anonvma.report import sections as report
+    from anonvma.tables import census as tables_of
 
     tables = {
         "by_class": tables_of.by_class(found.vmas).reset_index(),
@@ -200,11 +202,11 @@ def _take_census(where: str, pids: tuple[int, ...]) -> Census:
         _require_privilege(there)
         output = there.place("census")
         named = [word for pid in pids for word in ("--pid", str(pid))]
-        probe = there.push(places.program("vmaprobe"))
+        probe = there.push(paths.program("vmaprobe"))
         _pass_on(there.run([probe, "census", *named, "--output", output], privileged=True))
         local = directory / "census"
         there.pull(output, local)
-        from anonvma import census_file
+        from anonvma.probe import census_file
 
         return census_file.read(local)
 
@@ -220,7 +222,7 @@ def _require_privilege(there: target.Target) -> None:
 
 
 def _census_json(found: Census, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    from anonvma import census as tables_of
+    from anonvma.tables import census as tables_of
 
     beware = tables_of.alarm(found.vmas)
     return {
@@ -289,7 +291,9 @@ def faults_command(
     them. Write "--" before a COMMAND with options of its own. Its output goes to standard error.
     """
     traced_there = _trace(where, ["faults", "--source", source], pids, seconds, command)
-    from anonvma import faults, faults_file, losses, report  # slow, and not needed until now
+    from anonvma.probe import faults_file
+    from anonvma.report import sections as report
+    from anonvma.tables import faults, losses  # slow, and not needed until now
 
     found = faults_file.read_faults(traced_there)
     mine = _processes_of(command, found.processes)
@@ -328,7 +332,9 @@ def locks_command(
     Write "--" before a COMMAND with options of its own. Its output goes to standard error.
     """
     traced_there = _trace(where, ["locks"], pids, seconds, command)
-    from anonvma import faults_file, locks, losses, report  # slow, and not needed until now
+    from anonvma.probe import faults_file
+    from anonvma.report import sections as report
+    from anonvma.tables import locks, losses  # slow, and not needed until now
 
     found = faults_file.read_locks(traced_there)
     mine = _processes_of(command, found.processes) | {0}
@@ -360,7 +366,7 @@ def _trace(
         raise ProbeError(f"there is no program {command[0]!r}.", 127)  # as a shell ends
     with target.parse(where) as there:
         _require_privilege(there)
-        probe, output = there.push(places.program("vmaprobe")), there.place("traced")
+        probe, output = there.push(paths.program("vmaprobe")), there.place("traced")
         words = [probe, *words, "--output", output]
         if pids:
             words += [word for pid in pids for word in ("--pid", str(pid))]
@@ -450,7 +456,7 @@ def _feed(process: target.Process) -> None:
 
 def _processes_of(command: tuple[str, ...], processes: pd.DataFrame) -> set[int]:
     """Return the numbers of the command's processes, or of all that were named."""
-    from anonvma.tracing import workload_processes
+    from anonvma.collect.tracing import workload_processes
 
     return workload_processes(processes, Path(command[0]).name if command else "")
 
@@ -463,7 +469,7 @@ def _show(
     wholes: dict[str, Whole],
     report: ModuleType,
 ) -> None:
-    from anonvma.tabular import terminal_width
+    from anonvma.base.tabular import terminal_width
 
     parts = [
         report.Section(head, [], table, whole=wholes[name])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from anonvma.base.errors import AnonvmaError
 from anonvma.cli.completion import RunName
 from anonvma.cli.group import json_of, main, short
-from anonvma.errors import AnonvmaError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from anonvma.runs import Run
+    from anonvma.run.runs import Run
 
 
 # ---- profiles ----
@@ -56,7 +56,7 @@ def import_command(files: tuple[Path, ...], into: Path | None, limit: int | None
     Exit codes: 0 done, the run's directory is printed; 1 a file is none of these, damaged or too
     large; 2 usage.
     """  # noqa: D301 (click knows a paragraph to be left alone by its backspace)
-    from anonvma.importing import LIMIT, import_files
+    from anonvma.collect.importing import LIMIT, import_files
 
     most = LIMIT if limit is None else limit << 20
     click.echo(short(import_files(files, into, most).path))
@@ -110,8 +110,10 @@ def profile_command(
 
     Exit codes: 0 done; 1 the run has no samples; 2 usage.
     """  # noqa: D301 (as above)
-    from anonvma import perf_profile, report, runs
-    from anonvma.tabular import terminal_width
+    from anonvma.base.tabular import terminal_width
+    from anonvma.perf import profile
+    from anonvma.report import sections
+    from anonvma.run import runs
 
     opened = [runs.find(name, ["samples"]) for name in (run, base) if name]
     of = {each.id: each for each in opened}
@@ -119,18 +121,18 @@ def profile_command(
         _write_profile(list(of.values()), event, below, output)
         click.echo(short(output))
         return
-    tables = perf_profile.tables(of, event, most)
+    tables = profile.tables(of, event, most)
     if as_json:
         click.echo(json_of({"runs": list(of)}, tables))
         return
     parts = [
-        report.Section(head, [], table.rename(columns=_in_per_cent(table)))
+        sections.Section(head, [], table.rename(columns=_in_per_cent(table)))
         for head, table in tables.items()
     ]
-    said = perf_profile.sentences(opened[0])
-    parts.insert(0, report.Section("In short", said))
+    said = profile.sentences(opened[0])
+    parts.insert(0, sections.Section("In short", said))
     click.echo(
-        report.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False
+        sections.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False
     )
 
 
@@ -141,7 +143,7 @@ def _in_per_cent(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _write_profile(found: list[Run], event: str | None, below: str | None, output: Path) -> None:
-    from anonvma import flame, perf_export, perf_profile
+    from anonvma.perf import export, flame, profile
 
     name = output.name.lower()
     ending = next((end for end in _WRITTEN_AS if name.endswith(end)), None)
@@ -162,11 +164,11 @@ def _write_profile(found: list[Run], event: str | None, below: str | None, outpu
             axes.get_figure(root=True).savefig(output)  # type: ignore[union-attr]
         else:
             formats = {
-                ".folded": perf_export.folded,
-                ".speedscope.json": perf_export.speedscope,
-                ".perf.txt": perf_export.firefox,
+                ".folded": export.folded,
+                ".speedscope.json": export.speedscope,
+                ".perf.txt": export.firefox,
             }
-            first = next(iter(perf_profile.of_run(this).values()))
+            first = next(iter(profile.of_run(this).values()))
             output.write_text(formats[ending](first, event), encoding="utf-8")
     except OSError as error:
         raise AnonvmaError(f"cannot write {output}: {error.strerror}.") from None

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anonvma import places
+from anonvma.base import paths
+from anonvma.base.errors import MailError
 from anonvma.cli.completion import Publishable, RunName
 from anonvma.cli.group import main, short
-from anonvma.errors import MailError
 
 if TYPE_CHECKING:
-    from anonvma import lint, mail, publish
+    from anonvma.report import mail_lint, publish
+    from anonvma.report import message as mail
 
 
 # ---- publishing ----
@@ -93,7 +94,9 @@ def publish_command(
     was shown and you said yes. Exit codes: 0 done; 1 failed, not sent, or written without a From;
     2 usage.
     """
-    from anonvma import ending, mail, publication
+    from anonvma.base import termination
+    from anonvma.report import message as mail
+    from anonvma.report import publication
 
     if quote and not reply_to:
         raise click.UsageError("--quote needs --reply-to: what is it that you quote?")
@@ -112,18 +115,22 @@ def publish_command(
         envelope.around("", "")  # headers that cannot be are told now, and not when all is rendered
     place = output or publication.default_output(names)
     publication.check_output(place)
-    from anonvma import identity, publish, report  # slow to import, and not needed until now
+    from anonvma.report import (  # slow to import, and not needed until now
+        identities,
+        publish,
+        sections,
+    )
 
-    with ending.scratch() as scratch:
+    with termination.scratch() as scratch:
         done = publish.write(names, scratch, envelope, output=place, made=made, allow=allow)
     for name, value in done.withheld.items():
-        click.echo(f"anonvma: withheld {name}: {report.printable(value)}", err=True)
-    if places.project_url() is None:
+        click.echo(f"anonvma: withheld {name}: {sections.printable(value)}", err=True)
+    if paths.project_url() is None:
         click.echo(f"anonvma: {_NO_ADDRESS}", err=True)
-    for kind, name in identity.common_names():
+    for kind, name in identities.common_names():
         click.echo(
-            f"anonvma: not withheld: the {kind} {report.printable(name)!r}, a word that any report "
-            "may have; see yourself where it stands.",
+            f"anonvma: not withheld: the {kind} {sections.printable(name)!r}, a word that any "
+            "report may have; see yourself where it stands.",
             err=True,
         )
     for complaint in done.complaints:
@@ -141,22 +148,23 @@ def publish_command(
 
 def _refuse_unsendable(envelope: mail.Envelope) -> None:
     """Refuse to send what cannot be sent, whatever its text will be."""
-    from anonvma import lint, mail
+    from anonvma.report import mail_lint
+    from anonvma.report import message as mail
 
-    _refuse_complaints(lint.check(envelope.around("Nothing yet.\n", "anonvma").as_bytes()))
+    _refuse_complaints(mail_lint.check(envelope.around("Nothing yet.\n", "anonvma").as_bytes()))
     if not sys.stdin.isatty():
         raise MailError("not sent: --send asks first, and standard input is no terminal.")
     mail.can_send()
 
 
-def _refuse_complaints(complaints: list[lint.Complaint]) -> None:
+def _refuse_complaints(complaints: list[mail_lint.Complaint]) -> None:
     if refused := [one.sentence for one in complaints if one.level == "error"]:
         raise MailError(f"not sent, since a list would refuse it: {refused[0]}")
 
 
 def _send(done: publish.Published) -> bool:
     """Show the mail, ask, and hand it to git; what a list would refuse is not sent."""
-    from anonvma import mail
+    from anonvma.report import message as mail
 
     _refuse_complaints(done.complaints)
     message = mail.parse(done.files["eml"].read_bytes())
@@ -171,7 +179,7 @@ def _send(done: publish.Published) -> bool:
 
 
 def _published_json(done: publish.Published) -> dict[str, Any]:
-    from anonvma.publish import withheld_from
+    from anonvma.report.publish import withheld_from
 
     return {
         "files": {kind: str(file) for kind, file in done.files.items()},
@@ -199,7 +207,9 @@ def lint_command(context: click.Context, mail_file: str, as_json: bool, strict: 
 
     Exit codes: 0 nothing but warnings; 1 errors; 2 usage.
     """
-    from anonvma import bounded, lint, mail
+    from anonvma.base import bounded
+    from anonvma.report import mail_lint
+    from anonvma.report import message as mail
 
     found = []
     try:
@@ -207,7 +217,7 @@ def lint_command(context: click.Context, mail_file: str, as_json: bool, strict: 
     except OSError as error:
         raise MailError(f"cannot read {mail_file}: {error.strerror}.") from None
     for message in mail.split(data):
-        found += lint.check(message)
+        found += mail_lint.check(message)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anonvma import places
+from anonvma.base import paths
 from anonvma.cli.bar import Bar
 from anonvma.cli.completion import RunName, WorkloadName
 from anonvma.cli.group import given_in, main, short
@@ -17,8 +17,8 @@ from anonvma.cli.group import given_in, main, short
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-    from anonvma.runs import Run
-    from anonvma.steps import Tell
+    from anonvma.base.steps import Tell
+    from anonvma.run.runs import Run
 
 
 # ---- the report ----
@@ -66,17 +66,20 @@ def report_command(context: click.Context, /, size: str, budget: float, **others
     06-report through papermill, and the experiment of `anonvma cost`. Needs root, or sudo without
     a password.
     """
-    from anonvma import ending, preflight
+    from anonvma.base import termination
+    from anonvma.collect import preflight
 
     values = {"target": "local", "trace": True, "bytes": size, **others}
     given = {"bytes" if name == "size" else name for name in given_in(context)} - {"budget"}
     preflight.collection(values, given, prefix="--")
     parameters = {name: values[name] for name in ("target", "workload", *given)}
     specimens = {"target": "local", "workload": "specimens"}
-    from anonvma import notebooks  # brings papermill, which what is refused need not wait for
+    from anonvma.report import (
+        notebooks,  # brings papermill, which what is refused need not wait for
+    )
 
     with (
-        ending.scratch() as scratch,
+        termination.scratch() as scratch,
         Bar({**_COLLECTING, "cost": budget / 3, **_RENDERING}) as bar,
         notebooks.one_kernel(),
     ):
@@ -92,8 +95,8 @@ _RENDERING = {"02-census": 1.0, "03-faults": 2.0, "04-profile": 2.0, "06-report"
 
 
 def _collect(output: Path, parameters: dict[str, Any], tell: Tell) -> Run:
-    from anonvma import notebooks
-    from anonvma.runs import Run
+    from anonvma.report import notebooks
+    from anonvma.run.runs import Run
 
     notebook = notebooks.execute("01-collect", output, parameters, tell)
     tell(1, "done")
@@ -102,15 +105,15 @@ def _collect(output: Path, parameters: dict[str, Any], tell: Tell) -> Run:
 
 def _measure(run: Run, budget: float, tell: Tell) -> Run:
     """Measure what mmap_lock costs here: of the same case if it is one, else of the usual one."""
-    from anonvma import cost_collect
-    from anonvma.target import Local
-    from anonvma.workload import cases
+    from anonvma.collect.workload import cases
+    from anonvma.study import cost_experiment
+    from anonvma.target.target import Local
 
     name = run.manifest.workload.name
-    usual = cost_collect.Plan.workload
-    plan = cost_collect.Plan(workload=name if name in cases() else usual, budget_s=budget)
+    usual = cost_experiment.Plan.workload
+    plan = cost_experiment.Plan(workload=name if name in cases() else usual, budget_s=budget)
     with Local() as here:
-        found = cost_collect.measure(here, plan, progress=tell)
+        found = cost_experiment.measure(here, plan, progress=tell)
     tell(1, "done")
     return found
 
@@ -125,9 +128,10 @@ def _render(
     cost: Run | None = None,
 ) -> None:
     """Run the other notebooks, put everything in its place at once, and print the answer."""
-    from anonvma import cost_report, mark, notebooks, report
-    from anonvma.page import page
-    from anonvma.subject import Subject
+    from anonvma.base import marker
+    from anonvma.report import cost_report, notebooks, sections
+    from anonvma.report.html_page import page
+    from anonvma.report.subject import Subject
 
     def execute(name: str, given: dict[str, Any]) -> NotebookNode:
         tell = bar.of(name)
@@ -144,19 +148,19 @@ def _render(
         execute("04-profile", profiled)
     measured = {"cost": str(cost.path)} if cost else {}
     notebook = execute("06-report", {**shared, "note": note, **measured})
-    parts = report.sections(run, made, note, cost=cost)
-    heading = report.title(run)
-    (scratch / "report.txt").write_text(report.text(parts, heading), encoding="utf-8")
+    parts = sections.sections(run, made, note, cost=cost)
+    heading = sections.title(run)
+    (scratch / "report.txt").write_text(sections.text(parts, heading), encoding="utf-8")
     fragments = Subject({run.id: [run]}, made).fragments()
     html = page(notebook, heading, fragments=fragments)
     (scratch / "report.html").write_text(html, encoding="utf-8")
-    with mark.replacing(place) as partial:
+    with marker.replacing(place) as partial:
         shutil.copytree(scratch, partial, dirs_exist_ok=True)
         partial.chmod(0o755)  # the scratch directory is for us alone
     click.echo()
-    click.echo(report.text(parts[:1], heading))
+    click.echo(sections.text(parts[:1], heading))
     if cost:
-        click.echo(report.text(cost_report.brief(cost), "").lstrip())
+        click.echo(sections.text(cost_report.brief(cost), "").lstrip())
         click.echo(f"{'cost':10} {short(cost.path)}")
     for what, where in (
         ("text", place / "report.txt"),
@@ -178,16 +182,18 @@ def _render(
 )
 def demo(name: str) -> None:
     """The same report from recorded data: no root, no compiler, nothing measured here."""
-    from anonvma import ending, notebooks, runs
+    from anonvma.base import termination
+    from anonvma.report import notebooks
+    from anonvma.run import runs
 
     run, made = runs.find(name), runs.find("specimens")
     note = (
         f"This report was rendered from recorded data ({run.id}, collected "
         f"{run.manifest.created:%Y-%m-%d}): nothing in it was measured on this machine."
     )
-    place = places.runs().parent / "demo"
+    place = paths.runs().parent / "demo"
     place.parent.mkdir(parents=True, exist_ok=True)
-    with ending.scratch() as scratch, Bar(_RENDERING) as bar, notebooks.one_kernel():
+    with termination.scratch() as scratch, Bar(_RENDERING) as bar, notebooks.one_kernel():
         _render(run, made, scratch, note, place, bar)
 
 
@@ -199,6 +205,6 @@ def record(run: str, name: str) -> None:
 
     RUN is a run's directory, its name in data/runs, or "latest".
     """
-    from anonvma import runs
+    from anonvma.run import runs
 
     click.echo(short(runs.record(runs.find(run), name).path))

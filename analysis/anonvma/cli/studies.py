@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from anonvma import places
+from anonvma.base import paths
 from anonvma.cli.group import main, short
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def batch(
 
     Exit codes: 0 every cell is done; 1 some are not; 2 the study is wrong; 130 interrupted.
     """  # noqa: D301
-    from anonvma import progress, study
+    from anonvma.study import matrix, progress
 
-    wanted = study.read(file)
-    place = output or places.runs() / wanted.name
+    wanted = matrix.read(file)
+    place = output or paths.runs() / wanted.name
     if dry_run:
         progress.show_plan(wanted, place, as_json)
         return
@@ -110,7 +110,7 @@ def _say_damaged(damaged: Sequence[str]) -> None:
 
 def _show_table(table: pd.DataFrame, form: str, optional: Sequence[str] = ()) -> None:
     """Print a table: for people, or as JSON, CSV or TSV, numbers as they are."""
-    from anonvma import tabular
+    from anonvma.base import tabular
 
     if form == "json":
         click.echo(table.to_json(orient="records", date_format="iso"))
@@ -129,7 +129,7 @@ def runs_command(roots: tuple[Path, ...], as_json: bool, check: bool) -> None:
 
     Exit codes: 0 listed; 1 some are damaged, and named on standard error.
     """
-    from anonvma.store import Store
+    from anonvma.study.store import Store
 
     with Store(roots, check=check) as store:
         table = store.runs()
@@ -171,7 +171,7 @@ def query(
                    where metric = 'vm-scalability.throughput' group by all"
     anonvma query --csv "select run, origin, sum(count) from faults group by all" > faults.csv
     """  # noqa: D301
-    from anonvma.store import Store, views
+    from anonvma.study.store import Store, views
 
     if as_json + as_csv + as_tsv > 1:
         raise click.UsageError("--json, --csv and --tsv exclude each other.")
@@ -204,8 +204,8 @@ def trend(
 
     data/studies/README.md has a line for cron, and a systemd timer, that collect every night.
     """  # noqa: D301
-    from anonvma import trend as trends
-    from anonvma.store import Store
+    from anonvma.study import trend as trends
+    from anonvma.study.store import Store
 
     with Store(roots) as store:
         try:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where things lie: the built programs, the recorded runs, the user's own runs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import tomllib
+from pathlib import Path
+
+from anonvma.base.errors import SetupError
+
+__all__ = ["build", "program", "project_url", "recorded", "root", "runs"]
+
+
+def root() -> Path:
+    """Return the checkout this package is in, or the current directory if it is in none."""
+    checkout = Path(__file__).resolve().parents[3]
+    return checkout if (checkout / "analysis" / "anonvma").is_dir() else Path.cwd()
+
+
+def build() -> Path:
+    """Return where the built programs are: ``$ANONVMA_BUILD``, else ``build/`` in the checkout."""
+    return Path(os.environ.get("ANONVMA_BUILD") or root() / "build")
+
+
+def runs() -> Path:
+    """Return the directory that new runs go to: ``$ANONVMA_RUNS``, else ``data/runs``."""
+    return Path(os.environ.get("ANONVMA_RUNS") or root() / "data" / "runs")
+
+
+def recorded() -> Path:
+    """Return the directory of the runs that come with the project."""
+    return root() / "data" / "recorded"
+
+
+@functools.cache
+def project_url() -> str | None:
+    """Return where the project is published: ``Repository`` of [project.urls] in pyproject.toml.
+
+    None where that is not set, is no address of the web, or no checkout is at hand to read it from.
+    """
+    try:
+        settings = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))
+        address = str(settings["project"]["urls"]["Repository"])
+    except (OSError, ValueError, KeyError, TypeError):  # a wrong TOML is a ValueError, too
+        return None
+    return address if re.fullmatch(r"https?://[!-~]+", address) else None
+
+
+def program(name: str) -> Path:
+    """Return the path of one of our own programs.
+
+    Raises
+    ------
+    SetupError
+        When it has not been built.
+    """
+    path = build() / name
+    if not os.access(path, os.X_OK):
+        raise SetupError(
+            f"{name} is not built ({path} is missing or not executable): run 'make build' first."
+        )
+    return path

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A section: a piece of a report, and the whole that the rows of its table are parts of."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+
+from anonvma.base.numerals import number
+
+__all__ = ["Section", "Whole"]
+
+_EXACT = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """What the rows of a table are parts of: they add up to it, or it is said what is left out.
+
+    Attributes
+    ----------
+    column : str
+        Of the table, whose rows are the parts.
+    total : float
+    what : str
+        What is counted, in the plural.
+    rest : str
+        What those are that no row has; empty where there should be none.
+    summed_up : bool
+        Whether the last row is the sum of the others.
+    """
+
+    column: str
+    total: float
+    what: str
+    rest: str = ""
+    summed_up: bool = False
+
+    def left_out(self, table: pd.DataFrame) -> float:
+        """Return how many no row has."""
+        rows = table.iloc[:-1] if self.summed_up else table
+        rest = self.total - float(rows[self.column].astype("float64").sum())
+        return rest if abs(rest) > _EXACT * max(abs(self.total), 1.0) else 0.0
+
+    def said(self, table: pd.DataFrame) -> str:
+        """Say what the rows add up to."""
+        rest = self.left_out(table)
+        whole = f"{number(self.total)} {self.what}"
+        if rest == 0:
+            return f"The rows add up to {whole}."
+        if rest < 0:  # what never should be is said, too
+            return f"The rows are {number(-rest)} more than {whole}: some are in several."
+        return f"Not in the table: {number(rest)} of {whole}{f' ({self.rest})' * bool(self.rest)}."
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A piece of the report.
+
+    Attributes
+    ----------
+    title : str
+    paragraphs : list of str
+    table : DataFrame or None
+        Shown without its index.
+    commands : list of str
+        Lines for a shell, shown as they are.
+    sources : tuple of str
+        Where its numbers come from, each as ``RUN/FILE``; none where it has none.
+    whole : Whole or None
+        What the table's rows are parts of, where its heading or a sentence gives a total.
+    """
+
+    title: str
+    paragraphs: list[str]
+    table: pd.DataFrame | None = None
+    commands: list[str] = dataclasses.field(default_factory=list)
+    sources: tuple[str, ...] = ()
+    whole: Whole | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """Its paragraphs, and what the rows of its table add up to."""
+        if self.whole is None or self.table is None:
+            return self.paragraphs
+        return [*self.paragraphs, self.whole.said(self.table)]

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Drift: what the machine itself was like around each repeat, and whether that differed.
+
+Two runs that are to differ in one thing differ in others: a busy neighbour, a processor that has
+become hot, a setting that somebody changed. So each repeat keeps what the target tells of itself
+right before and right after, and `differences` shows what was not alike between conditions.
+
+Nothing of it names the machine: the kernel's command line and its configuration are kept as hashes
+and as the few words of them that matter to page faults.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from anonvma.base.errors import TargetError, TargetLost
+from anonvma.run.runs import Run, field
+from anonvma.target.target import Local, Target
+
+__all__ = ["SCHEMA", "Facts", "differences", "of_repeats", "rows", "snapshot"]
+
+Facts = dict[str, float | str]
+"""What a machine tells of itself: numbers are states, words are settings."""
+
+SCHEMA = pa.schema(
+    [
+        field("moment", pa.string(), "", "before or after the repeat; during: the difference"),
+        field("fact", pa.string(), "", "of the machine; host.* is of the one that emulates it"),
+        field("number", pa.float64(), "in its name", "null for a word"),
+        field("word", pa.string(), "", "null for a number; command line and config as hashes"),
+    ]
+)
+"""Columns of the table ``environment``, after ``repeat``."""
+
+_THP = "/sys/kernel/mm/transparent_hugepage"
+_SETTINGS = {
+    "thp.enabled": f"{_THP}/enabled",
+    "thp.defrag": f"{_THP}/defrag",
+    "thp.use_zero_page": f"{_THP}/use_zero_page",
+    "ksm.run": "/sys/kernel/mm/ksm/run",
+    "lru_gen.enabled": "/sys/kernel/mm/lru_gen/enabled",
+    "clocksource": "/sys/devices/system/clocksource/clocksource0/current_clocksource",
+    "cpufreq.governor": "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
+    "cpufreq.no_turbo": "/sys/devices/system/cpu/intel_pstate/no_turbo",
+    "smt": "/sys/devices/system/cpu/smt/control",
+    **{
+        name: f"/proc/sys/{name.replace('.', '/')}"
+        for name in (
+            "vm.overcommit_memory",
+            "vm.max_map_count",
+            "vm.swappiness",
+            "vm.nr_hugepages",
+            "vm.compaction_proactiveness",
+            "vm.zone_reclaim_mode",
+            "kernel.numa_balancing",
+            "kernel.randomize_va_space",
+            "kernel.sched_autogroup_enabled",
+            "kernel.nmi_watchdog",
+            "kernel.timer_migration",
+        )
+    },
+}
+_CPUS = 8  # whose frequency is read: more would only take longer
+_ZONES = 8  # of temperature, likewise
+_TICKS = 100.0  # USER_HZ, on every architecture that still matters
+
+# Of the command line: what tells the disk from the machine, and what changes page faults.
+_IDENTITY = re.compile(r"^(BOOT_IMAGE|initrd|root|resume|UUID|rd\.|luks|ip|nfsroot|systemd\.)")
+_WORDS = (
+    "mitigations=off",
+    "nopti",
+    "nosmt",
+    "nokaslr",
+    "isolcpus",
+    "nohz_full",
+    "preempt=none",
+    "preempt=voluntary",
+    "preempt=full",
+    "transparent_hugepage=always",
+    "transparent_hugepage=never",
+    "hugepages",
+    "init_on_alloc=1",
+    "slub_debug",
+)
+_OPTIONS = (
+    "PER_VMA_LOCK",
+    "PER_VMA_LOCK_STATS",
+    "TRANSPARENT_HUGEPAGE",
+    "PREEMPT",
+    "PREEMPT_VOLUNTARY",
+    "DEBUG_VM",
+    "LOCKDEP",
+    "KASAN",
+    "MEMCG",
+    "NUMA_BALANCING",
+    "INIT_ON_ALLOC_DEFAULT_ON",
+)
+
+
+def snapshot(target: Target, *, constant: bool = False) -> Facts:
+    """Return what a target tells of itself now.
+
+    Parameters
+    ----------
+    target : Target
+    constant : bool
+        Whether to look at what cannot change before it boots again, too: command line and
+        configuration.
+
+    Returns
+    -------
+    dict
+        What it does not tell is left out.
+
+    Raises
+    ------
+    TargetLost
+        When it has gone away.
+    """
+    found: Facts = {}
+    for name, path in _SETTINGS.items():
+        text = _read(target, path)
+        if text:
+            chosen = re.search(r"\[(.+?)\]", text)
+            found[name] = chosen[1] if chosen else text.strip()[:80]
+    found |= _states(target)
+    if constant:
+        found |= _command_line(_read(target, "/proc/cmdline"))
+        found |= _configuration(target)
+    # A guest does not see who else uses the processors that it is given.
+    if target.name.startswith("guest:"):
+        with Local() as here:
+            found |= {f"host.{name}": value for name, value in _states(here).items()}
+    return found
+
+
+def _states(target: Target) -> Facts:
+    found: Facts = {}
+    load = _read(target, "/proc/loadavg").split()
+    if len(load) >= 4:
+        found |= {"load.1min": float(load[0]), "load.running": float(load[3].split("/")[0])}
+    clocks = _numbers(
+        target,
+        (f"/sys/devices/system/cpu/cpu{n}/cpufreq/scaling_cur_freq" for n in range(_CPUS)),
+    )
+    if clocks:
+        found["frequency.mhz"] = float(np.mean(clocks)) / 1000
+    else:
+        told = re.findall(r"^cpu MHz\s*: ([\d.]+)", _read(target, "/proc/cpuinfo"), re.M)
+        if told:
+            found["frequency.mhz"] = float(np.mean([float(mhz) for mhz in told]))
+    heat = _numbers(target, (f"/sys/class/thermal/thermal_zone{n}/temp" for n in range(_ZONES)))
+    if heat:
+        found["temperature.max_c"] = max(heat) / 1000
+    memory = re.search(r"^MemAvailable:\s+(\d+)", _read(target, "/proc/meminfo"), re.M)
+    if memory:
+        found["memory.available_mib"] = int(memory[1]) / 1024
+    # Of the whole machine, since it booted: rows() keeps the difference.
+    times = re.search(r"^cpu +(.*)$", _read(target, "/proc/stat"), re.M)
+    ticks = [int(word) for word in times[1].split()] if times else []
+    if len(ticks) >= 8:
+        user, nice, system, _idle, _wait, irq, softirq, steal = ticks[:8]
+        found["since_boot.busy_s"] = (user + nice + system + irq + softirq) / _TICKS
+        found["since_boot.steal_s"] = steal / _TICKS
+    return found
+
+
+def _numbers(target: Target, paths: Iterable[str]) -> list[float]:
+    """Return the numbers in files of one kind, numbered: the first that is missing ends them."""
+    found = []
+    for path in paths:
+        text = _read(target, path).strip()
+        if not re.fullmatch(r"-?\d+", text):
+            break
+        found.append(float(text))
+    return found
+
+
+def _read(target: Target, path: str) -> str:
+    try:
+        return target.read(path).decode(errors="replace")
+    except TargetLost:
+        raise
+    except TargetError:
+        return ""
+
+
+def _command_line(text: str) -> Facts:
+    words = [word for word in text.split() if not _IDENTITY.match(word)]
+    found: Facts = {"cmdline.hash": _hash(" ".join(words))}
+    for known in _WORDS:
+        if any(word == known or word.startswith(f"{known}=") for word in words):
+            found[f"cmdline.{known}"] = "yes"
+    return found
+
+
+def _configuration(target: Target) -> Facts:
+    """Return the kernel's configuration as a hash, and a few of its options."""
+    text = ""
+    try:
+        text = gzip.decompress(target.read("/proc/config.gz")).decode(errors="replace")
+    except TargetLost:
+        raise
+    except (TargetError, OSError, EOFError, zlib.error):
+        release = _read(target, "/proc/sys/kernel/osrelease").strip()
+        if re.fullmatch(r"[\w.+~-]+", release):
+            text = _read(target, f"/boot/config-{release}")
+    options = dict(re.findall(r"^CONFIG_(\w+)=(.*)$", text, re.M))
+    if not options:
+        return {}
+    # The name of a build is no difference of the kernel.
+    told = sorted(f"{k}={v}" for k, v in options.items() if k != "LOCALVERSION")
+    found: Facts = {"config.hash": _hash("\n".join(told))}
+    return found | {f"config.{name}": options.get(name, "n") for name in _OPTIONS}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def rows(repeat: int, before: Facts, after: Facts) -> list[dict[str, Any]]:
+    """Return the rows of the table for one repeat."""
+    during = {
+        name.replace("since_boot.", "during."): float(after[name]) - float(value)
+        for name, value in before.items()
+        if "since_boot." in name and name in after
+    }
+    found = []
+    for moment, facts in (("before", before), ("after", after), ("during", during)):
+        for name, value in facts.items():
+            if "since_boot." in name:
+                continue
+            number = None if isinstance(value, str) else float(value)
+            word = value if isinstance(value, str) else None
+            found.append(
+                {"repeat": repeat, "moment": moment, "fact": name, "number": number, "word": word}
+            )
+    return found
+
+
+# ---- afterwards ----
+
+
+def of_repeats(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the facts of some runs in one table, or one without rows where none was recorded.
+
+    Returns
+    -------
+    DataFrame
+        Columns: run, repeat, moment, fact, number, word.
+    """
+    found = [
+        run.table("environment").assign(run=run.id)
+        for run in runs
+        if "environment" in run.manifest.tables
+    ]
+    columns = ["run", "repeat", "moment", "fact", "number", "word"]
+    return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """What of the machine was not alike between conditions, or changed within one.
+
+    Parameters
+    ----------
+    conditions : mapping of str to sequence of Run
+
+    Returns
+    -------
+    DataFrame
+        One row a fact: fact, then a column a condition. A setting is shown when its words differ
+        anywhere; a state, as mean and range over the runs, when the ranges of two conditions
+        lie apart. No rows where nothing differed or nothing was recorded (`of_repeats`).
+    """
+    told = {name: of_repeats(each) for name, each in conditions.items()}
+    # What a run leaves behind is its own doing.
+    told = {name: table[table["moment"] != "after"] for name, table in told.items() if len(table)}
+    facts = sorted({fact for table in told.values() for fact in table["fact"].unique()})
+    found = []
+    for fact in facts:
+        each = {name: table[table["fact"] == fact] for name, table in told.items()}
+        row = _settings(each) if _is_setting(each) else _ranges(each)
+        if row:
+            found.append({"fact": fact, **{name: row.get(name, "-") for name in conditions}})
+    return pd.DataFrame(found, columns=["fact", *conditions])
+
+
+def _is_setting(each: Mapping[str, pd.DataFrame]) -> bool:
+    return any(table["word"].notna().any() for table in each.values())
+
+
+def _settings(each: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    words = {name: sorted(set(table["word"].dropna())) for name, table in each.items()}
+    if len({tuple(found) for found in words.values()}) == 1 and len(next(iter(words.values()))) < 2:
+        return {}
+    return {name: ", ".join(found) or "-" for name, found in words.items()}
+
+
+def _ranges(each: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    runs = {
+        name: table.groupby("run")["number"].mean().dropna()
+        for name, table in each.items()
+        if len(table)
+    }
+    runs = {name: values for name, values in runs.items() if len(values)}
+    lows, highs = ([f(v) for v in runs.values()] for f in (np.min, np.max))
+    # One run has no range: that it differs a little says nothing.
+    apart = len(runs) > 1 and max(lows) > min(highs)
+    if not apart or any(len(values) < 2 for values in runs.values()):
+        return {}
+    return {
+        name: f"{values.mean():.4g} [{values.min():.4g}, {values.max():.4g}]"
+        for name, values in runs.items()
+    }

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The workload once more under each tracer, and once more without, in turns.
+
+A tracer changes what it looks at. So each repeat runs the workload four times more, apart from
+the run that is counted and censused: not traced at all, with its page faults traced, with
+mmap_lock traced, and to see where its time goes; odd repeats in this order, even ones in the
+other, so that a drift of the machine weighs on all alike. What tracing costs is then a result
+like any other (`anonvma.tables.faults`).
+
+Faults are counted in the kernel, by groups of like ones. In the first repeat each is kept as an
+event, too, which shows when and where it was, and costs more. After the first repeat the workload
+runs once more for the call paths of its faults alone: walking stacks costs yet more, and that run
+is in no comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+
+from anonvma.base.errors import ProbeError, WorkloadError
+from anonvma.collect.workload import Workload, parse_throughput
+from anonvma.probe import faults_file, time_file
+from anonvma.run import runs
+from anonvma.run.runs import Unobserved, field
+from anonvma.target.target import Target
+
+__all__ = ["SCHEMA", "Output", "Tracer", "order", "refusal", "unobserved", "workload_processes"]
+
+UNTRACED, FAULTS, LOCKS, TIME = "untraced", "faults", "locks", "time"
+CALL_PATHS = "call paths"
+EVENTS = "events"  # what a run with faults traced is called that has each as an event
+_WITH_EVENTS = 1  # the repeat
+
+SCHEMA = pa.schema(
+    [
+        field(
+            "traced",
+            pa.string(),
+            "",
+            "untraced, faults, events (faults, and each as an event), locks or time",
+        ),
+        field("source", pa.string(), "", "of faults: fentry or tracepoint"),
+        field("why_not_fentry", pa.string(), "", "why it was not fentry, which has times"),
+        field("timed", pa.bool_(), "", "whether each fault has a time"),
+        field("lock_paths", pa.bool_(), "", "whether each fault has a lock path"),
+        field("seconds", pa.float64(), "s", "wall time of the workload"),
+        field("kb_per_s", pa.int64(), "KiB/s", "throughput of its tasks, summed; null without"),
+        field("counted", pa.int64(), "", "faults, or acquisitions of mmap_lock, that were counted"),
+        field("used", pa.int64(), "", "faults by getrusage(), while traced; null if unknown"),
+        field("unseen_gup", pa.int64(), "", "faults of get_user_pages(), which have no exception"),
+        *(
+            field(
+                name,
+                pa.int64(),
+                "",
+                f"{what}; null if unknown",
+                later=name not in faults_file.RECORDED_FROM_THE_FIRST,
+            )
+            for name, what in faults_file.LOSSES.items()
+        ),
+        field(
+            "refused",
+            pa.int64(),
+            "",
+            "exceptions with page faults disabled, which are no faults; null if unknown",
+            later=True,
+        ),
+        field(
+            "preemption",
+            pa.string(),
+            "",
+            "the kernel's model, in its own word; null if unknown",
+            later=True,
+        ),
+        field("why_no_lock_paths", pa.string(), "", "null where they are known", later=True),
+        field(
+            "why_no_witness",
+            pa.string(),
+            "",
+            "why there is no second count of mmap_lock's acquisitions, null where there is",
+            later=True,
+        ),
+    ]
+)
+"""Columns of the table ``tracing``, after ``repeat``."""
+
+_TOO_OLD = 4  # vmaprobe's exit code: the kernel lacks what is needed
+
+
+def order(repeat: int) -> list[str]:
+    """Return what is traced in each run of a repeat, in order."""
+    names = [UNTRACED, FAULTS, LOCKS, TIME]
+    return names if repeat % 2 else names[::-1]
+
+
+def refusal(features: Mapping[str, Any]) -> str | None:
+    """Return why page faults cannot be traced on a target, or None if they can.
+
+    Parameters
+    ----------
+    features : mapping
+        What ``vmaprobe features --json`` told of the target.
+    """
+    found = features["features"]
+    if found["fentry"]["available"] and found["fexit"]["available"]:
+        return None
+    if found["page_fault_tracepoint"]["available"]:
+        return None
+    names = ("fentry", "fexit", "page_fault_tracepoint")
+    return "; ".join(f"{name}: {found[name]['reason']}" for name in names if found[name]["reason"])
+
+
+def workload_processes(processes: pd.DataFrame, program: str) -> set[int]:
+    """Return the numbers of the processes that are the workload's, not of what started it.
+
+    Parameters
+    ----------
+    processes : DataFrame
+        As in `anonvma.probe.faults_file.Faults`.
+    program : str
+        The name of the workload's program.
+
+    Returns
+    -------
+    set of int
+        From its exec on, and all that came of that; all of them where no exec was seen, as
+        when a process that ran already was named.
+    """
+    comm = program.encode()[:15].decode(errors="backslashreplace")  # TASK_COMM_LEN
+    begun = processes[(processes["how"] == "execed") & (processes["comm"] == comm)]
+    if begun.empty:
+        return set(processes["process"])
+    known = {int(begun["process"].min())}
+    # A child's number is above its parent's.
+    for process, parent in zip(processes["process"], processes["parent"], strict=True):
+        if parent in known:
+            known.add(int(process))
+    return known
+
+
+def unobserved(what: str, reason: str) -> Unobserved:
+    """Return what a run says of something that could not be traced."""
+    lacking = {
+        FAULTS: "what each page fault found and left, and its lock path",
+        LOCKS: "who took mmap_lock, and how long each waited",
+        TIME: "where the time of the workload's tasks goes",
+        UNTRACED: "what tracing costs",
+        CALL_PATHS: "the call paths of page faults",
+    }
+    remedy = "another kernel; 'anonvma doctor' says what this one lacks"
+    return Unobserved(what=lacking[what], reason=reason, remedy=remedy)
+
+
+class Output(NamedTuple):
+    """Where a tracer writes to, on the target."""
+
+    counts: str
+    events: str
+
+
+class Tracer:
+    """Runs a workload traced, and keeps what was seen as rows of the run's tables.
+
+    Attributes
+    ----------
+    rows : dict
+        By table, a list of frames.
+    lacking : list of Unobserved
+        What could not be traced, each said once.
+    """
+
+    def __init__(
+        self, target: Target, vmaprobe: str, workload: Workload, program: str | None, scratch: Path
+    ) -> None:
+        self._target, self._vmaprobe = target, vmaprobe
+        self._workload, self._program = workload, program
+        self._scratch = scratch
+        self.rows: dict[str, list[pd.DataFrame]] = {
+            name: []
+            for name in (
+                *("tracing", "faults", "fault_events", "call_paths", "locks"),
+                *("time", "time_totals"),
+            )
+        }
+        self.lacking: dict[str, Unobserved] = {}
+
+    # ---- one run ----
+
+    def run(self, repeat: int, say: Callable[[str], None] = lambda what: None) -> None:
+        """Run the workload untraced and under each tracer, and tell which begins."""
+        extra = [CALL_PATHS] if repeat == _WITH_EVENTS and FAULTS not in self.lacking else []
+        for what in [*order(repeat), *extra]:
+            if what not in self.lacking:
+                say("untraced" if what == UNTRACED else f"tracing {what}")
+                self._run(repeat, what)
+
+    def _run(self, repeat: int, what: str) -> None:
+        output = self.output(repeat, what)
+        if self._workload.kind == "pid":
+            if what == UNTRACED:
+                return
+            words = self.words(repeat, what, output, ["--pid", str(self._workload.pid)])
+            done = self._target.run(
+                [*words, "--seconds", f"{self._workload.seconds:g}"], privileged=True
+            )
+        else:
+            command = [*self._target.as_caller(), *self._workload.argv(self._program)]
+            words = [*self.words(repeat, what, output), "--", *command]
+            done = self._target.run(words, privileged=True)
+        if not self._target.exists(output.counts):
+            self._note_failure(what, done)
+            return
+        if done.returncode and self._workload.kind != "pid":
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise WorkloadError(
+                f"{self._workload.name} failed with exit status {done.returncode} when it ran "
+                f"{'without a tracer' if what == UNTRACED else f'with its {what} traced'}"
+                f"{': ' + said[-1] if said else ''}."
+            )
+        self.keep(repeat, what, output, done.stdout)
+
+    def output(self, repeat: int, what: str) -> Output:
+        """Return where a tracer is to write."""
+        place = self._target.place
+        name = what.replace(" ", "-")
+        return Output(place(f"{name}-{repeat}.json"), place(f"{name}-{repeat}.events"))
+
+    def words(self, repeat: int, what: str, output: Output, pids: Sequence[str] = ()) -> list[str]:
+        """Return the tracer's command, up to ``--`` and what it traces."""
+        name = {UNTRACED: "usage", CALL_PATHS: "faults"}.get(what, what)
+        words = [self._vmaprobe, name, *pids, "--output", output.counts]
+        # The specimens are made once: their faults, events and call paths come from one run.
+        if what == CALL_PATHS or (what == FAULTS and self._workload.kind == "specimens"):
+            words.append("--stacks")
+        if what == FAULTS and repeat == _WITH_EVENTS:
+            words += ["--events", output.events]
+        return words
+
+    def _note_failure(self, what: str, done: subprocess.CompletedProcess[bytes]) -> None:
+        lines = done.stderr.decode(errors="backslashreplace").strip().splitlines() or [
+            f"vmaprobe {what} ended with exit status {done.returncode}"
+        ]
+        reason = next((line for line in lines if line.startswith("vmaprobe: ")), lines[-1])
+        reason = reason.removeprefix("vmaprobe: ")
+        if done.returncode != _TOO_OLD:
+            raise ProbeError(f"{reason.rstrip('.')}.")
+        self.lacking[what] = unobserved(what, reason.rstrip("."))
+
+    # ---- what it wrote ----
+
+    def keep(self, repeat: int, what: str, output: Output, stdout: bytes = b"") -> None:
+        """Take what a tracer wrote off the target, into rows."""
+        if what == CALL_PATHS:
+            self._keep_call_paths(repeat, self._pulled(output.counts))
+            return
+        speed = sum(row["kb_per_s"] for row in parse_throughput(stdout)) or None
+        row: dict[str, Any] = {"traced": what, "kb_per_s": speed}
+        if what == FAULTS:
+            row |= self._keep_faults(repeat, output)
+        elif what == LOCKS:
+            row |= self._keep_locks(repeat, output)
+        elif what == TIME:
+            row |= self._keep_time(repeat, output, stdout)
+        else:
+            used = json.loads(self._pulled(output.counts))
+            row |= {
+                "seconds": used["seconds"],
+                "used": used["minor_faults"] + used["major_faults"],
+            }
+        self._add("tracing", repeat, pd.DataFrame([row]).reindex(columns=SCHEMA.names))
+
+    def _keep_faults(self, repeat: int, output: Output) -> dict[str, Any]:
+        counts = self._pulled(output.counts)
+        if self._workload.kind == "specimens":
+            self._keep_call_paths(repeat, counts)
+        found = faults_file.read_faults(counts)
+        mine = workload_processes(found.processes, self._program_name)
+        self._add("faults", repeat, found.faults[found.faults["process"].isin(mine)])
+        if repeat == _WITH_EVENTS:
+            events_file = self._scratch / "events"
+            self._target.pull(output.events, events_file)
+            events = faults_file.read_events(events_file, found)
+            self._add("fault_events", repeat, events[events["process"].isin(mine)])
+            events_file.unlink()
+        ended = found.faults[found.faults["result"] != "error"]
+        names = ["source", "why_not_fentry", "timed", "lock_paths", "unseen_gup"]
+        names += ["refused", "preemption", "why_no_lock_paths"]
+        return {
+            **{name: found.header[name] for name in names},
+            **_used(found.header),
+            **found.losses,
+            "traced": EVENTS if repeat == _WITH_EVENTS else FAULTS,
+            "counted": int(ended["count"].sum()),
+        }
+
+    def _keep_call_paths(self, repeat: int, counts: bytes) -> None:
+        processes = faults_file.read_faults(counts).processes
+        mine = workload_processes(processes, self._program_name)
+        found = faults_file.read_call_paths(counts)
+        self._add("call_paths", repeat, found[found["process"].isin(mine)])
+
+    def _keep_locks(self, repeat: int, output: Output) -> dict[str, Any]:
+        found = faults_file.read_locks(self._pulled(output.counts))
+        mine = workload_processes(found.processes, self._program_name) | {0}
+        self._add("locks", repeat, found.locks[found.locks["process"].isin(mine)])
+        taken = found.locks[found.locks["success"]]
+        return {
+            **_used(found.header),
+            **found.losses,
+            "why_no_witness": found.header["why_no_witness"],
+            "counted": int(taken["count"].sum()),
+        }
+
+    def _keep_time(self, repeat: int, output: Output, stdout: bytes) -> dict[str, Any]:
+        text = self._pulled(output.counts)
+        processes = time_file.read(text).processes
+        found = time_file.read(text, workload_processes(processes, self._program_name))
+        clock = 1000 * sum(row["usecs"] for row in parse_throughput(stdout)) or None
+        self._add("time", repeat, found.times)
+        self._add("time_totals", repeat, pd.DataFrame([{**found.totals, "clock_ns": clock}]))
+        return {
+            **_used(found.header),
+            **found.losses,
+            "preemption": found.header["preemption"],
+            "counted": found.totals["faults_ended"],
+        }
+
+    @property
+    def _program_name(self) -> str:
+        words = self._workload.argv(self._program)
+        return Path(words[0]).name if words else ""
+
+    def _pulled(self, remote: str) -> bytes:
+        local = self._scratch / "counts"
+        self._target.pull(remote, local)
+        content = local.read_bytes()
+        local.unlink()
+        return content
+
+    def _add(self, table: str, repeat: int, frame: pd.DataFrame) -> None:
+        self.rows[table].append(frame.assign(repeat=repeat))
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return the tables that have rows, as the run declares them."""
+        declared = runs.schemas()
+        return {
+            name: pa.concat_tables(
+                [runs.to_table(frame, declared[name]) for frame in frames]
+            ).unify_dictionaries()
+            for name, frames in self.rows.items()
+            if frames
+        }
+
+
+def _used(header: dict[str, Any]) -> dict[str, Any]:
+    used = None
+    if "minor_faults" in header:
+        used = header["minor_faults"] + header["major_faults"] - header["faults_before"]
+    return {"used": used, "seconds": (header["ended_ns"] - header["begun_ns"]) / 1e9}

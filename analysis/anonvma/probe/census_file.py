@@ -1,0 +1,591 @@
+# SPDX-License-Identifier: GPL-2.0-only
+r"""The census file: what ``vmaprobe census`` wrote, as frames.
+
+The layout is that of analysis/probe/census.h, read through NumPy structured dtypes:
+columns of a million records are views into the file, not a million objects. Names are
+bytes to the kernel; in the frames what is not UTF-8 shows as ``\xNN``, and the bytes
+themselves stay in `Census.strings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from anonvma.base.errors import CensusError
+
+__all__ = ["CLASSES", "LOSSES", "NOTES", "ORIGINS", "SCHEMA", "Census", "read"]
+
+MAGIC = b"VMACENS\0"
+FORMAT = 2
+BYTE_ORDER = 0x01020304
+
+HEADER = np.dtype(
+    [
+        ("magic", "S8"),
+        ("format", "u4"),
+        ("byte_order", "u4"),
+        ("header_size", "u4"),
+        ("record_size", "u4"),
+        ("page_size", "u4"),
+        ("pages_how", "u4"),
+        ("start_ns", "u8"),
+        ("end_ns", "u8"),
+        ("start_monotonic_ns", "u8"),
+        ("end_monotonic_ns", "u8"),
+        ("vmas", "u8"),
+        ("mms", "u4"),
+        ("processes", "u4"),
+        ("ops", "u4"),
+        ("strings", "u4"),
+        ("mms_changed", "u4"),
+        ("mms_vanished", "u4"),
+        ("mms_late", "u4"),
+        ("paths_lost", "u4"),
+        ("scans_failed", "u4"),
+        ("mms_unwatched", "u4"),
+        ("went_on", "u4"),
+        ("reserved", "u4"),
+        ("release", "S64"),
+        ("boot_id", "S40"),
+        ("arch", "S16"),
+    ]
+)
+PAGE_COUNTS = ("present", "zero", "swapped", "huge", "guard")
+RECORD = np.dtype(
+    [
+        ("start", "u8"),
+        ("end", "u8"),
+        ("pgoff", "u8"),
+        ("flags", "u8"),
+        ("ino", "u8"),
+        *((name, "u8") for name in PAGE_COUNTS),
+        ("mm", "u4"),
+        ("tgid", "u4"),
+        ("tid", "u4"),
+        ("dev", "u4"),
+        ("path", "u4"),
+        ("name", "u4"),
+        ("ops", "u2"),
+        ("prot", "u1"),
+        ("bits", "u1"),
+        ("reserved", "u4"),
+        ("comm", "S16"),
+    ]
+)
+MM = np.dtype(
+    [
+        ("mm", "u4"),
+        ("tgid", "u4"),
+        ("tid", "u4"),
+        ("tasks", "u4"),
+        ("bits", "u4"),
+        ("attempts", "u4"),
+        ("vmas", "u8"),
+        ("comm", "S16"),
+    ]
+)
+PROCESS = np.dtype([("tgid", "u4"), ("mm", "u4"), ("comm", "S16")])
+OPS = np.dtype([("id", "u4"), ("how", "u4"), ("name", "u4"), ("reserved", "u4")])
+STRING = np.dtype([("id", "u4"), ("length", "u4")])
+
+HAS_OPS, HAS_ANON, HAS_FILE, HEAP, STACK, SPECIAL, PATH_LOST, INTERNAL_MOUNT = (
+    1 << i for i in range(8)
+)
+MM_CHANGED, MM_UNWATCHED, MM_LEADER_GONE = 1, 2, 4
+OPS_EMPTY = 4
+PAGES_HOW = ("not looked at", "PAGEMAP_SCAN", "pagemap and kpageflags")
+VM_GROWSDOWN = 0x100
+VM_HUGETLB = 0x400000
+_UNKNOWN = np.uint64(0xFFFFFFFFFFFFFFFF)
+_THREAD_STACK_GUARD_MAX = 1 << 20
+_THREAD_STACK_MIN = 16384  # PTHREAD_STACK_MIN: smaller ones with a guard are signal stacks
+
+CLASSES = ("guard", "untouched", "zero-page", "other")
+ORIGINS = (
+    "private anonymous",
+    "private /dev/zero",
+    "heap",
+    "stack",
+    "thread stack",
+    "stack guard",
+    "named anonymous",
+    "driver without vm_ops",
+    "vdso and vvar",
+    "hugetlb",
+    "shared anonymous",
+    "memfd",
+    "SysV shm",
+    "anonymous inode",
+    "private file",
+    "shared file",
+    "driver",
+)
+_ORIGIN = {name: code for code, name in enumerate(ORIGINS)}
+_PROTECTIONS = tuple(
+    ("r" if p & 1 else "-")
+    + ("w" if p & 2 else "-")
+    + ("x" if p & 4 else "-")
+    + ("s" if p & 8 else "p")
+    for p in range(16)
+)
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+def _field(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"unit": unit, "description": description})
+
+
+SCHEMA = pa.schema(
+    [
+        _field("mm", pa.uint32(), "id", "the mm_struct, numbered within this census"),
+        _field("tgid", pa.uint32(), "pid", "process through which the mm was read"),
+        _field("tid", pa.uint32(), "pid", "thread through which it was read"),
+        _field("comm", _TEXT, "", "name of the thread group's leader"),
+        _field("start", pa.uint64(), "address", "vm_start"),
+        _field("end", pa.uint64(), "address", "vm_end, first byte after it"),
+        _field("bytes", pa.uint64(), "bytes", "end - start"),
+        _field("flags", pa.uint64(), "bits", "vm_flags"),
+        _field("prot", _TEXT, "", "rwx and s(hared) or p(rivate), as /proc/PID/maps has it"),
+        _field("anonymous", pa.bool_(), "", "vm_ops == NULL"),
+        _field("vm_ops", _TEXT, "symbol", "what identifies vm_ops, null when vm_ops is NULL"),
+        _field("anon_vma", pa.bool_(), "", "anon_vma != NULL"),
+        _field("bare", pa.bool_(), "", "anonymous and without anon_vma"),
+        _field("class", _TEXT, "", "why it is bare: " + ", ".join(CLASSES) + "; else null"),
+        _field("note", _TEXT, "", "what made the class 'other', else null"),
+        _field("origin", _TEXT, "", "how the mapping came to be"),
+        _field("device", _TEXT, "major:minor", "of the file, as /proc/PID/maps has it"),
+        _field("inode", pa.uint64(), "", "of the file, 0 without one"),
+        _field("path", _TEXT, "", "of the file, null without one"),
+        _field("offset", pa.uint64(), "bytes", "vm_pgoff in bytes"),
+        _field("name", _TEXT, "", "PR_SET_VMA_ANON_NAME, or the special mapping's"),
+        _field("present", pa.uint64(), "pages", "pages mapped; null unless bare and looked at"),
+        _field("zero", pa.uint64(), "pages", "of these, the zero page"),
+        _field("swapped", pa.uint64(), "pages", "pages swapped out"),
+        _field("huge", pa.uint64(), "pages", "present pages that are part of a huge one"),
+        _field(
+            "guard", pa.uint64(), "pages", "guard markers (MADV_GUARD_INSTALL); null before 6.15"
+        ),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Census:
+    """One decoded census file.
+
+    Attributes
+    ----------
+    vmas : DataFrame
+        One row a VMA, columns as in `SCHEMA`.
+    mms : DataFrame
+        One row an mm: mm, tgid, tid, comm, tasks (how many share it), vmas, attempts,
+        changed, unwatched, leader_gone.
+    processes : DataFrame
+        One row a process: tgid, mm, comm. Two processes with one mm are two rows here
+        and one in `mms`.
+    header : dict
+        release, arch, page_size, boot_id, pages_how (text), start_ns and end_ns
+        (CLOCK_REALTIME), start_monotonic_ns and end_monotonic_ns.
+    losses : dict
+        Counts of what changed or vanished while being read; all zero in a perfect census.
+    records : ndarray
+        The records as written, dtype `RECORD`.
+    strings : dict
+        The bytes behind ``records["path"]`` and ``records["name"]``, undecoded.
+    """
+
+    vmas: pd.DataFrame
+    mms: pd.DataFrame
+    processes: pd.DataFrame
+    header: dict[str, Any]
+    losses: dict[str, int]
+    records: npt.NDArray[np.void]
+    strings: dict[int, bytes]
+
+
+LOSSES = {
+    "mms_changed": "address spaces written to in each of three attempts to read them",
+    "mms_unwatched": "address spaces whose changes this kernel does not show (no mm_lock_seq)",
+    "mms_vanished": "address spaces gone before their VMAs were read",
+    "mms_late": "address spaces born while the census was taken, and not in it",
+    "paths_lost": "file paths longer than PATH_MAX",
+    "scans_failed": "bare VMAs whose pages could not be looked at",
+    "went_on": "processes that the command left running when it ended, which are in no number",
+}
+
+
+def _text(raw: bytes) -> str:
+    r"""Names are bytes to the kernel; what is not UTF-8 shows as \\xNN."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _check_header(data: npt.NDArray[np.uint8], path: Path) -> np.void:
+    if len(data) < HEADER.itemsize:
+        raise CensusError(f"{path}: not a census: {len(data)} bytes are fewer than its header has")
+    header: np.void = data[: HEADER.itemsize].view(HEADER)[0]
+    if header["magic"] != MAGIC.rstrip(b"\0"):
+        raise CensusError(f"{path}: not a census: it does not begin with {MAGIC[:-1].decode()}")
+    if header["byte_order"] != BYTE_ORDER:
+        raise CensusError(f"{path}: written on a machine of the other byte order; read it there")
+    if header["format"] != FORMAT or header["record_size"] != RECORD.itemsize:
+        raise CensusError(
+            f"{path}: census format {header['format']} with records of {header['record_size']} "
+            f"bytes; this version reads format {FORMAT} with {RECORD.itemsize}"
+        )
+    if header["header_size"] != HEADER.itemsize or header["pages_how"] >= len(PAGES_HOW):
+        raise CensusError(f"{path}: damaged: its header contradicts its format")
+    if header["page_size"] not in [1 << shift for shift in range(12, 20)]:
+        raise CensusError(f"{path}: damaged: a page of {header['page_size']} bytes")
+    return header
+
+
+class _Sections:
+    """Cuts the file into its tables, and says which one is cut short."""
+
+    def __init__(self, data: npt.NDArray[np.uint8], path: Path) -> None:
+        self.data, self.path, self.at = data, path, HEADER.itemsize
+
+    def take(self, dtype: np.dtype[np.void], count: int, what: str) -> npt.NDArray[np.void]:
+        size = dtype.itemsize * count
+        if self.at + size > len(self.data):
+            raise CensusError(f"{self.path}: truncated: {count} {what} do not fit in the file")
+        part = self.data[self.at : self.at + size].view(dtype)
+        self.at += size
+        return part
+
+    def strings(self, count: int) -> dict[int, bytes]:
+        found = {}
+        for _ in range(count):
+            (entry,) = self.take(STRING, 1, "strings")
+            text = self.take(np.dtype([("b", "u1")]), int(entry["length"]), "bytes of a string")
+            found[int(entry["id"])] = text.tobytes()
+        if self.at != len(self.data):
+            raise CensusError(
+                f"{self.path}: {len(self.data) - self.at} bytes follow the last table"
+            )
+        return found
+
+
+Columns = dict[str, npt.NDArray[Any]]
+_CHUNK = 8192  # records; a megabyte, which stays in the processor's cache
+
+
+_PIECE = 64 * _CHUNK  # records whose pages are kept until they have been read
+
+
+def _columns(records: npt.NDArray[np.void], mapped: mmap.mmap | None = None) -> Columns:
+    """Lay each member of the records out as a column.
+
+    A column of the records themselves is strided: every pass over one would fetch all of
+    them from memory again. Here they are fetched once, and the pages of the file that they
+    are mapped from are given back: they would be as much memory as the columns.
+    """
+    names = [name for name in records.dtype.names or () if name not in ("comm", "reserved")]
+    columns = {name: np.empty(len(records), records.dtype[name]) for name in names}
+    for start in range(0, len(records), _CHUNK):
+        chunk = records[start : start + _CHUNK]
+        for name in names:
+            columns[name][start : start + _CHUNK] = chunk[name]
+        if mapped is not None and (start + _CHUNK) % _PIECE == 0:
+            mapped.madvise(mmap.MADV_DONTNEED)
+    return columns
+
+
+def _check_references(
+    columns: Columns,
+    ops: npt.NDArray[np.void],
+    strings: dict[int, bytes],
+    path: Path,
+) -> None:
+    """Every id in a record must lead somewhere, or the file is damaged."""
+    # The probe counts its ids up; a few are skipped where reading was cut short.
+    if max(strings, default=0) > 4 * len(strings) + 65536:
+        raise CensusError(f"{path}: damaged: a string with an impossible id")
+    known = np.array([0, *strings], np.uint32)
+    for name, ids, allowed in (
+        ("path", columns["path"], known),
+        ("name", columns["name"], known),
+        ("vm_ops name", ops["name"], known),
+        ("vm_ops", columns["ops"], np.append(ops["id"], 0)),
+    ):
+        if not np.isin(ids, allowed, kind="sort" if len(ids) < 1000 else None).all():
+            raise CensusError(f"{path}: damaged: a {name} that is not in its tables")
+    if ops["id"].max(initial=0) > np.iinfo(np.uint16).max:
+        raise CensusError(f"{path}: damaged: a vm_ops with an impossible id")
+
+
+def read(path: str | Path) -> Census:
+    """Decode a census file.
+
+    Parameters
+    ----------
+    path : path
+        What ``vmaprobe census --output`` wrote.
+
+    Returns
+    -------
+    Census
+
+    Raises
+    ------
+    CensusError
+        One sentence: not a census, another format, truncated, or inconsistent.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            empty = os.fstat(file.fileno()).st_size == 0
+            mapped = None if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = np.frombuffer(mapped or b"", np.uint8)
+    except OSError as error:
+        raise CensusError(f"cannot read {path}: {error.strerror}") from error
+    header = _check_header(data, path)
+    sections = _Sections(data, path)
+    records = sections.take(RECORD, int(header["vmas"]), "VMAs")
+    mms = sections.take(MM, int(header["mms"]), "mms")
+    processes = sections.take(PROCESS, int(header["processes"]), "processes")
+    ops = sections.take(OPS, int(header["ops"]), "vm_operations_structs")
+    strings = sections.strings(int(header["strings"]))
+    columns = _columns(records, mapped)
+    _check_references(columns, ops, strings, path)
+    return Census(
+        vmas=_frame(columns, records["comm"], ops, strings, int(header["page_size"])),
+        mms=_mm_frame(mms),
+        processes=pd.DataFrame(
+            {
+                "tgid": processes["tgid"],
+                "mm": processes["mm"],
+                "comm": [_text(comm) for comm in processes["comm"]],
+            }
+        ),
+        header={
+            "release": _text(header["release"]),
+            "arch": _text(header["arch"]),
+            "boot_id": _text(header["boot_id"]),
+            "page_size": int(header["page_size"]),
+            "pages_how": PAGES_HOW[header["pages_how"]],
+        }
+        | {name: int(header[name]) for name in HEADER.names or () if name.endswith("_ns")},
+        losses={name: int(header[name]) for name in LOSSES},
+        records=records,
+        strings=strings,
+    )
+
+
+def _mm_frame(mms: npt.NDArray[np.void]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            **{name: mms[name] for name in ("mm", "tgid", "tid", "tasks", "vmas", "attempts")},
+            "comm": [_text(comm) for comm in mms["comm"]],
+            "changed": (mms["bits"] & MM_CHANGED) != 0,
+            "unwatched": (mms["bits"] & MM_UNWATCHED) != 0,
+            "leader_gone": (mms["bits"] & MM_LEADER_GONE) != 0,
+        }
+    )
+
+
+def _categorical(codes: npt.NDArray[Any], names: Iterable[str]) -> pd.Categorical:
+    """Codes may be many, names repeat: merge equal names into one category, -1 stays null."""
+    codes = codes.astype(np.int32)
+    merged: dict[str, int] = {}
+    table = np.array([merged.setdefault(name, len(merged)) for name in names] + [-1], np.int32)
+    return pd.Categorical.from_codes(table[codes], categories=pd.Index(list(merged), dtype="str"))
+
+
+def _strings_column(ids: npt.NDArray[np.uint32], strings: dict[int, bytes]) -> pd.Categorical:
+    """A column of string ids (0: none) as text."""
+    codes = np.full(max([*strings, int(ids.max(initial=0))], default=0) + 1, -1, np.int32)
+    used = np.zeros(len(codes), bool)
+    used[ids] = True
+    names: list[str] = []
+    for number, text in strings.items():
+        if used[number]:
+            codes[number] = len(names)
+            names.append(_text(text))
+    return _categorical(codes[ids], names)
+
+
+def _runs(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Where a new value begins; records of one mm lie together."""
+    if not len(values):
+        return np.zeros(0, np.intp)
+    return np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+
+
+def _repeated(starts: npt.NDArray[np.intp], count: int, names: Iterable[str]) -> pd.Categorical:
+    """A column of `count` rows from the name of each run, given where the runs start."""
+    lengths = np.diff(np.append(starts, count))
+    return _categorical(np.repeat(np.arange(len(starts)), lengths), names)
+
+
+def _comm_column(mms: npt.NDArray[np.uint32], comms: npt.NDArray[np.bytes_]) -> pd.Categorical:
+    starts = _runs(mms)
+    return _repeated(starts, len(mms), map(_text, comms[starts].tolist()))
+
+
+def _device_column(devices: npt.NDArray[np.uint32]) -> pd.Categorical:
+    starts = _runs(devices)
+    names = (f"{dev >> 20:02x}:{dev & 0xFFFFF:02x}" for dev in devices[starts].tolist())
+    return _repeated(starts, len(devices), names)
+
+
+def _ops_name(entry: np.void, strings: dict[int, bytes]) -> str:
+    if entry["name"]:
+        return _text(strings[int(entry["name"])])
+    if entry["how"] == OPS_EMPTY:
+        return "(vm_ops without functions)"
+    return f"(unnamed vm_ops {entry['id']})"
+
+
+def _ops_column(
+    ids: npt.NDArray[np.uint16], ops: npt.NDArray[np.void], strings: dict[int, bytes]
+) -> pd.Categorical:
+    names = [_ops_name(entry, strings) for entry in ops]
+    codes = np.full(int(ops["id"].max(initial=0)) + 1, -1, np.int32)
+    codes[ops["id"]] = np.arange(len(ops))
+    return _categorical(codes[ids], names)
+
+
+def _frame(
+    columns: Columns,
+    comms: npt.NDArray[np.bytes_],
+    ops: npt.NDArray[np.void],
+    strings: dict[int, bytes],
+    page_size: int,
+) -> pd.DataFrame:
+    bits = columns["bits"]
+    path = _strings_column(columns["path"], strings)
+    bare = (bits & (HAS_OPS | HAS_ANON)) == 0
+    kind, note = _classify(columns, bare)
+    frame: dict[str, Any] = {
+        "mm": columns["mm"],
+        "tgid": columns["tgid"],
+        "tid": columns["tid"],
+        "comm": _comm_column(columns["mm"], comms),
+        "start": columns["start"],
+        "end": columns["end"],
+        "bytes": columns["end"] - columns["start"],
+        "flags": columns["flags"],
+        "prot": _categorical(columns["prot"] & 15, _PROTECTIONS),
+        "anonymous": (bits & HAS_OPS) == 0,
+        "vm_ops": _ops_column(columns["ops"], ops, strings),
+        "anon_vma": (bits & HAS_ANON) != 0,
+        "bare": bare,
+        "class": kind,
+        "note": note,
+        "origin": _categorical(_origins(columns, path), ORIGINS),
+        "device": _device_column(columns["dev"]),
+        "inode": columns["ino"],
+        "path": path,
+        "offset": np.multiply(columns["pgoff"], np.uint64(page_size), out=columns["pgoff"]),
+        "name": _strings_column(columns["name"], strings),
+    }
+    for name in PAGE_COUNTS:
+        unknown = columns[name] == _UNKNOWN
+        columns[name][unknown] = 0  # in place: nothing else needs it any more
+        frame[name] = pd.arrays.IntegerArray(columns[name], unknown)
+    return pd.DataFrame(frame, copy=False)
+
+
+# What makes a bare VMA "other", in the order in which it is asked.
+NOTES = (
+    "pages not looked at",
+    "guard markers",
+    "swap entries or markers",
+    "pages that are not the zero page",
+)
+
+
+def _classify(
+    columns: Columns, bare: npt.NDArray[np.bool_]
+) -> tuple[pd.Categorical, pd.Categorical]:
+    """Why a bare VMA is bare, and for `other` what was found."""
+    present, zero = columns["present"], columns["zero"]
+    guard, swapped = columns["guard"], columns["swapped"]
+    note = np.full(len(bare), -1, np.int8)
+    note[present != zero] = NOTES.index("pages that are not the zero page")
+    note[swapped > 0] = NOTES.index("swap entries or markers")
+    note[(guard > 0) & (guard != _UNKNOWN)] = NOTES.index("guard markers")
+    note[present == _UNKNOWN] = NOTES.index("pages not looked at")
+    no_access = (columns["prot"] & 7) == 0
+    note[no_access | ~bare] = -1
+    kind = np.full(len(bare), CLASSES.index("untouched"), np.int8)
+    kind[zero > 0] = CLASSES.index("zero-page")
+    kind[note >= 0] = CLASSES.index("other")
+    kind[no_access] = CLASSES.index("guard")
+    kind[~bare] = -1
+    return _categorical(kind, CLASSES), _categorical(note, NOTES)
+
+
+def origin_of_file(path: str) -> str:
+    """How the private mapping of a file with vm_ops came to be, by the file's name."""
+    if path == "/dev/zero (deleted)":  # shmem_zero_setup()
+        return "shared anonymous"
+    if path.startswith("/dev/") and not path.startswith("/dev/shm/"):
+        return "driver"
+    for prefix, origin in (
+        ("/memfd:", "memfd"),
+        ("/SYSV", "SysV shm"),
+        ("anon_inode:", "anonymous inode"),
+    ):
+        if path.startswith(prefix):
+            return origin
+    return "private file"
+
+
+def _origins(columns: Columns, path: pd.Categorical) -> npt.NDArray[np.int8]:
+    """How each mapping came to be: the later rule wins."""
+    bits, prot = columns["bits"], columns["prot"]
+    no_ops, no_file = (bits & HAS_OPS) == 0, (bits & HAS_FILE) == 0
+    plain = no_ops & no_file
+    stack, guard = _thread_stacks(columns, plain)
+    # Asked once a distinct path; the last one is for VMAs without.
+    by_path = np.array([_ORIGIN[origin_of_file(p)] for p in path.categories] + [-1], np.int8)
+    dev_zero = np.array([p == "/dev/zero" for p in path.categories] + [False], bool)
+    origin: npt.NDArray[np.int8] = by_path[path.codes]
+    origin[(origin == _ORIGIN["private file"]) & ((prot & 8) != 0)] = _ORIGIN["shared file"]
+    for rows, name in (
+        (no_file, "driver"),
+        ((columns["flags"] & np.uint64(VM_HUGETLB)) != 0, "hugetlb"),
+        (no_ops, "driver without vm_ops"),
+        (no_ops & dev_zero[path.codes], "private /dev/zero"),
+        (plain, "private anonymous"),
+        (stack, "thread stack"),
+        (guard, "stack guard"),
+        (plain & (columns["name"] != 0), "named anonymous"),
+        (plain & ((bits & HEAP) != 0), "heap"),
+        (plain & ((bits & STACK) != 0), "stack"),
+        ((bits & SPECIAL) != 0, "vdso and vvar"),
+    ):
+        origin[rows] = _ORIGIN[name]
+    return origin
+
+
+def _thread_stacks(
+    columns: Columns, plain: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Anonymous memory with a small inaccessible guard right below it.
+
+    That is how pthread_create(3) lays out a stack; the kernel keeps no note of it
+    (MAP_STACK is a hint only), so this is a rule of thumb.
+    """
+    start, end, prot, mm = (columns[name] for name in ("start", "end", "prot", "mm"))
+    size = end - start
+    below = plain[:-1] & ((prot[:-1] & 7) == 0) & (size[:-1] <= _THREAD_STACK_GUARD_MAX)
+    above = plain[1:] & ((prot[1:] & 3) == 3) & (size[1:] >= _THREAD_STACK_MIN)
+    pair = below & above & (end[:-1] == start[1:]) & (mm[:-1] == mm[1:])
+    stack, guard = np.zeros(len(plain), bool), np.zeros(len(plain), bool)
+    stack[1:] = pair
+    guard[:-1] = pair
+    return stack, guard

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A comparison in sections: what two kernels made of the same workload, answer first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from anonvma.base.errors import RunError
+from anonvma.base.numerals import interval, number
+from anonvma.compare import changes
+from anonvma.report import evidence, kernel_facts
+from anonvma.report import sections as report
+from anonvma.run import processors
+from anonvma.run.runs import Run, having
+
+__all__ = ["CHANGED", "finding", "sections", "title"]
+
+CHANGED = "What changed"
+"""The section of `anonvma.compare.changes.sections` that has the rows."""
+
+_TABLES = (
+    "repeats",
+    "throughput",
+    "perf_stat",
+    "perf_intervals",
+    "samples",
+    "vmstat",
+    "locks",
+    "faults",
+    "census",
+)
+
+
+def title(conditions: Mapping[str, Sequence[Run]]) -> str:
+    """Return the report's title."""
+    first, *_ = conditions.values()
+    return f"anonvma: {first[0].manifest.workload.name}, {' against '.join(conditions)}"
+
+
+_SHOWN = {"higher": "{}", "lower": "{}", "alike": "alike, {}"}
+
+
+def finding(conditions: Mapping[str, Sequence[Run]]) -> str:
+    """Say in a line, such as a subject has room for, what changed."""
+    base, *heads = conditions
+    workload = conditions[base][0].manifest.workload.name
+    try:
+        rows = changes.headline(conditions)
+    except RunError:  # nothing that is measured in both
+        return f"{workload}, {' against '.join(conditions)}"
+    row = rows.iloc[-1]
+    what = str(row["metric"]).rpartition(".")[2].replace("_", " ")
+    of = f"{workload}, {heads[-1]} against {base}"
+    if row["verdict"] not in _SHOWN:
+        return f"{of}: no change of {what} shown"
+    within = interval(row["low"], row["high"], apart=1)
+    said = f"{what} times {number(row['ratio'])} ({within})"
+    return f"{of}: {_SHOWN[row['verdict']].format(said)}{_overcommitted(conditions[heads[-1]])}"
+
+
+def _overcommitted(opened: Sequence[Run]) -> str:
+    found = processors.of_run(opened[0])
+    if found is None or found.backing is not processors.Backing.OVERCOMMITTED:
+        return ""
+    return f", {found.virtual} virtual CPUs on {found.real}"
+
+
+def sections(
+    conditions: Mapping[str, Sequence[Run]], analysed: bool = False
+) -> list[report.Section]:
+    """Say everything a report on a comparison says.
+
+    Parameters
+    ----------
+    conditions : mapping of str to sequence of Run
+        The runs of each condition, one a boot; others are compared with the first.
+    analysed : bool
+        Whether to say what analyses the runs here and now.
+    """
+    opened = [run for each in conditions.values() for run in each]
+    sources = tuple(file for run in opened for file in report.drawn_from(run, *_TABLES))
+    answer, *others = changes.sections(conditions)
+    said = [_verdict(conditions), *_mechanism(conditions), *answer.paragraphs]
+    return [
+        report.Section("Answer", said, sources=sources),
+        report.Section("How it was found", [_method(conditions), *_notes(opened)]),
+        *(dataclasses.replace(part, sources=sources) for part in others),
+        _unobserved(opened),
+        report.how_to_repeat(opened, analysed=analysed),
+    ]
+
+
+def _verdict(conditions: Mapping[str, Sequence[Run]]) -> str:
+    first, *_ = conditions.values()
+    left = {name: _left_bare(each) for name, each in conditions.items()}
+    bare = "; ".join(f"{number(count)} on {name}" for name, count in left.items())
+    workload, date = first[0].manifest.workload.name, f"{first[0].manifest.created:%Y-%m-%d}"
+    return (
+        f"{'Yes' if any(left.values()) else 'Not here'}. After {workload} ({date}), VMAs that were "
+        "read and are still bare (vm_ops is NULL, and so is anon_vma): "
+        f"{bare} (mean of a run)."
+    )
+
+
+def _mechanism(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Say why reading leaves VMAs bare, and what each kernel does about them where they differ."""
+    first = {name: each[0].manifest for name, each in conditions.items()}
+    releases = [str(manifest.target["kernel_release"]) for manifest in first.values()]
+    said = [kernel_facts.zero_page(releases[-1])]
+    regimes = {
+        n: (manifest.features.get("regime") or {}).get("name") for n, manifest in first.items()
+    }
+    if len(set(regimes.values())) > 1 and set(regimes.values()) <= set(kernel_facts.REGIMES):
+        told = zip(regimes.items(), releases, strict=True)
+        said.append(
+            "; ".join(
+                f"{name} is Linux {release} and {kernel_facts.REGIMES[str(regime)]}"
+                for (name, regime), release in told
+            )
+            + "."
+        )
+    return said
+
+
+def _left_bare(opened: Sequence[Run]) -> float:
+    looked = having(opened, "census")
+    rows = [evidence.table(run).set_index("figure")["mean"] for run in looked]
+    return float(pd.Series([row["of these, read and never written"] for row in rows]).mean())
+
+
+def _method(conditions: Mapping[str, Sequence[Run]]) -> str:
+    boots = ", ".join(f"{len(each)} of {name}" for name, each in conditions.items())
+    first, *_ = conditions.values()
+    return (
+        f"Each boot ({boots}) ran the same workload {first[0].manifest.repeats} times and was then "
+        "asked for its VMAs by a BPF iterator; faults and switches are the workload's own, the "
+        "counts of the VMA lock are the machine's, from /proc/vmstat."
+    )
+
+
+def _notes(opened: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(note for run in opened for note in run.manifest.notes))
+
+
+def _unobserved(opened: Sequence[Run]) -> report.Section:
+    said = [
+        f"{lack.what}: {lack.reason}. Remedy: {lack.remedy}."
+        for run in opened
+        for lack in run.manifest.unobserved
+    ]
+    words = list(dict.fromkeys(said)) or ["Nothing that was asked for."]
+    sources = tuple(f"{run.id}/manifest.json" for run in opened)
+    return report.Section("What could not be observed", words, sources=sources)

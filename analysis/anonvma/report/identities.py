@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Identity: what names a machine, its users or what they run, and what names nobody.
+
+Facts are values to look for: what a run says of its processes and files, and what this machine
+says of itself. Shapes are how values look that nobody wrote down: addresses, kernel pointers, ids.
+A word that anonvma's own sources use is neither: a report says "perf" whether or not perf was
+running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import os
+import pwd
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from anonvma.base import paths
+from anonvma.report import reproduction, secret_patterns
+from anonvma.run.runs import Manifest, Run
+
+__all__ = [
+    "FOREIGN",
+    "SHAPES",
+    "Fact",
+    "common_names",
+    "facts_of_machine",
+    "facts_of_run",
+    "foreign",
+    "hashes_of",
+    "is_public",
+]
+
+Fact = tuple[str, str]
+"""A kind (``host``, ``user``, ...) and a value to look for."""
+
+# Columns whose words are not ours: processes, files and kernel modules chose them.
+FOREIGN = {
+    "comm": "process",
+    "path": "path",
+    "file": "path",
+    "name": "mapping",
+    "vm_ops": "symbol",
+    "asked_by": "symbol",
+    "symbol": "symbol",
+    "call_path": "symbol",
+}
+_EVERYBODYS = re.compile(
+    r"\[kernel\.kallsyms\]|\[vdso\]|(?:.*/)?(?:(?:ld|lib(?:c|m|pthread|dl|rt|gcc_s|stdc\+\+))[-.][\w.+-]*"
+    r"|vmload|specimens|vmaprobe)"
+)
+"""Files whose functions everybody has: the kernel, as perf names it (a module has another), the C
+library, and our own programs, which are linked with it."""
+
+
+def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield each column of `FOREIGN` that a table has, its kind, and its words that are not ours.
+
+    Functions of the kernel, the C library and our own programs are anybody's, and no profile can be
+    read without them.
+    """
+    for column, kind in FOREIGN.items():
+        if column in frame:
+            words = {str(word) for word in frame[column].dropna().unique()}
+            if column == "symbol" and "file" in frame:
+                files = frame["file"].astype("object").fillna("").astype("str")
+                words -= set(frame.loc[files.str.fullmatch(_EVERYBODYS), column].dropna())
+            yield column, kind, sorted(word for word in words if not is_public(word))
+
+
+# ---- what names nobody ----
+
+
+@functools.cache
+def _sources() -> str:
+    """Return everything that our own sources say."""
+    said = []
+    package = Path(__file__).parent.parent
+    files = [*package.rglob("*.py")]
+    for folder in ("probe", "workload", "guest"):
+        files += (package.parent / folder).glob("*.[ch]")
+    for file in sorted(files):
+        said.append(file.read_text(encoding="utf-8", errors="replace"))
+    return "\n".join(said)
+
+
+@functools.cache
+def _vocabulary() -> frozenset[str]:
+    """Return the words that our own sources have, which therefore tell nothing."""
+    # What the C library says of an error is in no source of ours, and in many of our sentences.
+    said = "\n".join([_sources(), *map(os.strerror, range(1, 134))])
+    words = re.findall(r"[A-Za-z_][\w-]*", said)
+    return frozenset([*words, *re.findall(r"[A-Za-z]+", said)])
+
+
+@functools.cache
+def _spelt_out() -> frozenset[str]:
+    """Return what our own sources have between blanks and quotes, such as paths."""
+    return frozenset(re.findall(r"[^\s\"'`(){}\[\],;]+", _sources()))
+
+
+_PUBLIC_PATHS = re.compile(
+    r"(?:\[kernel\.kallsyms\]|\[unknown\]|/?dev/zero|/\[aio\]|anon_inode:\[[\w-]+\]|/?memfd:specimen|/SYSV00000000|/secretmem"
+    r"|/usr/lib/(?:[\w-]+/)?(?:ld|lib(?:c|m|pthread|dl|rt))[-.][\w.-]*|\[(?:heap|stack|vdso|vvar"
+    r"|vvar_vclock|vsyscall|uprobes)\])(?: \(deleted\))?"
+)
+
+
+_PID = re.compile(r"pid[:-]\d+")
+"""A workload that runs already; its number names nobody."""
+
+
+def is_public(value: str) -> bool:
+    """Tell whether a value says nothing of the machine or of who works on it."""
+    if _PUBLIC_PATHS.fullmatch(value) or _PID.fullmatch(value):
+        return True
+    if f'"{value}"' in _sources():  # one of our own names for something, such as a caller
+        return True
+    if "/" in value.strip("/") and value in _spelt_out():
+        return True
+    words = re.findall(r"[^\s()]+", value)
+    return all(_is_ours(word.lstrip("-") or word) for word in words)
+
+
+def _is_ours(word: str) -> bool:
+    return word in _vocabulary() or bool(re.fullmatch(r"[\d.,]+[kmgtKMGT%]?|.{0,2}", word))
+
+
+_PUBLIC_ROOTS = r"(?:proc|sys|dev|usr|lib|lib64|bin|sbin|boot|etc)"
+_PUBLIC_PLACE = re.compile(rf"/{_PUBLIC_ROOTS}/[\w./+-]*$")
+
+
+# ---- what to look for ----
+
+
+def facts_of_run(run: Run) -> list[Fact]:
+    """Return what a run says of its machine: names, paths, symbols and command lines."""
+    facts: list[Fact] = []
+    for table in sorted(run.manifest.tables):
+        if {*FOREIGN} & set(run.columns(table)):
+            facts += _facts_of_table(run.table(table))
+    named = [*_facts_of_command(run.manifest), *_facts_of_files(run), *_facts_of_target(run)]
+    return [*dict.fromkeys(facts), *named]
+
+
+# A run's id is the time, the workload's name as a slug, and a number if need be.
+_ID = re.compile(r"\d{8}T\d{6}Z-")
+
+
+def _facts_of_files(run: Run) -> Iterator[Fact]:
+    """Yield what a run and its files are called, where the name is not ours."""
+    slug = _ID.sub("", run.id)
+    if not all(_is_ours(word) or word.isdigit() for word in re.split(r"[-_.]", slug)):
+        yield "run", run.id
+        if slug != run.id:
+            yield "run", slug
+    files = [entry.file for entry in run.manifest.tables.values()]
+    for file in [*files, *(entry.file for entry in run.manifest.raw)]:
+        for part in Path(file).parts:
+            if not all(_is_ours(word) for word in re.split(r"[-_.]", part)):
+                yield "file", part
+
+
+def _facts_of_target(run: Run) -> Iterator[Fact]:
+    """Yield what a kernel's release and command line, and free words, say of whose they are.
+
+    Kernel people give their kernels names of their own (CONFIG_LOCALVERSION), often a host's.
+    """
+    target, told = run.manifest.target, run.manifest.features
+    for release in {str(target.get("kernel_release") or ""), str(told.get("kernel") or "")}:
+        yield from (
+            ("kernel name", word)
+            for word in re.split(r"[-+.~_ ]+", release)
+            if not _is_of_release(word)
+        )
+    for word in str(target.get("append") or "").split():
+        if not _PARAMETER.fullmatch(word) and not is_public(word):
+            yield "kernel parameter", word
+            yield from (
+                ("kernel parameter", part)
+                for part in re.split(r"[=:,/]+", word)[1:]
+                if not is_public(part)
+            )
+    for word in str(target.get("cpu_model") or "").split():
+        if not _CPU.fullmatch(word) and not is_public(word):
+            yield "cpu name", word
+    for text in _free_text(run.manifest):
+        for word in re.findall(r"[^\s\"'`()\[\]{},;<>]+", text):
+            bare = word.strip(".:!?*=-")
+            parts = re.split(r"[-_./=:@+%]+", bare)
+            if not is_public(bare) and not all(_is_ours(part) for part in parts):
+                yield "word", bare
+
+
+def _free_text(manifest: Manifest) -> Iterator[str]:
+    yield from manifest.notes
+    yield manifest.pages_how or ""
+    for one in manifest.unobserved:
+        yield from (one.what, one.reason, one.remedy)
+    for name in ("accel_reason", "link", "perf_version", "qemu_version", "thp", "architecture"):
+        yield str(manifest.target.get(name) or "")
+
+
+_RELEASE = re.compile(
+    r"v?\d*|rc\d+|rt\d+|g[0-9a-f]{7,40}|fc\d*|el\d+|deb\d+|bpo\d*|next|dirty|generic|cloud|amd64|arm64"
+    r"|armhf|i686|x86|64|x86_64|aarch64|riscv64|s390x|ppc64le|lowlatency|default|debug|preempt|smp|lts"
+    r"|azure|aws|gcp|gke|oem|hwe|arch\d*|zen\d*|pve|raspi|rpi|virtual|kvm|server|desktop|stable|mm"
+    r"|vanilla|mainline|trunk|unsigned|linux|microsoft|standard|wsl\d*|amzn\d*|manjaro|chromeos",
+    re.I,
+)
+# Of a kernel's command line: a switch, or a number.
+_PARAMETER = re.compile(
+    r"quiet|nokaslr|nosmt|ro|rw|debug|nopti|noapic|ignore_loglevel|[a-z][\w.]*="
+    r"(?:on|off|never|always|madvise|none|no|yes|auto|force|within_size|advise|tty\w{1,4}(?:,\d+)?"
+    r"|[\d,-]+[kKmMgG]?)"
+)
+_CPU = re.compile(
+    r"@|(?:genuine)?intel(?:\(r\))?|amd|arm|xeon(?:\(r\))?|core(?:\(tm\))?|epyc|ryzen|threadripper|cpu"
+    r"|processor|gold|silver|platinum|bronze|max|ultra|pro|qemu|virtual|version|neoverse|cortex|ampere"
+    r"|altra|graviton\d*|apple|atom(?:\(tm\))?|celeron(?:\(r\))?|pentium(?:\(r\))?|opteron(?:\(tm\))?"
+    r"|power\d*|common|kvm|with|radeon|graphics|family|model|stepping|gen|th|vega|mobile|sapphire|rapids"
+    r"|(?:haswell|broadwell|skylake|cascadelake|icelake|milan|rome|genoa)\S{0,12}"
+    r"|[a-z]{0,2}\d[\w.]{0,6}(?:-\d\w{0,7})?(?:[gm]hz)?\+?|[a-z]\d?-\d\w{0,7}|\d+-core|\(.{1,4}\)|.{0,2}",
+    re.I,
+)
+
+
+def _is_of_release(word: str) -> bool:
+    return bool(_RELEASE.fullmatch(word)) or _is_ours(word)
+
+
+def _facts_of_table(frame: pd.DataFrame) -> Iterator[Fact]:
+    for _, kind, words in foreign(frame):
+        yield from ((kind, word) for word in words)
+
+
+def _facts_of_command(manifest: Manifest) -> Iterator[Fact]:
+    line = str(manifest.parameters.get("workload", ""))
+    words = [*manifest.workload.argv, *line.split()]
+    secret = [word for word in words if not is_public(word)]
+    if secret:
+        for whole in (line, " ".join(manifest.workload.argv)):
+            if not is_public(whole):
+                yield "command line", whole
+    for word in secret:
+        yield "argument", word
+        if (name := Path(word).name) != word and not is_public(name):
+            yield "argument", name
+    if not is_public(manifest.workload.name):
+        yield "process", manifest.workload.name
+
+
+def facts_of_machine(environment: Mapping[str, str] | None = None) -> list[Fact]:
+    """Return what names this machine and its users.
+
+    Parameters
+    ----------
+    environment : mapping, optional
+        Of the process; its own by default.
+    """
+    environment = os.environ if environment is None else environment
+    facts: list[Fact] = [("host", name) for name in _host_names(environment)]
+    for user in pwd.getpwall():
+        if 1000 <= user.pw_uid < 65534 or user.pw_uid == os.getuid() != 0:
+            facts += [("user", user.pw_name), ("path", user.pw_dir)]
+            facts += [("user", name) for name in user.pw_gecos.split(",") if len(name) > 2]
+    for variable in ("USER", "LOGNAME", "SUDO_USER"):
+        if environment.get(variable, "root") != "root":
+            facts.append(("user", environment[variable]))
+    facts += [("path", str(Path.home())), ("path", str(paths.root()))]
+    for file in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        facts.append(("machine id", _read(file)))
+    for address in Path("/sys/class/net").glob("*/address"):
+        facts.append(("address", _read(str(address))))
+    facts += [("cgroup", part) for part in _cgroups()]
+    for variable, value in environment.items():
+        if variable == "_":  # the program that a shell has just started: us
+            continue
+        if len(value) >= 8 and not _PUBLIC_PLACE.match(value):
+            facts.append(("environment", value))
+    return [fact for fact in dict.fromkeys(facts) if not is_public(fact[1])]
+
+
+def common_names(environment: Mapping[str, str] | None = None) -> list[Fact]:
+    """Return hosts and users of this machine that cannot be withheld: they are common words."""
+    environment = os.environ if environment is None else environment
+    names = [("host", name) for name in _host_names(environment)]
+    people = [user for user in pwd.getpwall() if 1000 <= user.pw_uid < 65534]
+    names += [("user", user.pw_name) for user in people]
+    variables = ("USER", "LOGNAME", "SUDO_USER")
+    names += [("user", environment[variable]) for variable in variables if variable in environment]
+    known = {"", "root", "localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"}
+    known |= {"ip6-allnodes", "ip6-allrouters", "ip6-localnet", "ip6-mcastprefix", "broadcasthost"}
+    every = dict.fromkeys(fact for fact in names if fact[1] not in known)
+    return [fact for fact in every if is_public(fact[1]) or len(fact[1]) <= 2]
+
+
+def _host_names(environment: Mapping[str, str]) -> Iterator[str]:
+    for name in (socket.gethostname(), _read("/etc/hostname"), environment.get("HOSTNAME", "")):
+        yield name
+        yield name.partition(".")[0]
+    for line in _read("/etc/hosts").splitlines():
+        yield from line.partition("#")[0].split()[1:]
+
+
+def _cgroups() -> Iterator[str]:
+    for line in _read("/proc/self/cgroup").splitlines():
+        path = line.rpartition(":")[2].strip()
+        yield path
+        yield from (part for part in path.split("/") if len(part) > 3)
+
+
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    return ""
+
+
+def hashes_of(run: Run) -> set[str]:
+    """Return the hashes that a report gives of a run: they name data, not a container."""
+    manifest = run.manifest
+    found = {
+        reproduction.manifest_sha256(run),
+        *(table.sha256 for table in manifest.tables.values()),
+    }
+    for name in ("image_sha256", "config_sha256"):
+        found.add(str(manifest.target.get(name)))
+    return found
+
+
+# ---- shapes ----
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return text.count(":") != 1
+
+
+def _always(text: str) -> bool:
+    return True
+
+
+def _not_in_sources(text: str) -> bool:
+    return text not in _sources()
+
+
+SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    *(("secret", shape, _always) for shape in secret_patterns.TOKENS),
+    ("kernel log", re.compile(r"\[ *\d{1,7}\.\d{6}\][^\n]*"), _always),
+    (
+        "secret",
+        re.compile(r"(?i)\b[\w-]*(?:token|passw(?:or)?d|secret|api.?key)[\w-]*[=:]\s?\S+"),
+        _always,
+    ),
+    ("cgroup", re.compile(r"[\w@.:\\-]+\.(?:slice|scope|service)\b"), _always),
+    ("mail address", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), _always),
+    ("machine id", re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.I), _always),
+    ("machine id", re.compile(r"\b[0-9a-f]{32}\b", re.I), _always),
+    ("container", re.compile(r"\b[0-9a-f]{64}\b", re.I), _always),
+    ("address", re.compile(r"\b(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}\b", re.I), _always),
+    ("address", re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)"), _is_address),
+    (
+        "address",
+        re.compile(r"(?<![\w:])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])", re.I),
+        _is_address,
+    ),
+    ("pointer", re.compile(r"\b(?:0x)?[89a-f][0-9a-f]{15}\b", re.I), _always),
+    ("pointer", re.compile(r"\b0x[c-f][0-9a-f]{7}\b", re.I), _always),
+    (
+        "cgroup",
+        re.compile(r"\b(?:docker|kubepods|cri-containerd|crio|libpod|lxc)[-/][\w./:-]+"),
+        _always,
+    ),
+    ("host", secret_patterns.HOST_NAME, _not_in_sources),
+    ("address", re.compile(r"\b[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}\b", re.I), _always),
+    ("path", secret_patterns.PRIVATE_PLACE, _not_in_sources),
+    (
+        "path",
+        re.compile(
+            rf"(?<![\w.<)\]/:*-])(?:~|/(?!{_PUBLIC_ROOTS}\b))[\w.+@~%-]*(?:/[\w.+@~%:-]+)+/?|/root\b"
+        ),
+        _always,
+    ),
+)
+"""What is withheld whatever the run and the machine are: a kind, its shape, and a second look."""

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The letter: what a report says on a mailing list, in plain text.
+
+Shorter than the report, and in the order in which a list reads: the answer at once and without a
+heading, the numbers it stands on, the method, what could not be observed, how to repeat it. Prose
+keeps to 72 columns, tables to 80: one that is wider is set in two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from anonvma.base import paths, tabular
+from anonvma.report import sections
+from anonvma.report.answer import QUESTION
+from anonvma.report.sections import Section
+from anonvma.run import runs
+
+__all__ = ["body", "signature"]
+
+COLUMNS = 80
+# Of a long report, what a mail leaves to the page.
+_LEFT_OUT = (
+    "Bare VMAs by class",
+    "Where touched does not mean anon_vma, nor untouched none",
+    "Specimens this machine lacks",
+)
+_ORDER = ("Evidence", "How it was found")
+_LAST = ("What could not be observed", "How to repeat it")
+
+
+_ASKED_BY = (
+    'In April 2024 Matthew Wilcox asked ("Re: [PATCH] mm: Always sanity check anon_vma first for '
+    'per-vma locks"):'
+)
+
+
+def body(parts: Sequence[Section], withheld: str = "", asked: bool = False) -> str:
+    """Return the text of a mail.
+
+    Parameters
+    ----------
+    parts : sequence of Section
+        The report's, the answer first.
+    withheld : str
+        A sentence on what was withheld; it stands with what could not be observed.
+    asked : bool
+        Whether to quote the question, for a reader who has nothing but this mail.
+
+    Returns
+    -------
+    str
+        Ends in the signature. Free of control characters.
+    """
+    answer, *others = parts
+    quoted = [f"> {line}" for line in sections.wrapped(QUESTION, sections.WIDTH - 2)]
+    lines = [*sections.wrapped(_ASKED_BY), *quoted, ""] if asked else []
+    lines += _paragraphs(answer)
+    if origin := _origin(answer):
+        lines += [*origin, ""]
+    for part in _in_order(others):
+        if part.title == "Specimens":
+            said = [part.paragraphs[0], "The table has these; a column says what was done to them."]
+            part = dataclasses.replace(part, paragraphs=said, table=_answering(part.table))
+        if part.title == "What could not be observed" and withheld:
+            part = dataclasses.replace(part, paragraphs=[*part.paragraphs, withheld])
+        lines += [part.title, "-" * len(part.title), "", *_paragraphs(part)]
+        for block in _blocks(part.table):
+            lines += [*tabular.lines(block), ""]
+        if part.table is not None:
+            lines[-1:] = [*_origin(part), ""]
+        if part.commands:
+            lines += [*sections.command_lines(part.commands), ""]
+    return "\n".join([*lines, *signature()]) + "\n"
+
+
+def signature() -> list[str]:
+    """Return the lines of the signature; a mail reader greys out what follows the two dashes."""
+    address = paths.project_url()
+    return ["-- ", f"anonvma {runs.version()}", *([address] if address else [])]
+
+
+def _in_order(parts: Sequence[Section]) -> list[Section]:
+    kept = [part for part in parts if part.title not in _LEFT_OUT]
+
+    def place(part: Section) -> int:
+        if part.title in _ORDER:
+            return _ORDER.index(part.title) - len(_ORDER)
+        return _LAST.index(part.title) + 1 if part.title in _LAST else 0
+
+    return sorted(kept, key=place)
+
+
+def _answering(grid: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Of the specimens, those that answer the question."""
+    if grid is None:
+        return None
+    rows = (grid == "zero-page").any(axis=1)
+    return grid[rows]
+
+
+def _paragraphs(part: Section) -> Iterator[str]:
+    for paragraph in filter(None, part.words):
+        yield from sections.wrapped(paragraph)
+        yield ""
+
+
+def _origin(part: Section) -> list[str]:
+    """Where the numbers come from: short, for a mail has no room to name each file twice."""
+    said = sections.sources_said(part)
+    return sections.wrapped(f"(from {said})") if said and len(said) <= 3 * COLUMNS else []
+
+
+def _blocks(table: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
+    """Give a table in pieces that keep to 80 columns, each with its first column."""
+    if table is None:
+        return
+    if len(table.columns) < 3 or _width(table) <= COLUMNS:
+        yield table
+        return
+    first, *names = table.columns
+    fit = len(names)
+    while fit > 1 and _width(table[[first, *names[:fit]]]) > COLUMNS:
+        fit -= 1
+    yield table[[first, *names[:fit]]]
+    yield from _blocks(table[[first, *names[fit:]]] if names[fit:] else None)
+
+
+def _width(table: pd.DataFrame) -> int:
+    return max(map(len, tabular.lines(table)))

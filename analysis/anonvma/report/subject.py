@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a report is about: one run, or the runs of two conditions; and what is said and drawn of it.
+
+06-report shows a subject, `anonvma publish` sends one; both ask here, so they say the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from anonvma.base.errors import RunError
+from anonvma.compare import attribution, changes, cost
+from anonvma.perf import flame, profile
+from anonvma.report import answer, comparison, cost_report, publication, redaction
+from anonvma.report import sections as report
+from anonvma.run import runs
+from anonvma.run.runs import Run
+from anonvma.tables import census, faults, locks, specimens
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Subject", "find"]
+
+Drawn: TypeAlias = "tuple[Figure, str]"
+"""A figure and the words for those who do not see it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What a report is about.
+
+    Attributes
+    ----------
+    conditions : mapping of str to sequence of Run
+        One for a run, by its name; two or more for a comparison, compared with the first.
+    specimens : Run or None
+        Of the specimens, from the same machine if one is at hand.
+    cost : Run or None
+        Of what mmap_lock costs there (`anonvma.study.cost_experiment`).
+    """
+
+    conditions: Mapping[str, Sequence[Run]]
+    specimens: Run | None = None
+    cost: Run | None = None
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run of it, those of the specimens and of the cost last."""
+        every = [run for each in self.conditions.values() for run in each]
+        return [*every, *(run for run in (self.specimens, self.cost) if run)]
+
+    @property
+    def run(self) -> Run | None:
+        """The run, where it is about a single one."""
+        return self.runs[0] if len(self.conditions) == 1 else None
+
+    @property
+    def has_profiles(self) -> bool:
+        """Whether perf record looked at every run of it."""
+        every = (run for each in self.conditions.values() for run in each)
+        return all("samples" in run.manifest.tables for run in every)
+
+    @property
+    def title(self) -> str:
+        """What the report is called."""
+        return report.title(self.run) if self.run else comparison.title(self.conditions)
+
+    @property
+    def verdict(self) -> answer.Answer:
+        """Whether any run of it has the VMA that the mail asks for."""
+        every = (run for each in self.conditions.values() for run in each)
+        found = {answer.of_run(run).answer for run in every}
+        return answer.Answer.YES if answer.Answer.YES in found else answer.Answer.NO
+
+    @property
+    def finding(self) -> str:
+        """What was found, in a line."""
+        return answer.finding(self.run) if self.run else comparison.finding(self.conditions)
+
+    def sections(self, note: str | None = None, analysed: bool = False) -> list[report.Section]:
+        """Say everything, the answer first.
+
+        Parameters
+        ----------
+        note : str, optional
+            Put before the answer, such as where the data come from.
+        analysed : bool
+            Whether to say what analyses it here and now.
+        """
+        if self.run:
+            return report.sections(self.run, self.specimens, note, analysed, self.cost)
+        first, *others = comparison.sections(self.conditions, analysed)
+        said = [*([note] if note else []), *first.paragraphs]
+        return [dataclasses.replace(first, paragraphs=said), *others]
+
+    def shared(self, wall: redaction.Wall) -> Subject:
+        """Return the same, its data behind the wall."""
+        conditions = {
+            name: [redaction.Shared(run, wall) for run in each]
+            for name, each in self.conditions.items()
+        }
+        others = [
+            redaction.Shared(run, wall) if run else None for run in (self.specimens, self.cost)
+        ]
+        return Subject(conditions, *others)
+
+    def figures(self) -> dict[str, list[Callable[[], Drawn]]]:
+        """What there is to draw, by the title of the section that it belongs to.
+
+        One panel a figure: side by side they could not be read on a phone.
+        """
+        if self.run is None:
+            return _of_comparison(self.conditions)
+        run, made = self.run, self.specimens
+        drawn: dict[str, list[Callable[[], Drawn]]] = {
+            "Answer": [lambda: _classes(run), lambda: _origins(run)]
+        }
+        if "faults" in run.manifest.tables:
+            drawn["The lock they were taken under"] = [lambda: _lock_paths(run)]
+        if "locks" in run.manifest.tables:
+            drawn["Who took mmap_lock"] = [lambda: _callers(run)]
+        if self.has_profiles:
+            drawn[report.PROFILE] = [lambda: _flames(run)]
+        if made:
+            drawn["Specimens"] = [lambda: _specimens(made)]
+        if measured := self.cost:
+            drawn[cost_report.ANSWER] = [lambda: _cost(measured)]
+        return drawn
+
+    def fragments(self) -> dict[str, str]:
+        """Return what a page has besides the notebook: the interactive flame graph.
+
+        By the title of the section that it stands in. Of a comparison it is the differential one
+        of its first condition and its last.
+        """
+        if not self.has_profiles:
+            return {}
+        names = list(self.conditions)
+        sides = [list(self.conditions[name]) for name in (names[-1], names[0])]
+        if self.run:
+            return {report.PROFILE: flame.interactive(sides[0], title="Flame graph")}
+        ends = (names[0], names[-1])
+        title = f"Flame graph, {' to '.join(ends)}"
+        return {comparison.CHANGED: flame.interactive(*sides, title=title, names=ends)}
+
+
+def find(
+    run: str | Path | None,
+    made: str | Path | None = None,
+    base: str | None = None,
+    head: str | None = None,
+    cost: str | Path | None = None,
+) -> Subject:
+    """Open what a report is to be about.
+
+    Parameters
+    ----------
+    run : str or path, optional
+        A run, as `anonvma.run.runs.find` takes it.
+    made : str or path, optional
+        Likewise, of the specimens; left out of a comparison.
+    base, head : str, optional
+        Instead of `run`: the runs of two conditions, as `anonvma.run.runs.find_all` takes them.
+    cost : str or path, optional
+        A run of what mmap_lock costs; left out of a comparison.
+
+    Raises
+    ------
+    RunError
+        When one of them is no run, or only one condition is given.
+    """
+    if base is None and head is None:
+        opened = runs.find(str(run), ["census"])
+        return Subject(
+            {opened.id: [opened]},
+            runs.find(made, ["specimens", "census"]) if made else None,
+            runs.find(cost, ["lock_cost"]) if cost else None,
+        )
+    if base is None or head is None:
+        raise RunError("a comparison has two sides: give both base and head.")
+    publication.check_sides(base, head)
+    sides = {"base": runs.find_all(base), "head": runs.find_all(head)}
+    return Subject(dict(zip(_names(base, head), sides.values(), strict=True)))
+
+
+def _names(base: str, head: str) -> tuple[str, str]:
+    """Name the two sides by what their patterns do not share, if that is something."""
+    ours, theirs = Path(base).name.rstrip("*-_"), Path(head).name.rstrip("*-_")
+    same = 0
+    while ours[::-1][: same + 1] == theirs[::-1][: same + 1] and same < min(len(ours), len(theirs)):
+        same += 1
+    left = [name[: len(name) - same].rstrip("*-_") for name in (ours, theirs)]
+    return (left[0] or "base", left[1] or "head") if left[0] != left[1] else ("base", "head")
+
+
+# ---- figures, each with its words ----
+
+
+def _cost(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    drawn, ax = plt.subplots(figsize=(5.5, 3))
+    cost.plot_by_threads(run, ax)
+    table = cost.by_threads(run).reset_index()
+    said = report.in_words(table, "threads", "ratio", "low", "high")
+    return drawn, f"Throughput under the VMA's lock over that under mmap_lock. {said}"
+
+
+def _classes(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    vmas = report.last_census(run)
+    drawn, ax = plt.subplots(figsize=(5.5, 2.4))
+    census.plot_by_class(vmas, ax)
+    table = census.by_class(vmas).reset_index()
+    return drawn, f"Bare VMAs by class. {report.in_words(table, 'class', 'vmas')}"
+
+
+def _origins(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    vmas = report.last_census(run)
+    drawn, ax = plt.subplots(figsize=(5.5, 2.6))
+    census.plot_by_origin(vmas, ax)
+    table = census.by_origin(vmas).reset_index()
+    said = report.in_words(table, "origin", "vmas", "anon_vma", "zero-page")
+    return drawn, f"Anonymous VMAs by origin. {said}"
+
+
+def _lock_paths(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    traced = run.table("faults")
+    drawn, ax = plt.subplots(figsize=(5.5, 2.6))
+    faults.plot_lock_paths(traced, ax=ax)
+    said = report.in_words(faults.lock_paths(traced), "change", "vma", "retry", "mmap")
+    return drawn, f"The lock of each fault in user mode. {said}"
+
+
+def _callers(run: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    taken = run.table("locks")
+    drawn, ax = plt.subplots(figsize=(5.5, 3))
+    locks.plot_callers(taken, ax=ax)
+    table = locks.callers(taken).head(report.CALLERS)
+    table = table.assign(asked_by=table["asked_by"] + ", for " + table["mode"])
+    return drawn, f"Who took mmap_lock. {report.in_words(table, 'asked_by', 'taken')}"
+
+
+def _specimens(made: Run) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    table = specimens.observed(made.table("specimens"), report.last_census(made))
+    drawn, ax = plt.subplots(figsize=(6, 0.24 * table["kind"].nunique() + 1))
+    specimens.plot_observed(table, ax)
+    states = table["state"].astype(str).value_counts()
+    counted = ", ".join(f"{count} {state}" for state, count in states.items())
+    return drawn, f"What became of each specimen, a row a kind, a column a touch: {counted}."
+
+
+def _flames(run: Run) -> Drawn:
+    ax = flame.plot(run, title="Where the time went")
+    (table,) = (profile.tables({run.id: run}, most=5)["By function and what it calls"],)
+    return _figure_of(ax), f"Flame graph. {report.in_words(table, 'symbol', 'mean')}"
+
+
+def _of_comparison(
+    conditions: Mapping[str, Sequence[Run]],
+) -> dict[str, list[Callable[[], Drawn]]]:
+    drawn: dict[str, list[Callable[[], Drawn]]] = {
+        comparison.CHANGED: [lambda: _changed(conditions)],
+    }
+    every = [run for each in conditions.values() for run in each]
+    if all({"locks", "faults"} <= set(run.manifest.tables) for run in every):
+        drawn["Answer"] = [lambda: _taken(conditions)]
+    return drawn
+
+
+def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    drawn, ax = plt.subplots(figsize=(7, 1 + 0.6 * len(conditions)))
+    attribution.plot_taken(conditions, ax=ax)
+    totals = attribution.taken(conditions).sum(axis=1)
+    said = ", ".join(f"{name}: {count:,.0f}" for name, count in totals.items())
+    return drawn, f"Acquisitions of mmap_lock in one repeat, by what for. In all, {said}."
+
+
+def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
+    import matplotlib.pyplot as plt
+
+    rows = changes.shown(changes.table(conditions))
+    drawn, ax = plt.subplots(figsize=(7, 3.6))
+    changes.plot_shown(rows, ax=ax)
+    return drawn, f"Ratios with their intervals. {report.in_words(rows.head(6), 'metric', 'ratio')}"
+
+
+def _figure_of(ax: Axes) -> Figure:
+    from matplotlib.figure import Figure
+
+    assert isinstance(ax.figure, Figure)
+    return ax.figure

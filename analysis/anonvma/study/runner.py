@@ -1,0 +1,489 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A study carried out: what is not done yet is, by Snakemake, one cell at a time on a host.
+
+A study's directory holds
+
+``cells/NAME/``
+    the cells that are done: a run, with the executed notebook, ``log.txt`` and ``cell.json``;
+``failed/NAME.N/``
+    what there is of each try that failed, and why (``failure.json``);
+``superseded/NAME.N/``
+    cells that were done with another notebook, kernel or probe, and were done again;
+``report/``
+    the comparison and the report;
+``study.yaml``, ``cells.json``, ``snakemake.log``, ``work/``
+    what was asked for, what follows from it, and what is under way.
+
+Snakemake decides what runs when and where: the order, one job at a time on each host, retries,
+clusters. It does not decide what is done: only `anonvma.study.job.complete` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import datetime
+import fcntl
+import json
+import math
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from anonvma.base.errors import StudyError
+from anonvma.run.runs import Run
+from anonvma.study.job import CELL, LIFELINE, PLAN, STOP, complete, is_locked
+from anonvma.study.matrix import THIS_MACHINE, Cell, Study
+
+__all__ = ["Event", "Outcome", "carry_out", "status"]
+
+Event = dict[str, Any]
+"""What happened: ``event`` and ``time`` (ISO 8601, UTC), and what data/studies/README.md says."""
+
+_FORMAT = 1
+_PR_SET_PDEATHSIG = 1
+_POLL = 0.2  # seconds
+_PATIENCE = 30.0  # seconds for what runs to end when asked to
+_OURS = ("study.yaml", PLAN, "snakemake.log", "cells", "failed", "superseded", "report", "work")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a study.
+
+    Attributes
+    ----------
+    directory : Path
+    runs : dict
+        The run of every cell that is done, by the cell's name, in the order of the study.
+    failures : dict
+        By name, why a cell is not done.
+    interrupted : bool
+        Whether we were asked to stop before the end.
+    """
+
+    directory: Path
+    runs: dict[str, Run]
+    failures: dict[str, str]
+    interrupted: bool
+
+
+def status(study: Study, directory: Path) -> dict[str, str]:
+    """Return, by a cell's name, ``done``, ``changed`` (since it was done) or ``to do``.
+
+    A cell is known by what it is, not by its name, which depends on what else is in the study.
+    """
+    found = {}
+    there = _cells_there(directory)
+    for cell in study.cells:
+        place = there.get(cell.id)
+        if place is None:
+            found[cell.name] = "to do"
+        else:
+            done = complete(place, cell.id, cell.key)
+            found[cell.name] = "done" if done else "changed"
+    return found
+
+
+def _cells_there(directory: Path) -> dict[str, Path]:
+    """Return where each cell lies that has ever been done, by its id."""
+    found: dict[str, Path] = {}
+    for file in sorted(directory.glob(f"cells/*/{CELL}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found[json.loads(file.read_bytes())["id"]] = file.parent
+    return found
+
+
+def carry_out(
+    study: Study,
+    directory: Path,
+    *,
+    tell: Callable[[Event], None],
+    keep_going: bool = False,
+    jobs: int | None = None,
+    profile: str | None = None,
+) -> Outcome:
+    """Do what is not done yet of a study.
+
+    Parameters
+    ----------
+    study : Study
+    directory : path
+        Of the study; made if it is missing.
+    tell : callable
+        Told every `Event`.
+    keep_going : bool
+        Whether to go on after a failure that is not the target's: the next cells may well fail
+        alike. That a target went away or was late is that cell's failure alone in any case.
+    jobs : int, optional
+        How many hosts are used at a time; all of them by default.
+    profile : str, optional
+        Of Snakemake, which names the executor of a cluster. The jobs outlive us then.
+
+    Raises
+    ------
+    StudyError
+        The directory cannot be used, another one works in it, a cluster cannot start this
+        Python, or Snakemake itself failed.
+    """
+    if profile and shlex.quote(sys.executable) != sys.executable:
+        # Snakemake 9.14, snakemake_interface_executor_plugins/executors/real.py: format_job_exec()
+        raise StudyError(
+            "jobs of a cluster cannot be started by a Python whose path has a space or another "
+            f"character that shells read, as {sys.executable} has: Snakemake does not quote it. "
+            "Use a checkout in a directory without."
+        )
+    directory = directory.resolve()
+    with _taken(directory, study):
+        work = _Work(study, directory, tell, keep_going, profile)
+        work.prepare()
+        if work.left:
+            with _asked_to_stop(work):
+                work.run_snakemake(jobs)
+        return work.outcome()
+
+
+@contextlib.contextmanager
+def _taken(directory: Path, study: Study) -> Iterator[None]:
+    """Have a study's directory for ourselves."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StudyError(
+            f"cannot make the study's directory {directory}: {error.strerror}."
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyError(
+                f"another anonvma batch works in {directory}: wait until it is done, or give "
+                "another --output."
+            ) from None
+        _check_whose(directory, study)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_whose(directory: Path, study: Study) -> None:
+    try:
+        name = json.loads((directory / PLAN).read_bytes())["study"]
+    except FileNotFoundError:
+        others = sorted(set(os.listdir(directory)) - {*_OURS, ".snakemake"})
+        if others:
+            raise StudyError(
+                f"{directory} holds other things ({others[0]!r}): give an empty or a new --output."
+            ) from None
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # cut short: it is written anew
+    if name != study.name:
+        raise StudyError(
+            f"{directory} is of study {name!r}, and this is {study.name!r}: give another --output."
+        )
+
+
+@contextlib.contextmanager
+def _asked_to_stop(work: _Work) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP stop the work, not us."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        work.interrupted = True
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Work:
+    """A study while it is carried out."""
+
+    def __init__(
+        self,
+        study: Study,
+        directory: Path,
+        tell: Callable[[Event], None],
+        keep_going: bool,
+        profile: str | None,
+    ) -> None:
+        self.study, self.directory, self.keep_going = study, directory, keep_going
+        self.profile = profile
+        self.interrupted = self.stopped = False
+        self.failures: dict[str, str] = {}
+        self._tell = tell
+        self._offsets: Counter[str] = Counter()
+        self._clock = _Clock()
+        hosts = dict.fromkeys(cell.host for cell in study.cells)
+        self.tokens = {host: f"host_{number}" for number, host in enumerate(hosts)}
+        self.left: dict[str, Cell] = {}
+
+    # ---- before ----
+
+    def prepare(self) -> None:
+        """Write the plan, and mark what is done: Snakemake is told so, it does not find out."""
+        for name in ("work", "cells"):
+            (self.directory / name).mkdir(exist_ok=True)
+        (self.directory / "work" / STOP).unlink(missing_ok=True)
+        shutil.copyfile(self.study.file, self.directory / "study.yaml")
+        self._rename_cells()
+        states = status(self.study, self.directory)
+        for stale in (self.directory / "work").glob("*.jsonl"):
+            stale.unlink()
+        for cell in self.study.cells:
+            marker = self.directory / "work" / f"{cell.name}.done"
+            if states[cell.name] == "done":
+                marker.touch()
+            else:
+                marker.unlink(missing_ok=True)
+                self.left[cell.name] = cell
+        self._write_plan()
+        counts = Counter(states.values())
+        self.tell(
+            "plan",
+            study=self.study.name,
+            directory=str(self.directory),
+            cells=len(states),
+            done=counts["done"],
+            changed=counts["changed"],
+        )
+        self._clock.begin(self.left.values())
+
+    def _rename_cells(self) -> None:
+        """Give cells that were done under another name the one that they have now."""
+        there = _cells_there(self.directory)
+        for cell in self.study.cells:
+            place, wanted = there.get(cell.id), self.directory / "cells" / cell.name
+            if place is not None and place != wanted and not wanted.exists():
+                place.rename(wanted)
+
+    def _write_plan(self) -> None:
+        plan = {
+            "format": _FORMAT,
+            "study": self.study.name,
+            "python": sys.executable,
+            "notebook": str(self.study.notebook.resolve()),
+            "retries": self.study.retries,
+            "timeout": self.study.timeout,
+            "lifeline": self.profile is None,
+            "cells": [self._planned(cell) for cell in self.study.cells],
+        }
+        draft = self.directory / f"{PLAN}.tmp"
+        draft.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+        draft.rename(self.directory / PLAN)
+
+    def _planned(self, cell: Cell) -> dict[str, Any]:
+        here = cell.host == THIS_MACHINE  # or whichever node of a cluster runs it
+        token = "node" if here and self.profile else self.tokens[cell.host]
+        return {**dataclasses.asdict(cell), "token": token, "exclusive": here}
+
+    # ---- Snakemake ----
+
+    def run_snakemake(self, jobs: int | None) -> None:
+        """Have Snakemake do what is left, and tell what happens meanwhile."""
+        lifeline = self.directory / "work" / LIFELINE
+        lifeline.unlink(missing_ok=True)
+        os.mkfifo(lifeline, 0o600)
+        held = os.open(lifeline, os.O_RDWR | os.O_CLOEXEC)
+        with (self.directory / "snakemake.log").open("ab") as log:
+            process = subprocess.Popen(
+                self._command(jobs),
+                cwd=self.directory,
+                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us to handle
+                preexec_fn=_end_with_parent,
+            )
+        try:
+            while process.poll() is None:
+                time.sleep(_POLL)
+                self._listen()
+                if self.interrupted or (self.stopped and not self.keep_going):
+                    self._stop(process, held)
+                    held = -1
+        finally:
+            if held >= 0:
+                os.close(held)
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self._listen()
+        self._judge(process.returncode)
+
+    def _command(self, jobs: int | None) -> list[str]:
+        tokens = {**{token: 1 for token in self.tokens.values()}, "node": len(self.left)}
+        words = [sys.executable, "-m", "snakemake"]
+        words += ["--snakefile", str(Path(__file__).with_name("study.smk"))]
+        words += ["--profile", self.profile or "none", "--workflow-profile", "none"]
+        if self.profile is None:
+            words += ["--cores", str(jobs or len(self.tokens))]
+        elif jobs:  # else the profile says
+            words += ["--jobs", str(jobs)]
+        words += ["--resources", *(f"{token}={count}" for token, count in tokens.items())]
+        # What a killed one left is no lock of ours, and its metadata no news.
+        words += ["--keep-going", "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime"]
+        return [*words, "--scheduler", "greedy", "--quiet", "all"]
+
+    def _stop(self, process: subprocess.Popen[bytes], held: int) -> None:
+        """Let nothing new begin; end what runs too if we were interrupted.
+
+        Snakemake is not asked: its handler of SIGTERM takes a lock that what it interrupts may
+        hold (9.14, scheduling/job_scheduler.py, exit_gracefully), and then it waits for ever.
+        """
+        (self.directory / "work" / STOP).touch()
+        if self.interrupted:
+            self.tell("stopping", reason="interrupted")
+            if self.profile:
+                process.send_signal(signal.SIGINT)  # it cancels a cluster's jobs
+        deadline = math.inf
+        while process.poll() is None:
+            if self.interrupted and held >= 0:
+                os.close(held)
+                held = -1
+                deadline = time.monotonic() + _PATIENCE
+            # Nothing that Snakemake knows is needed again; a cluster's jobs it has yet to await.
+            if not self.profile and not self._running():
+                os.killpg(process.pid, signal.SIGKILL)  # with cells that begin, only to see STOP
+            elif time.monotonic() > deadline:
+                process.kill()
+            self._listen()
+            time.sleep(_POLL)
+        if held >= 0:
+            os.close(held)
+
+    def _running(self) -> list[str]:
+        """Return the cells that somebody works on; whoever begins later sees `STOP`."""
+        return [name for name in self.left if is_locked(self.directory / "work" / f"{name}.lock")]
+
+    def _judge(self, status: int) -> None:
+        """Find out what Snakemake or a cell did not say."""
+        if self.interrupted:
+            return
+        silent = [name for name in self.left if name not in self.failures]
+        if status and silent and not self.stopped:
+            for name in silent:
+                log = self.directory / "work" / name / "log.txt"
+                if log.exists():
+                    self._failed(name, f"it ended without a word: see {log}")
+            if not self.failures:
+                how = f"was killed by signal {-status}"
+                if status >= 0:
+                    how = f"failed with exit status {status}: {self._last_line()}"
+                log = self.directory / "snakemake.log"
+                raise StudyError(f"Snakemake {how}; see {log}.")
+
+    def _last_line(self) -> str:
+        said = (self.directory / "snakemake.log").read_text(errors="backslashreplace")
+        lines = said.strip().splitlines() or ["it said nothing"]
+        return lines[-1].strip()[:300].rstrip(".")
+
+    # ---- events ----
+
+    def _listen(self) -> None:
+        """Tell what the cells have said since we last looked."""
+        heard = []
+        for file in sorted((self.directory / "work").glob("*.jsonl")):
+            with file.open("rb") as stream:
+                stream.seek(self._offsets[file.name])
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offsets[file.name] += len(line)
+                    heard.append(json.loads(line))
+        for event in sorted(heard, key=lambda event: str(event["time"])):
+            self._happened(event)
+
+    def _happened(self, event: Event) -> None:
+        name, what = event["cell"], event["event"]
+        if name not in self.left and what != "kept":
+            return
+        if what in ("done", "kept"):
+            cell = self.left.pop(name, None)
+            self.failures.pop(name, None)
+            if cell:
+                self._clock.done(cell, event.get("seconds"))
+        elif what == "failed":
+            again = event["retry"] and event["attempt"] <= self.study.retries
+            event["again"] = again
+            if not again:
+                self.failures[name] = event["reason"]
+                self._clock.failed(self.left[name])
+                self.stopped |= not event["retry"]
+        event["left"] = len(self.left) - len(self.failures)
+        event["seconds_left"] = self._clock.left()
+        self._tell(event)
+
+    def _failed(self, name: str, reason: str) -> None:
+        self.failures[name] = reason
+        self.tell("failed", cell=name, reason=reason, retry=False, again=False)
+
+    def tell(self, what: str, **more: object) -> None:
+        """Tell an event of our own."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        self._tell({"event": what, "time": now, **more})
+
+    # ---- after ----
+
+    def outcome(self) -> Outcome:
+        """Look at what is there, whatever was said."""
+        found: dict[str, Run] = {}
+        for cell in self.study.cells:
+            run = complete(self.directory / "cells" / cell.name, cell.id, cell.key)
+            if run:
+                found[cell.name] = run
+                self.failures.pop(cell.name, None)
+            else:
+                self.failures.setdefault(cell.name, "it was not run")
+        return Outcome(self.directory, found, self.failures, self.interrupted)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel kill Snakemake with us, in whatever way; what it runs sees to itself."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class _Clock:
+    """How long the rest will take, from how long its like took."""
+
+    def __init__(self) -> None:
+        self._left: Counter[str] = Counter()
+        self._times: dict[str, list[float]] = {}
+
+    def begin(self, cells: Iterable[Cell]) -> None:
+        self._left = Counter(cell.host for cell in cells)
+
+    def done(self, cell: Cell, seconds: float | None) -> None:
+        self._left[cell.host] -= 1
+        if seconds is not None:
+            self._times.setdefault(cell.host, []).append(seconds)
+
+    def failed(self, cell: Cell) -> None:
+        self._left[cell.host] -= 1
+
+    def left(self) -> float | None:
+        """Return the seconds that the busiest host still takes; None while nothing is known."""
+        every = [second for times in self._times.values() for second in times]
+        if not every:
+            return None
+        mean = sum(every) / len(every)
+        times = [
+            count * (sum(own) / len(own) if (own := self._times.get(host)) else mean)
+            for host, count in self._left.items()
+        ]
+        return round(max(times, default=0.0), 1)

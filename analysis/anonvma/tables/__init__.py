@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Frames in, tables out, and the figure of each beside it."""

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The census: which VMAs are bare, of what kind, and what is in them.
+
+An *anonymous VMA* has ``vma->vm_ops == NULL``; that is all ``vma_is_anonymous()``
+(include/linux/mm.h) tests. It gets an ``anon_vma`` when it first needs a page of its
+own. A *bare VMA* is anonymous and has none. On kernels 6.4 to 6.9
+``lock_vma_under_rcu()`` (mm/memory.c) refused a bare VMA, so that every page fault on it
+took mmap_lock, not only the first.
+
+Why a VMA is bare is its class:
+
+guard
+    No access is permitted, so it cannot fault.
+untouched
+    It could be accessed, but no page is in it.
+zero-page
+    It has been read: ``do_anonymous_page()`` answers a read fault with the shared zero
+    page and returns before ``vmf_anon_prepare()``. Read as often as you like, it stays bare; only
+    a huge page makes an anon_vma for a read, too (``do_huge_pmd_anonymous_page()``).
+other
+    Anything else; the column ``note`` names it.
+
+Functions take a frame as `read` gives it (or a run's ``census`` table) and return a table
+with named columns; each ``plot_x`` draws the table of ``x``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from anonvma.base.section import Whole
+from anonvma.probe.census_file import CLASSES, LOSSES, NOTES, ORIGINS, SCHEMA, Census, read
+from anonvma.tables.empty_figure import blank
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "CLASSES",
+    "LOSSES",
+    "NOTES",
+    "ORIGINS",
+    "SCHEMA",
+    "Alarm",
+    "Census",
+    "alarm",
+    "bare",
+    "by_class",
+    "by_origin",
+    "by_process",
+    "losses",
+    "plot_by_class",
+    "plot_by_origin",
+    "plot_zero_pages_per_vma",
+    "read",
+    "wholes",
+    "zero_pages_per_vma",
+]
+
+# Colour-blind safe (tests/test_address_space.py), and in order of interest: the zero page is the
+# answer to the mail.
+COLOURS = {
+    "zero-page": "#d55e00",
+    "untouched": "#56b4e9",
+    "guard": "#999999",
+    "other": "#332288",
+    "anon_vma": "#009e73",
+}
+
+
+def bare(vmas: pd.DataFrame) -> pd.DataFrame:
+    """Return only the bare VMAs."""
+    return vmas[vmas["bare"]]
+
+
+def _measures(vmas: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Counts, bytes and pages of the VMAs of each value of `key`."""
+    groups = vmas.groupby(key, observed=False)
+    return pd.DataFrame(
+        {
+            "vmas": groups.size(),
+            "bytes": groups["bytes"].sum(),
+            "present": groups["present"].sum().astype("int64"),
+            "zero": groups["zero"].sum().astype("int64"),
+        }
+    )
+
+
+def by_class(vmas: pd.DataFrame) -> pd.DataFrame:
+    """Bare VMAs by class.
+
+    Returns
+    -------
+    DataFrame
+        Index: the four classes in the order of `CLASSES`, absent ones with zeros. Columns:
+        vmas (count), bytes, present and zero (pages; of VMAs whose pages were looked at).
+    """
+    return _measures(bare(vmas), "class").reindex(CLASSES, fill_value=0).rename_axis("class")
+
+
+def plot_by_class(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the counts of `by_class` as bars, the number at the end of each."""
+    import seaborn as sns
+    from matplotlib.ticker import EngFormatter
+
+    table = by_class(vmas).reset_index()
+    ax = sns.barplot(
+        table,
+        x="vmas",
+        y="class",
+        hue="class",
+        palette=COLOURS,
+        saturation=1,
+        legend=False,
+        ax=ax,
+    )
+    for bars in ax.containers:
+        ax.bar_label(bars, fmt="{:,.0f}", padding=3)  # type: ignore[arg-type]
+    ax.margins(x=0.12)
+    ax.xaxis.set_major_formatter(EngFormatter())
+    ax.set(xlabel="bare VMAs", ylabel="", title="Bare VMAs by class")
+    sns.despine(ax=ax)
+    return ax
+
+
+def by_origin(vmas: pd.DataFrame) -> pd.DataFrame:
+    """Anonymous VMAs by how they came to be, and whether and why they are bare.
+
+    Returns
+    -------
+    DataFrame
+        Index: origin, the one with most bare VMAs first. Columns: vmas (count), anon_vma
+        (how many have one), then a column a class, zero (pages).
+    """
+    anonymous = vmas[vmas["anonymous"]]
+    state = anonymous["class"].astype("object").fillna("anon_vma")
+    table = pd.crosstab(anonymous["origin"].astype("object"), state)
+    table = table.reindex(columns=["anon_vma", *CLASSES], fill_value=0)
+    table.insert(0, "vmas", table.sum(axis=1))
+    zero = anonymous.groupby(anonymous["origin"].astype("object"))["zero"].sum()
+    table["zero"] = zero.astype("int64")
+    order = (table["vmas"] - table["anon_vma"]).sort_values(ascending=False, kind="stable")
+    return table.loc[order.index].rename_axis(index="origin", columns=None)
+
+
+def plot_by_origin(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw `by_origin` as stacked bars: how much of each origin is bare, and why.
+
+    Bars show shares, for counts differ by orders of magnitude; the count stands beside each.
+    """
+    import seaborn as sns
+
+    table = by_origin(vmas)
+    if table.empty:
+        return blank(ax, "Anonymous VMAs by origin", "no anonymous VMA")
+    states = [state for state in COLOURS if table[state].any()]
+    shares = table[states].div(table["vmas"], axis=0) * 100
+    ax = shares.plot.barh(
+        stacked=True, width=0.75, ax=ax, color=[COLOURS[state] for state in states]
+    )
+    for place, count in enumerate(table["vmas"]):
+        ax.text(101, place, f"{count:,}", va="center", fontsize="small")
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 100), xlabel="share of anonymous VMAs, per cent", ylabel="")
+    ax.set_title("Anonymous VMAs by origin (their number on the right)")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=len(states), frameon=False)
+    sns.despine(ax=ax)
+    return ax
+
+
+def by_process(vmas: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
+    """VMAs by address space.
+
+    Parameters
+    ----------
+    vmas : DataFrame
+    most : int, optional
+        Only so many, those with most bare VMAs.
+
+    Returns
+    -------
+    DataFrame
+        Index: tgid, the process with most bare VMAs first. Columns: comm, vmas, anonymous,
+        bare, a column a class, zero (pages).
+    """
+    groups = vmas.groupby("tgid")
+    table = groups.agg(
+        comm=("comm", "first"),
+        vmas=("start", "size"),
+        anonymous=("anonymous", "sum"),
+        bare=("bare", "sum"),
+    )
+    classes = pd.crosstab(vmas["tgid"], vmas["class"].astype("object"))
+    table = table.join(classes.reindex(index=table.index, columns=CLASSES, fill_value=0))
+    table["zero"] = groups["zero"].sum().astype("int64")
+    return table.sort_values("bare", ascending=False, kind="stable").head(most or len(table))
+
+
+def wholes(vmas: pd.DataFrame, most: int | None = None) -> dict[str, Whole]:
+    """What the rows of `by_class`, `by_origin` and `by_process` add up to."""
+    all_bare = int(vmas["bare"].sum())
+    others = vmas["tgid"].nunique() - most if most else 0
+    rest = f"{others:,} other process{'es' * (others > 1)}" if others > 0 else ""
+    return {
+        "by_class": Whole("vmas", all_bare, "bare VMAs"),
+        "by_origin": Whole("vmas", int(vmas["anonymous"].sum()), "anonymous VMAs"),
+        "by_process": Whole("bare", all_bare, "bare VMAs", rest),
+    }
+
+
+def zero_pages_per_vma(vmas: pd.DataFrame, page_size: int) -> pd.DataFrame:
+    """How many zero pages the bare VMAs of class ``zero-page`` hold, each.
+
+    Parameters
+    ----------
+    vmas : DataFrame
+    page_size : int
+        Bytes of a page where the census was taken.
+
+    Returns
+    -------
+    DataFrame
+        Columns: origin, zero (pages in one VMA), pages (in it altogether), vmas (how many
+        are like that), most frequent first. ``zero == pages`` means that every page of the
+        VMA has been read and none was written.
+    """
+    read_only = vmas[vmas["class"] == "zero-page"]
+    pages = (read_only["bytes"] // page_size).rename("pages")
+    table = (
+        read_only.groupby([read_only["origin"].astype("object"), "zero", pages])
+        .size()
+        .rename("vmas")
+        .reset_index()
+    )
+    return table.sort_values("vmas", ascending=False, kind="stable", ignore_index=True)
+
+
+def plot_zero_pages_per_vma(vmas: pd.DataFrame, page_size: int, ax: Axes | None = None) -> Axes:
+    """Draw how many bare VMAs hold how many zero pages, one colour an origin."""
+    import seaborn as sns
+    from matplotlib.ticker import EngFormatter
+
+    table = zero_pages_per_vma(vmas, page_size).astype({"zero": "int64"})
+    if table.empty:
+        return blank(ax, "What reading leaves behind", "no bare VMA that was read")
+    ax = sns.barplot(table, x="zero", y="vmas", hue="origin", ax=ax, palette="colorblind")
+    ax.yaxis.set_major_formatter(EngFormatter())
+    ax.set(xlabel="zero pages in one VMA", ylabel="VMAs", title="What reading leaves behind")
+    sns.despine(ax=ax)
+    return ax
+
+
+_DRIVERS_PAGES = 0x4000 | 0x400 | 0x10000000  # VM_IO, VM_PFNMAP, VM_MIXEDMAP
+
+
+class Alarm(NamedTuple):
+    """Bare VMAs with pages of their own, and how many such pages."""
+
+    vmas: int
+    pages: int
+
+
+def alarm(vmas: pd.DataFrame) -> Alarm | None:
+    """Find what no kernel known to us leaves behind: bare VMAs with pages of their own.
+
+    A page of its own belongs to an anon_vma: do_anonymous_page(), wp_page_copy() and the huge
+    paths prepare one first. A kernel on which this is not so makes them later (a lazy anon_vma) or
+    does without (as with a COW context), and then NULL no longer means what is said of it here.
+    What a driver has put into its mapping is no such page.
+    """
+    wrong = bare(vmas)
+    wrong = wrong[wrong["note"] == "pages that are not the zero page"]
+    wrong = wrong[(wrong["flags"].to_numpy("uint64") & np.uint64(_DRIVERS_PAGES)) == 0]
+    return Alarm(len(wrong), int((wrong["present"] - wrong["zero"]).sum())) if len(wrong) else None
+
+
+def losses(counts: dict[str, int]) -> pd.DataFrame:
+    """What changed or vanished while the census was taken.
+
+    Parameters
+    ----------
+    counts : dict
+        `Census.losses`, or the same summed over the censuses of a run.
+
+    Returns
+    -------
+    DataFrame
+        Columns: lost (what), count.
+    """
+    # A run of an earlier anonvma does not know all of them.
+    rows = [(words, counts.get(name, 0)) for name, words in LOSSES.items()]
+    return pd.DataFrame(rows, columns=["lost", "count"])

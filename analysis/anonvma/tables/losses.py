@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What tracing missed, and how far its numbers may be off for that.
+
+A number that something was lost of is a lower bound, and this says by how much. What a run did not
+record, for it is older than that, is unknown, which is not 0.
+
+Functions take a run's table ``tracing``, one row a traced run of the workload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from anonvma.base.numerals import number, percent
+from anonvma.probe.faults_file import LOSSES
+from anonvma.run.runs import Run
+
+__all__ = [
+    "attribution",
+    "attribution_said",
+    "bounds_said",
+    "counted_said",
+    "losses",
+    "lost_said",
+    "refused_said",
+    "source_said",
+    "summed",
+    "unknown",
+    "witness_said",
+]
+
+_OF_FAULTS = ("faults", "events")
+_OF_LOCKS = ("lost", "tallies_lost", "witness_differs")
+
+
+def _of_faults(tracing: pd.DataFrame) -> pd.DataFrame:
+    return tracing[tracing["traced"].isin(_OF_FAULTS)]
+
+
+def losses(tracing: pd.DataFrame) -> pd.DataFrame:
+    """What the tracers lost, summed.
+
+    Returns
+    -------
+    DataFrame
+        Columns: lost (what), count (null where no traced run tells).
+    """
+    counts = pd.Series(summed(tracing), dtype="Int64")
+    return pd.DataFrame({"lost": list(LOSSES.values()), "count": counts.array})
+
+
+def summed(tracing: pd.DataFrame) -> dict[str, int | None]:
+    """By their names, what was lost in all; None where no run tells."""
+    found = {}
+    for name in LOSSES:
+        known = tracing[name].dropna()
+        found[name] = int(known.sum()) if len(known) else None
+    return found
+
+
+def lost_said(counts: Mapping[str, int | None], unseen: float = 0) -> str:
+    """Say what was lost, and what is not known of it.
+
+    Parameters
+    ----------
+    counts : mapping
+        By names of `anonvma.probe.faults_file.LOSSES`; None is unknown.
+    unseen : float
+        Faults of get_user_pages() that the source does not show.
+    """
+    lost = [f"{count:,} {LOSSES[name]}" for name, count in counts.items() if count]
+    said = f"Lost: {'; '.join(lost) or 'nothing'}."
+    if unseen > 0:
+        said = (
+            f"Counted, not shown: {number(unseen)} of get_user_pages() (execve(), MAP_POPULATE, "
+            "mlock(), madvise()), whose faults are no exceptions and are taken under mmap_lock. "
+            f"Else lost: {'; '.join(lost) or 'nothing'}."
+        )
+    if counts.get("misses", 0) is None:
+        said += " How often the kernel did not run a program of the tracer was not recorded."
+    return said
+
+
+def attribution(tracing: pd.DataFrame) -> pd.DataFrame:
+    """The faults that were traced beside those that the kernel charged to the workload.
+
+    Returns
+    -------
+    DataFrame
+        One row a repeat: repeat, source, traced, charged (by getrusage(); null for a process
+        only watched), gup (faults of get_user_pages() that the source does not show), share
+        (traced of charged, less those; null where more was traced than charged).
+    """
+    found = _of_faults(tracing)
+    charged = found["used"].astype("float64")
+    gup = found["unseen_gup"].astype("float64").fillna(0)
+    traced = found["counted"].astype("float64")
+    share = traced / (charged - gup)
+    table = pd.DataFrame(
+        {
+            "repeat": found["repeat"],
+            "source": found["source"],
+            "traced": traced,
+            "charged": charged,
+            "gup": gup,
+            # getrusage() does not know of children that nobody waited for: then it is no share.
+            "share": share.where((charged - gup > 0) & (share <= 1)),
+        }
+    )
+    return table.reset_index(drop=True)
+
+
+def attribution_said(tracing: pd.DataFrame) -> str:
+    """Say in a few sentences how many of the faults charged were traced, and what was lost."""
+    found = _of_faults(tracing)
+    said = [
+        _charged_said(attribution(tracing).dropna(subset="charged")),
+        lost_said(summed(tracing), found["unseen_gup"].astype("float64").mean()),
+        refused_said(found["refused"].astype("float64").mean()),
+    ]
+    return " ".join(each for each in said if each)
+
+
+def _charged_said(table: pd.DataFrame) -> str:
+    if table.empty:
+        return ""
+    traced, charged = table["traced"].sum(), (table["charged"] - table["gup"]).sum()
+    of = "the faults that getrusage() charged to the workload while it was traced, those of"
+    if traced > charged:
+        return (
+            f"{number(traced)} faults were traced (n = {len(table)}), more than {of} "
+            f"get_user_pages() aside: {number(max(charged, 0))}. Children that nobody waited for "
+            "are not charged."
+        )
+    share = traced / charged if charged else 1.0
+    return f"Of {of} get_user_pages() aside, {percent(share)} were traced (n = {len(table)})."
+
+
+def witness_said(found: Mapping[str, Any]) -> str:
+    """Say what a histogram of the same tracepoint has, from a header of counts of mmap_lock."""
+    witness = found["witness"]
+    if witness is None:
+        return f"There is no second count of acquisitions: {found['why_no_witness']}."
+    other = (
+        "A histogram that the kernel made of the same tracepoint has, of the "
+        f"{witness['tasks']:,} tasks that have ended, {witness['read']:,} acquisitions for reading "
+        f"and {witness['write']:,} for writing"
+    )
+    if witness["dropped"]:
+        return f"{other}, and has dropped {witness['dropped']:,}: it proves nothing."
+    if all(witness[mode] == witness[f"traced_{mode}"] for mode in ("read", "write")):
+        return f"{other}, as were traced."
+    return f"{other}; traced were {witness['traced_read']:,} and {witness['traced_write']:,}."
+
+
+def refused_said(count: float) -> str:
+    """Say what is no fault; empty where there is none of it."""
+    if not count > 0:
+        return ""
+    return (
+        f"No faults, and not counted: {count:,.0f} exceptions that the kernel refused itself, for "
+        "it had page faults disabled."
+    )
+
+
+# ---- how far a number may be off ----
+
+
+def unknown(tracing: pd.DataFrame) -> tuple[float, float]:
+    """How many faults may be of any kind, in one repeat.
+
+    Returns
+    -------
+    tuple of float
+        Those that were counted, though nothing else is known of them, and those that were not even
+        counted; means of the repeats.
+    """
+    found = _of_faults(tracing)
+    if found.empty:
+        return 0.0, 0.0
+    missed = ["faults_lost", "faults_missed", "unaccounted"]
+    of_each = found[["half_seen", *missed]].astype("float64").fillna(0).mean()
+    return float(of_each["half_seen"]), float(of_each[missed].sum())
+
+
+def bounds_said(part: float, total: float, half_seen: float, missed: float) -> str:
+    """Say between which bounds a share of the faults lies; nothing where all is known.
+
+    Parameters
+    ----------
+    part, total : float
+        Those found to have left a bare VMA bare, and all that were counted, in one repeat.
+    half_seen, missed : float
+        As `unknown` has them.
+    """
+    if not half_seen + missed:
+        return ""
+    low, high = part / (total + missed), (part + half_seen + missed) / (total + missed)
+    return (
+        f"These numbers are lower bounds: of {number(half_seen + missed)} faults in a repeat "
+        "nothing but that they happened is known. The share that left a bare VMA bare is between "
+        f"{percent(low)} and {percent(high)}."
+    )
+
+
+# ---- the source ----
+
+
+def counted_said(found: Mapping[str, object]) -> str:
+    """Say which source was used, and why not fentry, from a header of counts."""
+    why = found["why_not_fentry"]
+    said = f"Source: {found['source']}{f' (fentry: {why})' if why else ''}."
+    lacks = found.get("why_no_lock_paths")
+    return f"{said} Lock paths are not known: {lacks}." if lacks else said
+
+
+def source_said(run: Run) -> str:
+    """Say how the faults of a run were traced, and what that way does not show."""
+    found = _of_faults(run.table("tracing"))
+    if found.empty:
+        return "No faults were traced."
+    first = found.iloc[0]
+    if first["source"] == "fentry":
+        return f"{_FENTRY} {_missed_said(found)}"
+    lacks = first["why_no_lock_paths"]
+    paths = (
+        f"the lock paths are not known, for {lacks}"
+        if isinstance(lacks, str)
+        else "one repeated under mmap_lock shows as *retry* only where a busy mmap_lock was the "
+        "reason, else as *mmap*"
+    )
+    return (
+        "Source: the tracepoints `page_fault_user` and `page_fault_kernel`, called with interrupts "
+        "off, so that none is missed; each VMA is found in the maple tree without a lock. fentry, "
+        f"which gives times too, was not used ({first['why_not_fentry']}). So a fault has no time; "
+        f"{paths}; and faults of `get_user_pages()` are counted, not shown. For times, use "
+        "a kernel that is not preemptible and a host that allows fentry, such as a guest "
+        "(`-p target guest:IMAGE`)."
+    )
+
+
+_FENTRY = "Source: fentry and fexit of `handle_mm_fault()`, which give each fault its time."
+
+
+def _missed_said(found: pd.DataFrame) -> str:
+    misses = found["misses"].dropna()
+    if misses.empty:
+        return (
+            "On a preemptible kernel they miss faults; whether they did here was not recorded "
+            "when this run was made."
+        )
+    if not misses.sum():
+        return "The kernel ran them for every fault."
+    return (
+        f"The kernel did not run them {int(misses.sum()):,} times, for another task was preempted "
+        "in them; what that hides is told as lost."
+    )

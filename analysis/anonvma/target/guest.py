@@ -1,0 +1,505 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A kernel image booted under QEMU, as a target.
+
+One way serves every image: an initramfs of our own that holds nothing but `analysis/guest`'s init
+and our static programs. It asks nothing of the kernel but an initrd and a serial port, boots in
+seconds, and needs no root here. virtme-ng, which shares the host's files with the guest, is not
+used: it needs 9p or virtiofs and overlayfs, which many images lack (Debian's cloud kernel, a
+kernel of one's own), and what came with the host would then be part of what is observed.
+
+Commands and files travel over a virtio port, whose driver may be built in or a module beside the
+image, else over the second serial port. The first serial port is the console, and its log is kept.
+
+What a guest can do wrong ends it: it panics when it is out of memory or damaged, QEMU ends then
+instead of starting it again, and init's heartbeat tells a guest that hangs from one that is busy.
+Each is a TargetLost, apart from the TargetError of a command that only failed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anonvma.base import bounded, paths
+from anonvma.base.errors import TargetError, TargetLost
+from anonvma.target import initramfs, kernel_image, qemu
+from anonvma.target.link import Link
+from anonvma.target.remote import Remote, error_of, printable
+from anonvma.target.target import Local, Raised, facts_of, sysctl_path
+
+__all__ = ["Guest"]
+
+_KVM = "/dev/kvm"
+_PORT = "anonvma"  # the virtio port's name; analysis/guest/init.c looks for it
+_WORK = "/anonvma"  # in the guest, where programs and files go
+_INIT = "/init"
+_PROGRAMS = ("vmaprobe", "vmload", "specimens")
+_MODULES = ("virtio_pci", "virtio_console")
+
+# Seconds without a word on the console while booting: under a KVM that works the kernel's first
+# words come within one, and the whole boot takes two or three.
+_KVM_SILENCE = 5.0
+_BOOT_SILENCE = 60.0
+_PATIENCE = 30.0  # seconds without a heartbeat
+
+_KVM_FAILED: dict[tuple[Path, str], str] = {}
+"""By image, why KVM did not boot it. Only failures, and only in this process: another try costs
+seconds, and KVM may work the next time."""
+
+TCG_NOTE = (
+    "This guest ran under TCG, which translates every instruction: counts and classes are a real "
+    "machine's, times are not, and ratios of them only so far as tasks contended."
+)
+ONE_THREAD_NOTE = (
+    "Its processors took turns on one thread of the host: before 8.1 QEMU may go on running a "
+    "translation of code that another processor has just patched, and a guest whose tracing "
+    "is switched on and off then panics. So its threads hardly contend for a lock."
+)
+
+
+class Guest(Remote):
+    """A kernel booted in a virtual machine of its own, in which everything is root.
+
+    Parameters
+    ----------
+    image : str or path
+        A bzImage, or a distribution's vmlinuz.
+    cpus : int
+        Virtual processors.
+    memory : str or int
+        Bytes, or such as ``2G``.
+    accel : str
+        ``kvm``, ``tcg``, or ``auto``: KVM if it boots this image within seconds, else TCG.
+    modules : path, optional
+        Directory of the image's modules; by default looked for beside the image. An empty string
+        means that there are none.
+    append : str
+        More words for the kernel's command line.
+
+    Raises
+    ------
+    TargetError
+        The image is no kernel, QEMU is missing, a parameter is impossible, or too little memory.
+    TargetLost
+        It did not boot; the console's log is in the error's `console`.
+    """
+
+    def __init__(
+        self,
+        image: str | Path,
+        *,
+        cpus: int | str = 2,
+        memory: str | int = "2G",
+        accel: str = "auto",
+        modules: str | Path | None = None,
+        append: str = "",
+    ) -> None:
+        self.image = kernel_image.open_image(image)
+        self.name = f"guest:{image}"
+        self.where, self.agent, self.work = "in the guest", _INIT, _WORK
+        self.cpus, self.memory = _cpus(cpus), _memory(memory)
+        self._append = append
+        self.notes: list[str] = []
+        _require_x86()
+        packed = self._pack(modules)
+        self._require_memory(len(packed))
+        if accel not in ("auto", "kvm", "tcg"):
+            raise TargetError(f"accel {accel!r} is not known: use auto, kvm or tcg.")
+        self._local = Local()
+        try:
+            self._qemu = qemu.find()
+            self._initramfs = Path(self._local.place("initramfs"))
+            self._initramfs.write_bytes(packed)
+            self._machine = self._boot(accel)
+        except TargetLost as error:
+            self._local.close()
+            raise self._recorded(error) from None
+        except BaseException:
+            self._local.close()
+            raise
+        if self._machine.accel == "tcg":
+            self.notes.append(TCG_NOTE)
+            if self._qemu.threads == "single":
+                self.notes.append(f"{ONE_THREAD_NOTE} No later QEMU: {self._qemu.lacks}")
+
+    def close(self) -> None:
+        """End the guest; nothing in it is worth an orderly end."""
+        self._machine.stop()
+        self._local.close()
+
+    # ---- before it boots ----
+
+    def _pack(self, modules: str | Path | None) -> bytes:
+        """Return the initramfs, and remember which programs are in it."""
+        self._packed: dict[str, bytes] = {}
+        for name in _PROGRAMS:
+            self._packed[name] = paths.program(name).read_bytes()
+        init = paths.program("guest-init").read_bytes()
+        directory = kernel_image.module_directory(self.image) if modules is None else None
+        if modules:
+            directory = Path(modules)
+            if not directory.is_dir():
+                raise TargetError(f"there is no directory of modules {modules}.")
+        found = kernel_image.find_modules(directory, _MODULES) if directory else []
+        return initramfs.pack(init, self._packed, found)
+
+    def _require_memory(self, initramfs_bytes: int) -> None:
+        needed = self.image.needs_bytes + initramfs_bytes
+        if self.memory < needed:
+            raise TargetError(
+                f"{self.memory >> 20} MiB are too little memory for {self.image.path.name}: it "
+                f"needs {-(-needed >> 20)} MiB only to unpack itself; 256 MiB and more work well."
+            )
+
+    # ---- booting ----
+
+    def _boot(self, accel: str) -> _Machine:
+        """Boot with the accelerator asked for; for ``auto`` the first boot is KVM's trial."""
+        if accel == "tcg":
+            self.accel_reason = "asked for"
+            return self._started("tcg", _BOOT_SILENCE)
+        reason = self._kvm_lacks()
+        if reason is None:
+            machine = self._try_kvm()
+            if isinstance(machine, _Machine):
+                self.accel_reason = "a trial boot worked"
+                return machine
+            reason = machine
+            _KVM_FAILED[self._image_key] = reason
+        if accel == "kvm":
+            raise TargetError(f"cannot boot with KVM: {reason}; accel=tcg does without.")
+        self.accel_reason = f"no KVM: {reason}"
+        return self._started("tcg", _BOOT_SILENCE)
+
+    @property
+    def _image_key(self) -> tuple[Path, str]:
+        return self.image.path, self.image.sha256
+
+    def _kvm_lacks(self) -> str | None:
+        """Return why KVM need not be tried."""
+        if not os.path.exists(_KVM):
+            return f"there is no {_KVM}"
+        if not os.access(_KVM, os.R_OK | os.W_OK):
+            return f"this user may not open {_KVM}"
+        return _KVM_FAILED.get(self._image_key)
+
+    def _try_kvm(self) -> _Machine | str:
+        """Return a guest that has booted under KVM, or why there is none."""
+        try:
+            return self._started("kvm", _KVM_SILENCE)
+        except TargetLost as error:
+            return f"a trial boot did not work ({error.cause})"
+
+    def _started(self, accel: str, silence: float) -> _Machine:
+        """Boot, as long as the console has something to say every so often."""
+        machine = _Machine(self._local, self._words(accel), accel, self.name, self.memory)
+        size, changed = -1, time.monotonic()
+        try:
+            while machine.link.wait_for_hello(0.1) is None:
+                now = machine.console_size()
+                if now != size:
+                    size, changed = now, time.monotonic()
+                if "KVM internal error" in machine.qemu_log():  # it is stopped; QEMU stays
+                    raise machine.explain("stopped with a KVM internal error")
+                if time.monotonic() - changed > silence:
+                    raise machine.explain(f"did not boot, its console silent for {silence:g} s")
+        except BaseException:
+            machine.stop()
+            raise
+        return machine
+
+    def _recorded(self, error: TargetLost) -> TargetLost:
+        """Keep the console of a guest that did not boot, and return the error that says where."""
+        from anonvma.run import runs  # pandas and pyarrow, for this case alone
+
+        about = {
+            "target": {
+                "kind": "guest",
+                "cpus": self.cpus,
+                "memory_given_bytes": self.memory,
+                "qemu_version": self._qemu.version,
+                "image_sha256": self.image.sha256,
+                "append": self._append,
+            }
+        }
+        with runs.RunWriter(paths.runs(), "boot") as writer:
+            place = writer.fail(error, about)
+        sentence = f"{str(error).rstrip('.')}; its record is in {place}."
+        return TargetLost(sentence, error.console, error.cause)
+
+    def _words(self, accel: str) -> list[str]:
+        """Return QEMU's command line, up to where its ports lead."""
+        how = f"tcg,thread={self._qemu.threads}" if accel == "tcg" else accel
+        return [
+            self._qemu.path,
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *("-machine", "pc", "-accel", how, "-cpu", "host" if accel == "kvm" else "max"),
+            *("-smp", str(self.cpus), "-m", f"size={self.memory >> 20}M"),
+            *("-kernel", str(self.image.path), "-initrd", str(self._initramfs)),
+            *("-append", f"console=ttyS0 panic=-1 {self._append}".strip()),
+        ]
+
+    # ---- as any target ----
+
+    @property
+    def link(self) -> Link:
+        """The link to its init."""
+        return self._machine.link
+
+    def which(self, program: str) -> str | None:
+        """Return the path that `program` would run from, or None."""
+        path = program if "/" in program else self.place(program)
+        return None if self._tool("executable", path)[0] else path
+
+    def push(self, path: Path) -> str:
+        """Copy a file into the guest and return its path there; what it has, it has.
+
+        Raises
+        ------
+        TargetError
+            When the file cannot be read or copied.
+        """
+        try:
+            content = bounded.regular(path, 1 << 30)
+        except OSError as error:
+            raise TargetError(f"cannot copy {path}: {error.strerror}.") from None
+        there = self.place(path.name)
+        if self._packed.get(path.name) != content:
+            self._put(there, content, "700")
+            self._packed[path.name] = content
+        return there
+
+    def facts(self) -> dict[str, Any]:
+        """Describe the guest by what matters to a measurement; see `facts_of`.
+
+        Beside those: ``accel``, ``accel_reason``, ``qemu_version``, ``qemu_private`` (fetched into
+        build/, not the system's), ``qemu_threads`` (``multi``: one a virtual processor; ``single``:
+        they take turns on one), ``real_cpus`` (how many this process may run on, and so the guest),
+        ``link`` (which kind of port), ``memory_given_bytes`` (of which the kernel keeps some),
+        ``image_sha256``, ``append``.
+        """
+        return facts_of(self, "guest") | {
+            "accel": self._machine.accel,
+            "accel_reason": self.accel_reason,
+            "qemu_version": self._qemu.version,
+            "qemu_private": self._qemu.private,
+            "qemu_threads": "multi" if self._machine.accel == "kvm" else self._qemu.threads,
+            "real_cpus": len(os.sched_getaffinity(0)),
+            "link": self._machine.port,
+            "memory_given_bytes": self.memory,
+            "image_sha256": self.image.sha256,
+            "append": self._append,
+        }
+
+    def logs(self) -> dict[str, bytes]:
+        """Return what the target itself has to say of a run: its console."""
+        return {"console.log": self._machine.console()}
+
+    def require_privilege(self) -> None:
+        """Do nothing: everything in a guest is root."""
+
+    @contextmanager
+    def sysctl_at_least(self, name: str, value: int) -> Iterator[Raised]:
+        """Have the sysctl `name` at `value` or more while the block runs, and put it back.
+
+        Raises
+        ------
+        TargetError
+            When it cannot be raised.
+        """
+        path = str(sysctl_path(name))
+        present = int(self.read(path))
+        raised = Raised(name, present, max(present, value))
+        if raised.new != present:
+            self._set(path, raised.new)
+        try:
+            yield raised
+        finally:
+            if raised.new != present:
+                try:
+                    self._set(path, present)
+                except TargetLost:  # and its sysctls with it
+                    pass
+
+    def _set(self, path: str, value: int) -> None:
+        number, _ = self._tool("put", path, "644", input=b"%d\n" % value)
+        if number:
+            raise TargetError(f"cannot write {path} in the guest: {error_of(number)}.")
+
+
+# ---- the virtual machine ----
+
+
+class _Port(NamedTuple):
+    kind: str
+    read: int
+    write: int
+
+
+class _Machine:
+    """A QEMU that runs, its console and the link to its init.
+
+    QEMU is kept as any command of `Local` is: it dies when we do.
+    """
+
+    def __init__(
+        self, local: Local, words: Sequence[str], accel: str, name: str, memory: int
+    ) -> None:
+        self.accel = accel
+        self._name, self._memory = name, memory
+        self._console = Path(local.place(f"console-{accel}.log"))
+        self._said = Path(local.place(f"qemu-{accel}.log"))
+        second = Path(local.place(f"second-{accel}"))
+        fifos = [second.with_name(second.name + end) for end in (".out", ".in")]
+        for fifo in fifos:
+            os.mkfifo(fifo, 0o600)
+        # For reading and writing, since opening one end alone would wait for the other.
+        held = [os.open(fifo, os.O_RDWR | os.O_CLOEXEC) for fifo in fifos]
+        with self._said.open("wb") as said:
+            self._process = local.start(
+                [*words, *self._ports(second)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+            )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._held = held
+        ports = [
+            _Port("virtio", self._process.stdout.fileno(), self._process.stdin.fileno()),
+            _Port("serial", *held),
+        ]
+        self._ports_by_number = ports
+        self.link = Link([(port.read, port.write) for port in ports], _PATIENCE, self.explain)
+
+    def _ports(self, second: Path) -> list[str]:
+        """Return QEMU's words for the console, the virtio port, and the second serial port."""
+        return [
+            *("-serial", f"file:{_escaped(self._console)}"),
+            *("-chardev", "stdio,id=first,signal=off"),
+            *("-device", "virtio-serial-pci"),
+            *("-device", f"virtserialport,chardev=first,name={_PORT}"),
+            *("-chardev", f"pipe,id=second,path={_escaped(second)}"),
+            *("-serial", "chardev:second"),
+        ]
+
+    @property
+    def port(self) -> str:
+        """The kind of port that init has chosen."""
+        number = self.link.wait_for_hello(0)
+        assert number is not None
+        return self._ports_by_number[number].kind
+
+    def stop(self) -> None:
+        """Kill QEMU and let go of everything."""
+        self.link.close()
+        self._process.stop()
+        for descriptor in self._held:
+            os.close(descriptor)
+        self._held = []
+        self._process.__exit__(None, None, None)
+
+    # ---- what has happened to it ----
+
+    def console(self) -> bytes:
+        """Return what the console has said, without the user and host that built the kernel."""
+        try:
+            text = self._console.read_bytes()
+        except FileNotFoundError:  # QEMU did not come to make it
+            return b""
+        return re.sub(rb"(Linux version \S+ )\(\S+@\S+\)", rb"\1(builder)", text)
+
+    def console_size(self) -> int:
+        """Return how much the console has said."""
+        try:
+            return self._console.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def qemu_log(self) -> str:
+        """Return what QEMU itself has said."""
+        return self._said.read_text(errors="replace").strip()
+
+    def qemu_said(self) -> str:
+        """Return how QEMU ended, and its own last words."""
+        status = self._process.poll()
+        lines = self.qemu_log().splitlines()
+        said = f": {printable(lines[-1])}" if lines else ""
+        if status is None:
+            return f"QEMU runs{said}"
+        if status < 0:
+            return f"QEMU was killed by signal {-status}{said}"
+        return f"QEMU ended with status {status}{said}"
+
+    def explain(self, how: str) -> TargetLost:
+        """Return the error that says why the guest is lost, from what was seen of it here."""
+        if how == "ended":
+            self._wait_for_the_end()
+        console = self.console()
+        cause = self._cause(how, console)
+        # What the kernel says after its panic is a list of addresses.
+        before = console.partition(b"Kernel panic - not syncing")[0].rpartition(b"\n")[0]
+        text = (before or console).decode(errors="replace")
+        last = [line for line in map(printable, text.splitlines()) if line][-3:]
+        tail = f"; its console ended with: {' | '.join(last)}" if last else ""
+        return TargetLost(f"{self._name} is lost: {cause}{tail}.", console, cause)
+
+    def _wait_for_the_end(self) -> None:
+        """QEMU closed its output as it ended; its keeper needs a moment more."""
+        deadline = time.monotonic() + 5
+        while self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _cause(self, how: str, console: bytes) -> str:
+        if how == "was closed":
+            return "it was closed"
+        given = f"{self._memory >> 20} MiB"
+        if re.search(_NO_MEMORY, console):
+            return f"it ran out of memory ({given} given; give it more)"
+        panic = re.findall(rb"Kernel panic - not syncing: ([^\r\n]*)", console)
+        if panic:
+            return f"its kernel panicked ({printable(panic[-1].decode(errors='replace'))})"
+        if how == "ended":
+            return self.qemu_said()
+        return f"it {how}"
+
+
+_NO_MEMORY = (
+    rb"Kernel panic - not syncing: (Out of memory|System is deadlocked on memory)"
+    rb"|Initramfs unpacking failed: write error"
+)
+
+
+# ---- words ----
+
+
+def _require_x86() -> None:
+    if platform.machine() != "x86_64":
+        raise TargetError(
+            "guests are x86-64 and run the programs that were built here, which are for "
+            f"{platform.machine()}: use an x86-64 machine."
+        )
+
+
+def _cpus(value: int | str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,2}", str(value)) or int(value) > 255:
+        raise TargetError(f"cpus {value!r} is not a number of processors from 1 to 255.")
+    return int(value)
+
+
+def _memory(value: int | str) -> int:
+    match = re.fullmatch(r"([1-9]\d{0,14})([kmgt]?)(i?b)?", str(value).strip().lower())
+    size = int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2]] if match else 0
+    if size < 1 << 20:
+        raise TargetError(f"memory {value!r} is not an amount of memory, such as 512M or 2G.")
+    return size
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace(",", ",,")  # as QEMU's options want it
