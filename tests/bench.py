@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, NoReturn
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, ProbeError, SetupError, TargetError, WorkloadError
 from anonvma.perf import tool
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 TESTS = Path(__file__).resolve().parent
 PROBE = TESTS.parent / "analysis" / "probe"

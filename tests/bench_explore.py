@@ -25,7 +25,7 @@ from bench import progress, spread
 
 from anonvma.base.errors import AnonvmaError
 from anonvma.collect.workload import Workload
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 OPEN_WITHIN, ANSWER_WITHIN, TIMES_THE_DATA = 5.0, 1.0, 3.0
 VIEWS = ("overview", "vmas", "map", "pages")

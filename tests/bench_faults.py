@@ -25,7 +25,7 @@ from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, TargetError, WorkloadError
 from anonvma.collect.workload import Workload, parse_throughput
 from anonvma.perf import tool as perf
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 MILLION = Workload(workload="small-allocs-mt", threads=2, bytes=1_000_000 * 4096 // 8192 * 8192)
 UNTRACED = "untraced"

@@ -122,7 +122,7 @@ def read_as_ours(recording: str) -> None:
     """In a process of its own: perf script's samples as a DataFrame and as folded stacks."""
     from anonvma.perf import export
     from anonvma.perf import samples as perf_record
-    from anonvma.target.target import Local
+    from anonvma.target.local import Local
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()

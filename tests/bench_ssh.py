@@ -22,7 +22,7 @@ from pathlib import Path
 import hosts
 import pytest
 
-from anonvma.target.target import parse
+from anonvma.collect.targets import parse
 
 Way = Callable[[], None]
 

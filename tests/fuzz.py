@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from anonvma.base.text import printable
 from anonvma.run import files as run_files
 
 RECORDED = Path(__file__).resolve().parent.parent / "data" / "recorded"
@@ -339,7 +340,7 @@ def carry_out(words: list[str]) -> None:
         wall = redaction.Wall.around([opened])
         about = subject.Subject({opened.id: [opened]}).shared(wall)
         sections = about.sections(analysed=True)
-        title = wall.scrub(headers.one_line(report.printable(about.title)))
+        title = wall.scrub(headers.one_line(printable(about.title)))
         text = wall.scrub(report.text(sections, title))
         body = wall.scrub(mail_body.body(sections, wall.said(text), asked=True))
         message = mail.compose(body, subject=title, to=["a@example.org"], sender="b@example.org")

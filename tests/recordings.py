@@ -17,7 +17,7 @@ from anonvma.perf import samples
 from anonvma.perf import script as perf_script
 from anonvma.perf.inlined import Inlines
 from anonvma.perf.script import Profile
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 SOURCE = Path(__file__).with_name("known_profile.cpp")
 ENVIRONMENT = {**os.environ, "PERF_CONFIG": "/dev/null", "LANGUAGE": "C", "PERF_BUILDID_DIR": "/"}

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from made import MadeRun
 
-from anonvma.compare import attribution, conditions, time_attribution
+from anonvma.compare import attribution, conditions, design, time_attribution
 from anonvma.run import runs
 from anonvma.run.runs import Run
 from anonvma.study import experiment
@@ -262,7 +262,7 @@ def compared(build: Path, odd_unmap: Path, tmp_path: Path) -> Callable[..., dict
 
     def go(words: dict[str, str], **busy: int) -> dict[str, list[Run]]:
         each = [
-            experiment.Condition(
+            design.Condition(
                 name=name,
                 target="local",
                 parameters={"workload": f"{odd_unmap} {word}"},
@@ -270,9 +270,9 @@ def compared(build: Path, odd_unmap: Path, tmp_path: Path) -> Callable[..., dict
             )
             for name, word in words.items()
         ]
-        plan = experiment.Plan(conditions=each, warmups=0, least=2, most=2, repeats=1)
+        plan = design.Plan(conditions=each, warmups=0, least=2, most=2, repeats=1)
         experiment.run(plan, tmp_path / "-".join(words))
-        return experiment.conditions(tmp_path / "-".join(words))
+        return design.conditions(tmp_path / "-".join(words))
 
     return go
 

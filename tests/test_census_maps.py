@@ -16,7 +16,7 @@ import pytest
 
 from anonvma.probe import census_file
 from anonvma.tables import census
-from anonvma.target import target
+from anonvma.target import local as local_module
 
 LINE = re.compile(
     rb"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
@@ -108,7 +108,7 @@ def test_ordinary_process(take: Take) -> None:
 
 @pytest.mark.xdist_group("max_map_count")
 def test_hundred_thousand_mappings(take: Take, odd_process: Start) -> None:
-    with target.Local() as local, local.sysctl_at_least("vm.max_map_count", 110_000):
+    with local_module.Local() as local, local.sysctl_at_least("vm.max_map_count", 110_000):
         (pid,) = odd_process("many", "100000")
         found = take(pid)
     assert len(found.vmas) > 100_000

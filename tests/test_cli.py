@@ -18,7 +18,7 @@ from anonvma.base.errors import PrivilegeError
 from anonvma.cli import main
 from anonvma.report import cost_report, sections
 from anonvma.run import runs
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

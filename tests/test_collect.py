@@ -39,7 +39,7 @@ from anonvma.perf import tool
 from anonvma.run import runs
 from anonvma.run.runs import Run
 from anonvma.tables import faults, locks, losses
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -537,7 +537,7 @@ import sys
 from pathlib import Path
 from anonvma.collect.collection import collect
 from anonvma.base.errors import RunError
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 from anonvma.collect.workload import Workload
 with Local() as target:
     try:
@@ -562,7 +562,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 CUT = """
 import os, signal, sys, threading
 from anonvma.collect.collection import collect
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 from anonvma.collect.workload import Workload
 
 out, workload, step, delay, number = sys.argv[1:]

@@ -17,11 +17,11 @@ from click.testing import CliRunner
 from anonvma.base import paths
 from anonvma.base.errors import RunError
 from anonvma.cli import main
-from anonvma.compare import changes, conditions, reference
+from anonvma.compare import changes, conditions, design, reference
 from anonvma.perf import profile as perf_profile
+from anonvma.report import changes as report_changes
 from anonvma.report import notebooks, sections
 from anonvma.run import runs
-from anonvma.study import experiment
 
 PROFILED = ["early=early-profile-*", "delayed=delayed-profile-*"]
 PAIR = ["early=early-small-allocs-mt-*", "delayed=delayed-small-allocs-mt-*"]
@@ -169,7 +169,7 @@ def test_pair_is_found_without_a_hint() -> None:
 
 
 def test_sections_have_the_answer_first_and_render_as_text() -> None:
-    parts = changes.sections(conditions.find(PAIR))
+    parts = report_changes.sections(conditions.find(PAIR))
     assert parts[0].title == "Answer"
     text = sections.text(parts, "title")
     assert "So bare VMAs explain >99.99 % of the change in mmap_lock" in text.replace("\n", " ")
@@ -177,7 +177,9 @@ def test_sections_have_the_answer_first_and_render_as_text() -> None:
         "Which VMAs caused it: early to delayed"
     ]
     assert "The conditions took turns" in text.replace("\n", " ")
-    three = changes.sections(conditions.find(["plain=other-plain-*", "a=other-again-*", PAIR[1]]))
+    three = report_changes.sections(
+        conditions.find(["plain=other-plain-*", "a=other-again-*", PAIR[1]])
+    )
     assert len([part for part in three if part.title.startswith("Which VMAs")]) == 2
 
 
@@ -210,16 +212,16 @@ def test_this_kernel_against_itself_in_turns(build: Path, tmp_path: Path) -> Non
              "--no-trace"]  # fmt: skip
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
-    found = experiment.conditions(tmp_path / "aa")
+    found = design.conditions(tmp_path / "aa")
     assert {name: len(each) for name, each in found.items()} == {"a": 3, "b": 3}
     conditions.check(found)
-    assert experiment.interleaving(found) == (True, "The conditions took turns: a, b, b, a, a, b.")
+    assert design.interleaving(found) == (True, "The conditions took turns: a, b, b, a, a, b.")
     table = changes.table(found)
     assert (table["verdict"].isin(["higher", "lower"])).mean() <= 0.05
     # Started again it has nothing left to do; with another plan it refuses.
     before = (tmp_path / "aa" / "experiment.json").read_text()
     assert CliRunner().invoke(main, words).exit_code == 0
-    assert json.loads(before)["order"] == experiment.read(tmp_path / "aa")["order"]  # type: ignore[index]
+    assert json.loads(before)["order"] == design.read(tmp_path / "aa")["order"]  # type: ignore[index]
     other = CliRunner().invoke(main, [*words, "--threads", "1"])
     assert other.exit_code == 1 and "holds another experiment" in other.output
     # Without traces no cause is told, and it says why.
@@ -229,7 +231,7 @@ def test_this_kernel_against_itself_in_turns(build: Path, tmp_path: Path) -> Non
 
 
 def test_single_runs_are_compared_without_a_claim() -> None:
-    parts = changes.sections(conditions.find(["early-specimens-1", "delayed-specimens-1"]))
+    parts = report_changes.sections(conditions.find(["early-specimens-1", "delayed-specimens-1"]))
     words = " ".join(parts[0].paragraphs)
     assert "with one run a side nothing is claimed" in words
     assert "can be judged: that takes two runs a side" in words

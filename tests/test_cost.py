@@ -22,7 +22,8 @@ from anonvma.report import cost_report
 from anonvma.run import runs
 from anonvma.run.runs import Command, Run, RunWriter
 from anonvma.study import cost_experiment
-from anonvma.target.target import Local, Target
+from anonvma.target.local import Local
+from anonvma.target.target import Target
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ANONVMA = Path(sys.executable).with_name("anonvma")

@@ -17,8 +17,9 @@ from made import MadeRun
 from anonvma.base.errors import TargetError, TargetLost
 from anonvma.collect import environment
 from anonvma.compare import conditions
+from anonvma.compare import environment as differing
 from anonvma.run import runs
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 
 def test_snapshot_is_what_proc_and_sys_say() -> None:
@@ -107,15 +108,15 @@ def test_rows_have_before_after_and_what_was_spent_between() -> None:
 
 def test_a_busy_neighbour_is_seen_on_the_host() -> None:
     """Six processes burned a CPU beside each of these boots."""
-    found = environment.differences(conditions.find(["plain=other-plain-*", "busy=other-busy-*"]))
+    found = differing.differences(conditions.find(["plain=other-plain-*", "busy=other-busy-*"]))
     assert "host.load.running" in set(found["fact"])
-    none = environment.differences(conditions.find(["plain=other-plain-*", "pages=other-pages-*"]))
+    none = differing.differences(conditions.find(["plain=other-plain-*", "pages=other-pages-*"]))
     assert not set(none["fact"]) & {"thp.enabled", "cmdline.hash", "config.hash"}
 
 
 def test_kernels_of_one_configuration_have_one_hash() -> None:
     sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
-    told = pd.concat([environment.of_repeats(each) for each in sides.values()])
+    told = pd.concat([differing.of_repeats(each) for each in sides.values()])
     assert told.loc[told["fact"] == "config.hash", "word"].nunique() == 1
 
 
@@ -133,22 +134,22 @@ def test_settings_that_differ_and_states_that_lie_apart_are_shown() -> None:
                  "frequency.mhz": [2000.0, 2100.0]})  # fmt: skip
     head = made({"thp.enabled": ["always", "never"], "load.1min": [5.0, 6.0], "smt": ["on", "on"],
                  "frequency.mhz": [2050.0, 2200.0]})  # fmt: skip
-    found = environment.differences({"base": base, "head": head}).set_index("fact")
+    found = differing.differences({"base": base, "head": head}).set_index("fact")
     assert found.index.tolist() == ["load.1min", "thp.enabled"]
     assert found.loc["thp.enabled", ["base", "head"]].tolist() == ["never", "always, never"]
     assert found.loc["load.1min", "head"] == "5.5 [5, 6]"
     # One run a side has no range.
-    assert environment.differences({"base": base[:1], "head": head[1:]}).empty
+    assert differing.differences({"base": base[:1], "head": head[1:]}).empty
 
 
 def test_runs_from_before_it_was_recorded_are_read_all_the_same() -> None:
     old = runs.find_all("other-again-*")
-    assert environment.of_repeats(old).empty
-    assert environment.differences({"a": old, "b": old}).empty
+    assert differing.of_repeats(old).empty
+    assert differing.differences({"a": old, "b": old}).empty
 
 
 def test_recorded_environments_name_nobody() -> None:
-    told = environment.of_repeats(runs.find_all("other-*"))
+    told = differing.of_repeats(runs.find_all("other-*"))
     words = " ".join(map(str, told["word"].dropna().unique()))
     assert "/" not in words
     for name in {platform.node(), os.environ.get("USER", "")} - {""}:

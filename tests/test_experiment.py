@@ -16,16 +16,16 @@ from waiting import until
 
 from anonvma.base.errors import RunError, WorkloadError
 from anonvma.cli import main
-from anonvma.compare import conditions
+from anonvma.compare import conditions, design
 from anonvma.run import runs
 from anonvma.study import experiment
 
 SHARED = {"workload": "small-allocs-mt", "threads": 2, "bytes": "16m", "unit": None}
 
 
-def plan(**changed: Any) -> experiment.Plan:
+def plan(**changed: Any) -> design.Plan:
     each = [experiment.parse_condition(f"{name}=local", SHARED) for name in ("a", "b")]
-    return experiment.Plan(**{"conditions": each, **changed})
+    return design.Plan(**{"conditions": each, **changed})
 
 
 def test_abba_weighs_a_drift_on_all_alike() -> None:
@@ -89,7 +89,7 @@ def test_a_plan_that_is_none_is_one_sentence() -> None:
 # ---- when to stop ----
 
 
-def stopped(wanted: experiment.Plan, widths: list[float | None], block: int, spent: float) -> Any:
+def stopped(wanted: design.Plan, widths: list[float | None], block: int, spent: float) -> Any:
     state = {"intervals": [{"half_width": width} for width in widths], "spent_s": spent}
     work = experiment._Work(wanted, Path(), state, True, lambda text: None)
     return work._reason(block)
@@ -111,12 +111,12 @@ def test_it_stops_when_tight_when_made_and_when_time_is_up() -> None:
 def test_it_says_why_it_stopped() -> None:
     wanted = json.loads(plan(precision=0.02, order="random", seed=9, budget_s=60).model_dump_json())
     state = {"plan": wanted, "blocks": 4, "intervals": [{"half_width": 0.013}]}
-    told = {why: experiment.said({**state, "stopped": why}) for why in ("tight", "runs", "time")}
+    told = {why: design.said({**state, "stopped": why}) for why in ("tight", "runs", "time")}
     assert "4 blocks of 2 conditions in an order drawn for each block (seed 9)" in told["tight"]
     assert "tight enough: the headline ratio is known to ±1.3 %, 2 % was asked" in told["tight"]
     assert "its 10 blocks were made" in told["runs"] and "its 60 s were spent" in told["time"]
     nothing = {**state, "intervals": [{"half_width": None}], "stopped": None}
-    assert experiment.said(nothing).endswith("It has not ended yet.")
+    assert design.said(nothing).endswith("It has not ended yet.")
 
 
 # ---- its file ----
@@ -136,7 +136,7 @@ def test_going_on_takes_what_is_there_and_more_of_it(tmp_path: Path) -> None:
 def test_a_damaged_file_is_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "experiment.json").write_text(text)
     with pytest.raises(RunError, match="is damaged"):
-        experiment.read(tmp_path)
+        design.read(tmp_path)
 
 
 def test_runs_are_told_from_warm_ups_and_from_others(tmp_path: Path) -> None:
@@ -144,23 +144,21 @@ def test_runs_are_told_from_warm_ups_and_from_others(tmp_path: Path) -> None:
     source = runs.find("early-small-allocs-mt-1").path
     for name in ("a-1", "a-2", "a-10", "b-1", "warm-up-1-a", "a-x", "ab-1", "a-1.partial"):
         os.symlink(source, tmp_path / name)
-    found = experiment._paths(tmp_path, "a")
+    found = design.paths_of(tmp_path, "a")
     assert [path.name for path in found] == ["a-1", "a-2", "a-10"]
     (tmp_path / "b-1").unlink()
     with pytest.raises(RunError, match="condition 'b' has no run yet"):
-        experiment.conditions(tmp_path)
+        design.conditions(tmp_path)
     with pytest.raises(RunError, match="holds no experiment"):
-        experiment.conditions(tmp_path / "nowhere")
+        design.conditions(tmp_path / "nowhere")
 
 
 def test_runs_that_did_not_take_turns_are_told() -> None:
-    turns, said = experiment.interleaving(
+    turns, said = design.interleaving(
         conditions.find(["early=early-small-allocs-mt-*", "delayed=delayed-small-allocs-mt-*"])
     )
     assert turns and "turns: early, delayed, delayed, early, early, delayed, " in said
-    turns, said = experiment.interleaving(
-        conditions.find(["then=other-again-*", "now=other-plain-*"])
-    )
+    turns, said = design.interleaving(conditions.find(["then=other-again-*", "now=other-plain-*"]))
     assert not turns and "All runs of then were made before those of now" in said
 
 

@@ -30,6 +30,7 @@ from anonvma.base.errors import (
     TargetTimeout,
     WorkloadError,
 )
+from anonvma.collect import targets
 from anonvma.collect.collection import collect
 from anonvma.collect.regime import observe
 from anonvma.collect.workload import Workload
@@ -38,7 +39,6 @@ from anonvma.run import runs
 from anonvma.run.runs import Run
 from anonvma.tables import specimens
 from anonvma.target import guest, qemu
-from anonvma.target import target as target_module
 from anonvma.target.guest import Guest
 
 pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("guests")]
@@ -53,8 +53,11 @@ def boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Boot]:
     booted: list[Guest] = []
 
     def start(**options: Any) -> Guest:
-        booted.append(Guest(guests.stock("6.12"), **{"accel": "tcg", **options}))
-        return booted[-1]
+        words = "".join(f",{name}={value}" for name, value in {"accel": "tcg", **options}.items())
+        target = targets.parse(f"guest:{guests.stock('6.12')}{words}")
+        assert isinstance(target, Guest)
+        booted.append(target)
+        return target
 
     yield start
     for each in booted:
@@ -421,7 +424,7 @@ def test_impossible_parameters(options: dict[str, Any], sentence: str) -> None:
 )
 def test_a_target_that_cannot_be_parsed(text: str, sentence: str) -> None:
     with pytest.raises(TargetError, match=sentence) as caught:
-        target_module.parse(text)
+        targets.parse(text)
     one_sentence(caught.value)
 
 

@@ -281,7 +281,7 @@ def capable(build: Path, open_to_all: Path) -> Path:
 # Takes censuses as another user, one whenever a line comes, and prints what came of each.
 UNPRIVILEGED = """
 import os, sys
-from anonvma import explore, live
+from anonvma.explore import explorer as explore, live
 assert os.geteuid() == 61190
 explorer = explore.Explorer()
 observer = live.Observer()
@@ -331,7 +331,7 @@ def test_without_privilege_the_view_says_what_is_lacking(
     def refuse(_: object) -> None:
         raise PrivilegeError("observing VMAs needs privilege: run as root.")
 
-    monkeypatch.setattr("anonvma.target.target.Local.require_privilege", refuse)
+    monkeypatch.setattr("anonvma.target.local.Local.require_privilege", refuse)
     explorer = explore.Explorer("specimens")
     explorer.controls["start"].click()
     assert explorer.trouble.startswith("observing VMAs needs privilege: run as root. Or let root")

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from anonvma.base.errors import AnonvmaError
 from anonvma.cli import main
 from anonvma.report import notebooks
-from anonvma.study.engine import Refused
+from anonvma.report.engine import Refused
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"

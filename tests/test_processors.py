@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from anonvma.base.errors import RunError
 from anonvma.compare import changes, conditions, overcommitment
+from anonvma.report import changes as report_changes
 from anonvma.report import comparison
 from anonvma.run import processors, runs
 from anonvma.run.processors import Backing
@@ -66,12 +67,12 @@ def test_a_headline_of_overcommitted_guests_says_so() -> None:
     sides = conditions.find(OVER)
     (told,) = processors.said(sides)
     assert told.startswith("Overcommitted: 8 virtual CPUs on 2 real")
-    assert told in changes.sections(sides)[0].paragraphs
+    assert told in report_changes.sections(sides)[0].paragraphs
     row = changes.headline(sides).iloc[0]
     if row["verdict"] in ("higher", "lower"):
         assert comparison.finding(sides).endswith("8 virtual CPUs on 2")
     own = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
-    assert "2 virtual CPUs on 2 real." in changes.sections(own)[0].paragraphs
+    assert "2 virtual CPUs on 2 real." in report_changes.sections(own)[0].paragraphs
 
 
 def by_level() -> dict[float, dict[str, list[Run]]]:

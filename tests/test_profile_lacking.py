@@ -16,6 +16,7 @@ from anonvma.compare import changes
 from anonvma.perf import counters, export, flame
 from anonvma.perf import profile as perf_profile
 from anonvma.perf.script import read
+from anonvma.report import changes as report_changes
 from anonvma.report import sections
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
@@ -68,7 +69,7 @@ WAYS: dict[str, Callable[[Run], Any]] = {
     "tables": lambda run: perf_profile.tables({"this": run}),
     "two tables": lambda run: perf_profile.tables({"this": run, "that": run}),
     "bars": lambda run: perf_profile.plot_parts({"this": run}),
-    "comparison": lambda run: changes.sections({"one": [run], "two": [run]}),
+    "comparison": lambda run: report_changes.sections({"one": [run], "two": [run]}),
 }
 
 

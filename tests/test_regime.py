@@ -17,7 +17,7 @@ import pytest
 from anonvma.base.errors import TargetError
 from anonvma.collect import vmstat
 from anonvma.collect.regime import observe
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -23,10 +23,11 @@ from waiting import PATIENCE, until
 
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, PrivilegeError, TargetError, TargetLost, TargetTimeout
+from anonvma.collect.targets import parse
 from anonvma.target import ssh as ssh_module
 from anonvma.target.ssh import Ssh
 from anonvma.target.ssh_connection import check_host
-from anonvma.target.target import Target, parse
+from anonvma.target.target import Target
 
 pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("aio-max-nr")]
 
@@ -557,7 +558,7 @@ def test_nobody_else_can_hold_up_those_who_have_privilege(box: Host, old: int) -
 
 WORK = """
 import sys
-from anonvma.target.target import parse
+from anonvma.collect.targets import parse
 with parse(sys.argv[1]) as there, there.sysctl_at_least(sys.argv[2], int(sys.argv[3])):
     with there.start(["sh", "-c", sys.argv[4]], privileged=True) as process:
         print(there.place(""), flush=True)
@@ -664,7 +665,7 @@ def agents_of(host: Host) -> tuple[int, int]:
 
 CONNECT = """
 import os, signal, sys, threading
-from anonvma.target.target import parse
+from anonvma.collect.targets import parse
 threading.Timer(float(sys.argv[2]), os.kill, [os.getpid(), signal.SIGKILL]).start()
 with parse(sys.argv[1]) as there:
     there.run(["sh", "-c", sys.argv[3]])
@@ -682,7 +683,7 @@ def test_killing_us_while_we_connect_leaves_nothing(box: Host, delay: float) -> 
 
 HOLD = """
 import sys
-from anonvma.target.target import parse
+from anonvma.collect.targets import parse
 with parse(sys.argv[1]) as there:
     print("mine", flush=True)
     with there.start(["sleep", "600"]):

@@ -21,10 +21,10 @@ from hosts import Host
 from anonvma.base import paths
 from anonvma.base.errors import WorkloadError
 from anonvma.collect.collection import collect
+from anonvma.collect.targets import parse
 from anonvma.collect.workload import Workload
 from anonvma.perf import recording
 from anonvma.run.runs import Run
-from anonvma.target.target import parse
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -21,9 +21,9 @@ from waiting import PATIENCE, until
 from anonvma.base import paths
 from anonvma.base.errors import TargetLost, WorkloadError
 from anonvma.collect.collection import collect
+from anonvma.collect.targets import parse
 from anonvma.collect.workload import Workload
 from anonvma.run.runs import Run
-from anonvma.target.target import parse
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -23,6 +23,7 @@ SLOW += ("seaborn", "snakemake")
 NEED = {
     ("explore.controls", "explore.explorer"): {"IPython", "ipywidgets"},
     (
+        "report.engine",
         "report.notebooks",
         "report.html_page",
         "report.publish",

@@ -19,7 +19,7 @@ from anonvma.cli.bar import Bar
 from anonvma.report import notebooks
 
 STEPPING = """
-from anonvma import parameters, steps
+from anonvma.base import steps; from anonvma.study import parameters
 parameters.check()
 with steps.bar() as show:
     show(1, 4, "repeat 2 of 3, tracing faults")

@@ -12,7 +12,7 @@ import pytest
 import stress
 
 from anonvma.target.guest import Guest
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 # In full, which takes an hour: make test-kernels ROUNDS=20 ARGS='-k preemptible'.
 ROUNDS = int(os.environ.get("ROUNDS") or 1)

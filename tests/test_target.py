@@ -22,8 +22,10 @@ import tools
 from waiting import PATIENCE, until
 
 from anonvma.base.errors import TargetError, TargetTimeout
+from anonvma.collect.targets import parse
+from anonvma.target import sysctl
 from anonvma.target import target as target_module
-from anonvma.target.target import Local, parse
+from anonvma.target.local import Local
 
 # A program that leaves the process group, the session and its parent behind.
 TREE = "sleep 90 & setsid sleep 90 & (setsid sh -c 'sleep 90 & sleep 90' &) ; echo up; sleep 90"
@@ -151,7 +153,7 @@ def test_a_missing_directory_for_the_work_directory_is_named(
 
 OPEN = """
 from anonvma.base.errors import TargetError
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 try:
     Local()
 except TargetError as error:
@@ -171,7 +173,7 @@ def test_a_directory_that_forbids_execution_is_named(tmp_path: Path) -> None:
 
 DIE = """
 import os, signal, sys
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 target = Local()
 print(target.place(""), flush=True)
 sys.stdin.read()
@@ -251,7 +253,7 @@ def test_a_keeper_that_finds_us_dead_runs_nothing(tmp_path: Path) -> None:
 
 RUN_TREE = """
 import sys
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 target = Local()
 print("ready", flush=True)
 target.run(["sh", "-c", sys.argv[1]])
@@ -342,7 +344,7 @@ def test_a_sysctl_that_cannot_be_raised_is_one_sentence(privileged: Local) -> No
 
 RAISE = """
 import sys, time
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 with Local() as target, target.sysctl_at_least(sys.argv[1], int(sys.argv[2])):
     print("raised", flush=True)
     time.sleep(60)
@@ -385,7 +387,7 @@ def test_killing_our_process_group_puts_a_sysctl_back(privileged: Local, old: in
 def test_two_runs_do_not_put_back_each_other_s_values(
     privileged: Local, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(sysctl, "_PATIENCE", 0.2)
     with script(RAISE, SYSCTL, str(old + 5)) as other:
         assert other.stdout and other.stdout.readline()
         with (
@@ -447,7 +449,7 @@ AS_NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", 
 
 PRIVILEGE = """
 from anonvma.base.errors import PrivilegeError
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 with Local() as target:
     try:
         target.require_privilege()
@@ -514,7 +516,7 @@ def test_with_sudo_only_what_needs_it_is_privileged(old: int, tmp_path: Path) ->
 
 KILLED_UNDER_SUDO = """
 import os, signal, sys, threading
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 target = Local()
 threading.Timer(float(sys.argv[2]), os.kill, [os.getpid(), signal.SIGKILL]).start()
 with target.sysctl_at_least("fs.aio-max-nr", int(sys.argv[3])):

@@ -21,7 +21,7 @@ from anonvma.collect.workload import (
     parse_throughput,
     parse_used,
 )
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -2,7 +2,7 @@
 """The steps of a long collection, as a notebook tells them: to a bar of its own, or to who asked.
 
 The command line runs a notebook and shows one bar for all that it runs. What the notebook is doing
-only the notebook knows; it says so in outputs of a kind of their own, which `anonvma.study.engine`
+only the notebook knows; it says so in outputs of a kind of their own, which `anonvma.report.engine`
 takes out again.
 """
 

@@ -82,16 +82,16 @@ def pair(
     """  # noqa: D301  # click wants the character
     from anonvma.base import paths, termination
     from anonvma.base.tabular import terminal_width
+    from anonvma.collect import targets
     from anonvma.report import notebooks, sections
     from anonvma.study.pair import Plan, collect_pair, kernels
-    from anonvma.target import target
 
     images = {"early": early, "delayed": delayed}
     chosen = {name: path for name, path in images.items() if path}
     if len(chosen) < len(images):
         chosen = {**kernels(), **chosen}
     for image in chosen.values():
-        target.check(f"guest:{image}")
+        targets.check(f"guest:{image}")
     traced = 3 if profile else 1
     plan = Plan(
         boots=boots, precision=precision / 100, budget_s=budget, profile=profile, traced=traced,
@@ -220,9 +220,10 @@ def compare_command(
 def _show_comparison(found: dict[str, list[Run]], kept: pd.DataFrame, metric: str | None) -> None:
     from anonvma.base.tabular import terminal_width
     from anonvma.compare import changes
+    from anonvma.report import changes as report_changes
     from anonvma.report import sections
 
-    parts = changes.sections(found, metric)
+    parts = report_changes.sections(found, metric)
     place = next(i for i, part in enumerate(parts) if part.title == "What changed")
     heading = f"anonvma: {', '.join(found)} side by side"
     click.echo(sections.text(parts[:place], heading, terminal_width()))
@@ -235,15 +236,13 @@ def _show_comparison(found: dict[str, list[Run]], kept: pd.DataFrame, metric: st
 def _compare_json(
     found: dict[str, list[Run]], rows: pd.DataFrame, first: pd.DataFrame, metric: str | None
 ) -> dict[str, Any]:
-    from anonvma.collect import environment
-    from anonvma.compare import attribution, conditions, reference
-    from anonvma.study import experiment
+    from anonvma.compare import attribution, conditions, design, environment, reference
 
     _, *heads = found
     causes = {head: attribution.explain(found, head, metric) for head in heads}
     return {
         "conditions": {name: [run.id for run in each] for name, each in found.items()},
-        "interleaved": experiment.interleaving(found)[0],
+        "interleaved": design.interleaving(found)[0],
         "headline": _records(first),
         "rows": _records(rows),
         "causes": {
@@ -333,9 +332,9 @@ def experiment_command(
 
     Needs root, or sudo without a password, on every target. Exit codes: as anonvma.
     """  # noqa: D301  # click wants the character
-    from anonvma.collect import preflight
+    from anonvma.collect import preflight, targets
+    from anonvma.compare import design
     from anonvma.study import experiment
-    from anonvma.target import target
 
     shared = {"workload": workload, "threads": threads, "bytes": size, "unit": unit}
     known = [experiment.parse_condition(text, shared) for text in texts]
@@ -343,10 +342,10 @@ def experiment_command(
         raise click.UsageError("at least two --condition are needed.")
     given = {"bytes" if name == "size" else name for name in given_in(click.get_current_context())}
     for condition in known:
-        target.check(condition.target)
-        given &= set(preflight.ignored(condition.workload))  # by every one of them
-    preflight.refuse_ignored(known[0].workload, given, prefix="--")
-    wanted = experiment.Plan(
+        targets.check(condition.target)
+        given &= set(preflight.ignored(experiment.workload_of(condition)))  # by every one of them
+    preflight.refuse_ignored(experiment.workload_of(known[0]), given, prefix="--")
+    wanted = design.Plan(
         conditions=known, precision=precision / 100 or None, budget_s=budget, **plan
     )
     experiment.run(wanted, into, trace=not no_trace, say=lambda text: click.echo(text, err=True))

@@ -16,10 +16,9 @@ from click.shell_completion import CompletionItem
 
 from anonvma.base import paths
 from anonvma.base.errors import SetupError
-from anonvma.collect import preflight
+from anonvma.collect import preflight, targets
 from anonvma.report import publication
 from anonvma.run import catalogue
-from anonvma.target import target
 
 __all__ = ["Pattern", "Publishable", "RunName", "Target", "WorkloadName"]
 
@@ -101,7 +100,7 @@ class Target(_Named):
 
     def check(self, value: str) -> None:
         """Refuse what cannot be one."""
-        target.check(value)
+        targets.check(value)
 
     def names(self) -> Iterable[str]:
         """Return this machine, the kernels that are built, and the hosts that ssh knows by name."""

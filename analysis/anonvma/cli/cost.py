@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from anonvma.cli.group import json_of, main, short
-from anonvma.target import target
+from anonvma.collect import targets
 
 if TYPE_CHECKING:
     from anonvma.run.runs import Run
@@ -93,7 +93,7 @@ def cost_command(
         cpus=cpus, against=against,
     )  # fmt: skip
     with (
-        target.parse(where) as there,
+        targets.parse(where) as there,
         tqdm(total=100, disable=None, bar_format="{desc:40} {bar} {percentage:3.0f}%") as bar,
     ):
 

@@ -22,6 +22,8 @@ from anonvma.base import paths, scratch
 from anonvma.base.errors import AnonvmaError, PrivilegeError, ProbeError, SetupError, TargetError
 from anonvma.cli.completion import Target
 from anonvma.cli.group import json_of, main
+from anonvma.collect import targets
+from anonvma.target import local as local_module
 from anonvma.target import target
 
 _VANISHED = 5  # vmaprobe's exit code for a process that is gone
@@ -53,7 +55,7 @@ def doctor(where: str, as_json: bool) -> None:
     except SetupError as error:
         _survey(where, as_json, error)
         return
-    with target.parse(where) as there:
+    with targets.parse(where) as there:
         argv = [there.push(program), "features"]
         privileged = _can_be_privileged(there)
         done = there.run([*argv, *(["--json"] if as_json else [])], privileged=privileged)
@@ -77,7 +79,7 @@ def _survey(where: str, as_json: bool, error: SetupError) -> None:
 
     if where != "local":  # guests and far machines get the probe from here
         raise error
-    with target.parse(where) as here:
+    with targets.parse(where) as here:
         found = survey.without_probe(here)
     unknown = (
         f"{error} Only the probe can say the rest, such as which lock page faults take here. "
@@ -198,7 +200,7 @@ def _marked(table: pd.DataFrame, own: set[int]) -> pd.DataFrame:
 
 def _take_census(where: str, pids: tuple[int, ...]) -> Census:
     """Take a census of a target now, of all processes or of some."""
-    with target.parse(where) as there, scratch.directory("observe") as directory:
+    with targets.parse(where) as there, scratch.directory("observe") as directory:
         _require_privilege(there)
         output = there.place("census")
         named = [word for pid in pids for word in ("--pid", str(pid))]
@@ -364,7 +366,7 @@ def _trace(
         raise click.UsageError("name processes by --pid, or a COMMAND, and not both.")
     if command and where == "local" and not (shutil.which(command[0]) or Path(command[0]).exists()):
         raise ProbeError(f"there is no program {command[0]!r}.", 127)  # as a shell ends
-    with target.parse(where) as there:
+    with targets.parse(where) as there:
         _require_privilege(there)
         probe, output = there.push(paths.program("vmaprobe")), there.place("traced")
         words = [probe, *words, "--output", output]
@@ -420,7 +422,7 @@ def _run_with_our_input(
     there: target.Target, words: list[str]
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command on a target, to its end, with the standard input that we were given."""
-    here = isinstance(there, target.Local)
+    here = isinstance(there, local_module.Local)
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     streams["stdin"] = _our_input() if here else subprocess.PIPE
     with there.start(words, privileged=True, **streams) as process:

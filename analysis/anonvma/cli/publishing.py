@@ -13,6 +13,7 @@ import click
 
 from anonvma.base import paths
 from anonvma.base.errors import MailError
+from anonvma.base.text import printable
 from anonvma.cli.completion import Publishable, RunName
 from anonvma.cli.group import main, short
 
@@ -118,18 +119,17 @@ def publish_command(
     from anonvma.report import (  # slow to import, and not needed until now
         identities,
         publish,
-        sections,
     )
 
     with termination.scratch() as scratch:
         done = publish.write(names, scratch, envelope, output=place, made=made, allow=allow)
     for name, value in done.withheld.items():
-        click.echo(f"anonvma: withheld {name}: {sections.printable(value)}", err=True)
+        click.echo(f"anonvma: withheld {name}: {printable(value)}", err=True)
     if paths.project_url() is None:
         click.echo(f"anonvma: {_NO_ADDRESS}", err=True)
     for kind, name in identities.common_names():
         click.echo(
-            f"anonvma: not withheld: the {kind} {sections.printable(name)!r}, a word that any "
+            f"anonvma: not withheld: the {kind} {printable(name)!r}, a word that any "
             "report may have; see yourself where it stands.",
             err=True,
         )

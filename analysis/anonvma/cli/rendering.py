@@ -107,7 +107,7 @@ def _measure(run: Run, budget: float, tell: Tell) -> Run:
     """Measure what mmap_lock costs here: of the same case if it is one, else of the usual one."""
     from anonvma.collect.workload import cases
     from anonvma.study import cost_experiment
-    from anonvma.target.target import Local
+    from anonvma.target.local import Local
 
     name = run.manifest.workload.name
     usual = cost_experiment.Plan.workload

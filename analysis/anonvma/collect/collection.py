@@ -43,6 +43,7 @@ from anonvma.perf import recording as perf_data
 from anonvma.perf import samples as perf_record
 from anonvma.perf import script
 from anonvma.perf import tool as perf
+from anonvma.perf.events import SOFTWARE_EVENTS, TIME_EVENTS
 from anonvma.perf.inlined import Inlines
 from anonvma.perf.tool import Perf, Settings
 from anonvma.probe import census_file
@@ -269,8 +270,8 @@ class _Collection:
             )
             return
         # A watched process is not perf's child: its times cannot come from wait4().
-        times = () if self.workload.kind == "pid" else perf.TIME_EVENTS
-        software, hardware = perf.SOFTWARE_EVENTS, (self.settings or Settings()).counted
+        times = () if self.workload.kind == "pid" else TIME_EVENTS
+        software, hardware = SOFTWARE_EVENTS, (self.settings or Settings()).counted
         reasons = []
         for events in ((*software, *times, *hardware), (*software, *hardware), software):
             reason = perf.refusal(self.target, found, events)
@@ -527,7 +528,7 @@ class _Collection:
     def _count_in_intervals(self, repeat: int, tool: Perf, settings: Settings) -> None:
         output = self.target.place(f"perf-intervals-{repeat}.json")
         # What only the end tells is not to be had.
-        events = [event for event in self.events if event not in perf.TIME_EVENTS]
+        events = [event for event in self.events if event not in TIME_EVENTS]
         words = tool.stat(output, events, settings.interval_ms)
         if self._run_profiled(repeat, "intervals", words, "the counters over time (perf stat -I)"):
             file = self._raw(repeat, "perf-intervals.json")
@@ -654,7 +655,7 @@ class _Collection:
             )
         # perf calls a time of nothing "not counted".
         idle = {row["event"] for row in rows if row["supported"] and row["value"] is None}
-        idle -= set(perf.TIME_EVENTS)
+        idle -= set(TIME_EVENTS)
         if idle:
             self._lacks(
                 ", ".join(sorted(idle)),

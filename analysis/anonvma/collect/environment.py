@@ -15,18 +15,18 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from anonvma.base.errors import TargetError, TargetLost
-from anonvma.run.runs import Run, field
-from anonvma.target.target import Local, Target
+from anonvma.run.runs import field
+from anonvma.target.local import Local
+from anonvma.target.target import Target
 
-__all__ = ["SCHEMA", "Facts", "differences", "of_repeats", "rows", "snapshot"]
+__all__ = ["SCHEMA", "Facts", "rows", "snapshot"]
 
 Facts = dict[str, float | str]
 """What a machine tells of itself: numbers are states, words are settings."""
@@ -245,79 +245,3 @@ def rows(repeat: int, before: Facts, after: Facts) -> list[dict[str, Any]]:
                 {"repeat": repeat, "moment": moment, "fact": name, "number": number, "word": word}
             )
     return found
-
-
-# ---- afterwards ----
-
-
-def of_repeats(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the facts of some runs in one table, or one without rows where none was recorded.
-
-    Returns
-    -------
-    DataFrame
-        Columns: run, repeat, moment, fact, number, word.
-    """
-    found = [
-        run.table("environment").assign(run=run.id)
-        for run in runs
-        if "environment" in run.manifest.tables
-    ]
-    columns = ["run", "repeat", "moment", "fact", "number", "word"]
-    return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
-
-
-def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """What of the machine was not alike between conditions, or changed within one.
-
-    Parameters
-    ----------
-    conditions : mapping of str to sequence of Run
-
-    Returns
-    -------
-    DataFrame
-        One row a fact: fact, then a column a condition. A setting is shown when its words differ
-        anywhere; a state, as mean and range over the runs, when the ranges of two conditions
-        lie apart. No rows where nothing differed or nothing was recorded (`of_repeats`).
-    """
-    told = {name: of_repeats(each) for name, each in conditions.items()}
-    # What a run leaves behind is its own doing.
-    told = {name: table[table["moment"] != "after"] for name, table in told.items() if len(table)}
-    facts = sorted({fact for table in told.values() for fact in table["fact"].unique()})
-    found = []
-    for fact in facts:
-        each = {name: table[table["fact"] == fact] for name, table in told.items()}
-        row = _settings(each) if _is_setting(each) else _ranges(each)
-        if row:
-            found.append({"fact": fact, **{name: row.get(name, "-") for name in conditions}})
-    return pd.DataFrame(found, columns=["fact", *conditions])
-
-
-def _is_setting(each: Mapping[str, pd.DataFrame]) -> bool:
-    return any(table["word"].notna().any() for table in each.values())
-
-
-def _settings(each: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    words = {name: sorted(set(table["word"].dropna())) for name, table in each.items()}
-    if len({tuple(found) for found in words.values()}) == 1 and len(next(iter(words.values()))) < 2:
-        return {}
-    return {name: ", ".join(found) or "-" for name, found in words.items()}
-
-
-def _ranges(each: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    runs = {
-        name: table.groupby("run")["number"].mean().dropna()
-        for name, table in each.items()
-        if len(table)
-    }
-    runs = {name: values for name, values in runs.items() if len(values)}
-    lows, highs = ([f(v) for v in runs.values()] for f in (np.min, np.max))
-    # One run has no range: that it differs a little says nothing.
-    apart = len(runs) > 1 and max(lows) > min(highs)
-    if not apart or any(len(values) < 2 for values in runs.values()):
-        return {}
-    return {
-        name: f"{values.mean():.4g} [{values.min():.4g}, {values.max():.4g}]"
-        for name, values in runs.items()
-    }

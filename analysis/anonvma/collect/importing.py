@@ -31,7 +31,7 @@ from anonvma.perf.script import Profile
 from anonvma.perf.stat_file import Counts
 from anonvma.run import runs
 from anonvma.run.runs import Command, Run, RunWriter, Unobserved
-from anonvma.target.target import Local
+from anonvma.target.local import Local
 
 __all__ = ["LIMIT", "import_files"]
 

@@ -96,8 +96,8 @@ def collection(values: Mapping[str, Any], given: Collection[str], prefix: str = 
     AnonvmaError
         The sentence that it would have failed with.
     """
+    from anonvma.collect import targets
     from anonvma.collect.workload import Workload
-    from anonvma.target import target
 
     where = str(values["target"])
     own = {name: values[name] for name in ("workload", *_OF_CASE, "seconds") if name in values}
@@ -105,11 +105,11 @@ def collection(values: Mapping[str, Any], given: Collection[str], prefix: str = 
     if where == RECORDED:
         _recorded(workload, given)
         return
-    target.check(where)
+    targets.check(where)
     refuse_ignored(workload, given, prefix)
     settings(**{name: values[name] for name in ("repeats", "trace", *_OF_PERF)})
     if where == "local":
-        with target.parse(where) as here:
+        with targets.parse(where) as here:
             here.require_privilege()
             workload.check(here)
 

@@ -185,11 +185,11 @@ def find(patterns: Sequence[str]) -> dict[str, list[Run]]:
     RunError
         When there are none, a name occurs twice, or a run is of two conditions.
     """
+    from anonvma.compare import design
     from anonvma.run import runs
-    from anonvma.study import experiment
 
     if len(patterns) == 1:
-        return experiment.conditions(experiment.directory(patterns[0]))
+        return design.conditions(design.directory(patterns[0]))
     found: dict[str, list[Run]] = {}
     for name, pattern in _named(patterns):
         if not re.fullmatch(r"[\w .+:-]{1,40}", name):

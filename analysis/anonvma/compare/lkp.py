@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from anonvma.base.text import printable
 from anonvma.compare import changes as compare
-from anonvma.report.sections import printable
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
 

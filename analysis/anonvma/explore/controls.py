@@ -18,9 +18,9 @@ import pandas as pd
 
 from anonvma.base import paths
 from anonvma.base.errors import SelectionError
+from anonvma.base.text import printable
 from anonvma.collect.preflight import LIVE
 from anonvma.explore.selection import STATES, Filter, Vmas, size
-from anonvma.report.sections import printable
 
 __all__ = [
     "KEYS",

@@ -28,11 +28,11 @@ from IPython.core.getipython import get_ipython
 
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, SelectionError
+from anonvma.base.text import printable
 from anonvma.explore import controls, live, selection, views
 from anonvma.explore.controls import LINKS, LIVE, NONE, ROWS, SIZES, TABS
 from anonvma.explore.selection import Filter, Vmas
 from anonvma.explore.views import VIEWS, Shown, Source
-from anonvma.report.sections import printable
 from anonvma.run import catalogue, runs
 
 __all__ = ["LIVE", "Explorer"]

@@ -23,10 +23,10 @@ import pandas as pd
 
 from anonvma.base import paths, scratch
 from anonvma.base.errors import AnonvmaError, PrivilegeError, ProbeError
+from anonvma.collect import targets
 from anonvma.explore.selection import STATES, Vmas
 from anonvma.probe import census_file, faults_file
 from anonvma.probe.census_file import Census
-from anonvma.target import target
 
 __all__ = ["CAPABILITIES", "Observer", "Step", "Taken", "Watch", "changes", "has_capabilities"]
 
@@ -73,7 +73,7 @@ class Observer:
     Parameters
     ----------
     where : str
-        A target; see `anonvma.target.target.parse`.
+        A target; see `anonvma.collect.targets.parse`.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class Observer:
 
     def __init__(self, where: str = "local") -> None:
         program = paths.program("vmaprobe")
-        self._there = target.parse(where)
+        self._there = targets.parse(where)
         try:
             # A copy would lose the capabilities, so such a probe runs where it lies.
             self._as_user = where == "local" and os.geteuid() != 0 and has_capabilities(program)

@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonvma.base.errors import SelectionError
-from anonvma.report.sections import WIDTH, printable
+from anonvma.base.text import printable
+from anonvma.report.sections import WIDTH
 from anonvma.run.runs import Run
 from anonvma.tables.census import CLASSES
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.base.numerals import percent
+from anonvma.base.text import printable
 from anonvma.explore import address_map
 from anonvma.explore.address_map import STATE_COLOURS
 from anonvma.explore.live import Watch
@@ -819,7 +820,7 @@ def _tables(view: View) -> list[pd.DataFrame]:
         for name in clean:
             if not pd.api.types.is_numeric_dtype(clean[name]):
                 text = clean[name].astype("object")
-                clean[name] = text.map(lambda v: sections.printable(v) if isinstance(v, str) else v)
+                clean[name] = text.map(lambda v: printable(v) if isinstance(v, str) else v)
         tables.append(clean)
     return tables
 
@@ -832,7 +833,7 @@ def _png(figure: Figure) -> bytes:
 
 def as_html(view: View) -> str:
     """Return a view as a fragment of HTML: nothing in it comes from outside."""
-    parts = [f"<p>{html.escape(sections.printable(words))}</p>" for words in view.words]
+    parts = [f"<p>{html.escape(printable(words))}</p>" for words in view.words]
     for figure, told in view.figures:
         data = base64.b64encode(_png(figure)).decode()
         parts.append(
@@ -860,5 +861,5 @@ def display(view: View) -> None:
 
 def _markdown(words: str) -> str:
     """Plain words as Markdown: what would be markup in them is none."""
-    words = sections.printable(words)
+    words = printable(words)
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~$" else c for c in words)

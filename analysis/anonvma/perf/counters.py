@@ -35,7 +35,7 @@ import pandas as pd
 import pyarrow as pa
 
 from anonvma.base import statistics
-from anonvma.perf.tool import TIME_EVENTS
+from anonvma.perf.events import TIME_EVENTS
 from anonvma.run.runs import Run, field
 
 if TYPE_CHECKING:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anonvma.base.errors import ParameterError, TargetError
-from anonvma.target.target import Local, Target
+from anonvma.perf.events import HARDWARE_EVENTS, SOFTWARE_EVENTS, TIME_EVENTS
+from anonvma.target.local import Local
+from anonvma.target.target import Target
 
 __all__ = [
     "CALL_GRAPHS",
-    "HARDWARE_EVENTS",
-    "SOFTWARE_EVENTS",
-    "TIME_EVENTS",
     "Perf",
     "Settings",
     "bring",
@@ -28,29 +27,6 @@ __all__ = [
     "times",
     "unsupported",
 ]
-
-SOFTWARE_EVENTS = (
-    "task-clock",
-    "page-faults",
-    "minor-faults",
-    "major-faults",
-    "context-switches",
-    "cpu-migrations",
-)
-"""Counted by the kernel itself, on every machine."""
-
-TIME_EVENTS = ("user_time", "system_time", "duration_time")
-"""The command's times in ns, as perf's own wait4() and clock tell them (perf 5.17 on)."""
-
-HARDWARE_EVENTS = (
-    "cycles",
-    "instructions",
-    "cache-references",
-    "cache-misses",
-    "branches",
-    "branch-misses",
-)
-"""Counted by the processor; many virtual machines do not hand its counters on."""
 
 
 CALL_GRAPHS = ("fp", "dwarf", "lbr")

@@ -11,6 +11,7 @@ import pandas as pd
 from anonvma.base.errors import RunError
 from anonvma.base.numerals import interval, number
 from anonvma.compare import changes
+from anonvma.report import changes as report_changes
 from anonvma.report import evidence, kernel_facts
 from anonvma.report import sections as report
 from anonvma.run import processors
@@ -19,7 +20,7 @@ from anonvma.run.runs import Run, having
 __all__ = ["CHANGED", "finding", "sections", "title"]
 
 CHANGED = "What changed"
-"""The section of `anonvma.compare.changes.sections` that has the rows."""
+"""The section of `anonvma.report.changes.sections` that has the rows."""
 
 _TABLES = (
     "repeats",
@@ -82,7 +83,7 @@ def sections(
     """
     opened = [run for each in conditions.values() for run in each]
     sources = tuple(file for run in opened for file in report.drawn_from(run, *_TABLES))
-    answer, *others = changes.sections(conditions)
+    answer, *others = report_changes.sections(conditions)
     said = [_verdict(conditions), *_mechanism(conditions), *answer.paragraphs]
     return [
         report.Section("Answer", said, sources=sources),

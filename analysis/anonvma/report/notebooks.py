@@ -21,8 +21,8 @@ from papermill.exceptions import PapermillExecutionError
 from anonvma.base import bounded, paths
 from anonvma.base.errors import NotebookError
 from anonvma.base.steps import Tell
-from anonvma.study import engine
-from anonvma.study.engine import Refused, one_kernel
+from anonvma.report import engine
+from anonvma.report.engine import Refused, one_kernel
 
 __all__ = ["execute", "one_kernel", "text_of_cell"]
 

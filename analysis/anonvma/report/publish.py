@@ -17,6 +17,7 @@ import pandas as pd
 
 from anonvma.base import marker
 from anonvma.base.errors import RedactionError
+from anonvma.base.text import printable
 from anonvma.report import (
     evidence,
     headers,
@@ -127,11 +128,11 @@ def render(name: str, scratch: Path, found: Subject, allow: Path | None = None) 
     wall = redaction.Wall.around(found.runs, allowed)
     about = found.shared(wall)
     sections = about.sections(analysed=True)
-    title = wall.scrub(headers.one_line(report.printable(about.title)))
+    title = wall.scrub(headers.one_line(printable(about.title)))
     text = wall.scrub(report.text(sections, title))
     html = html_page.page(notebook, title, wall, about.fragments())
     _refuse_leaks(wall, text, html)
-    finding = wall.scrub(headers.one_line(report.printable(about.finding)))
+    finding = wall.scrub(headers.one_line(printable(about.finding)))
     return Rendered(about, title, finding, about.verdict.value, sections, text, html, wall)
 
 

@@ -24,6 +24,7 @@ from anonvma.base import statistics, tabular
 from anonvma.base.section import Section
 from anonvma.base.tabular import cell
 from anonvma.base.tabular import lines as table_lines
+from anonvma.base.text import printable
 from anonvma.perf import profile
 from anonvma.report import answer, cost_report, evidence, reproduction, time_report
 from anonvma.report.answer import kernel_of
@@ -465,11 +466,6 @@ def in_words(table: pd.DataFrame, label: str, *values: str) -> str:
         for row in table.to_dict("records")
     ]
     return "; ".join(rows) + "."
-
-
-def printable(words: str) -> str:
-    """Show control characters as escapes: a process may be named anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 def text(parts: list[Section], title: str, width: int | None = None) -> str:

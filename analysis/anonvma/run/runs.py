@@ -463,7 +463,7 @@ class Manifest(_Strict):
     created, finished : datetime
         When it was begun and when it was whole, UTC.
     target : dict
-        Facts about the target; see `anonvma.target.target.facts_of`.
+        Facts about the target; see `anonvma.target.facts.facts_of`.
     workload : Command
         The workload's name and its words.
     parameters : dict

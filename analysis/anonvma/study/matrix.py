@@ -241,7 +241,7 @@ class Cell:
     key : str
         64 more: what it would be done with now.
     target : str
-        As `anonvma.target.target.parse` takes it.
+        As `anonvma.collect.targets.parse` takes it.
     host : str
         On which nothing else may run meanwhile.
     axes : dict

@@ -27,11 +27,12 @@ from typing import Literal, NamedTuple
 from anonvma.base import marker, paths
 from anonvma.base.errors import RunError
 from anonvma.collect.collection import collect
+from anonvma.collect.targets import parse
 from anonvma.collect.workload import Workload
 from anonvma.run import runs
 from anonvma.run.runs import Run
 from anonvma.study import experiment
-from anonvma.target.target import Target, parse
+from anonvma.target.target import Target
 
 __all__ = ["Plan", "collect_pair", "kernels", "width"]
 

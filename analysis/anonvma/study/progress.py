@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from anonvma.base.text import printable
 from anonvma.study import runner
 from anonvma.study.matrix import Study
 from anonvma.study.runner import Event, Outcome
@@ -119,10 +120,6 @@ class _Lines:
             self._done += 1
             self._line(f"{self._count()} {name:{self._width}} was done already")
         elif what == "failed":
-            from anonvma.report.sections import (
-                printable,  # seaborn and SciPy: seconds, for this case alone
-            )
-
             again = ", is tried again" if event["again"] else ""
             self._line(f"{'FAILED':>9} {name}{again}: {printable(event['reason'])}")
             if event.get("record"):

@@ -22,7 +22,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,9 +30,12 @@ from typing import Any, NamedTuple
 from anonvma.base import bounded, paths
 from anonvma.base.errors import TargetError, TargetLost
 from anonvma.target import initramfs, kernel_image, qemu
+from anonvma.target.facts import facts_of
 from anonvma.target.link import Link
+from anonvma.target.local import Local
 from anonvma.target.remote import Remote, error_of, printable
-from anonvma.target.target import Local, Raised, facts_of, sysctl_path
+from anonvma.target.sysctl import sysctl_path
+from anonvma.target.target import Raised
 
 __all__ = ["Guest"]
 
@@ -82,6 +85,8 @@ class Guest(Remote):
         means that there are none.
     append : str
         More words for the kernel's command line.
+    keep : callable, optional
+        Keeps the console of a guest that did not boot, with facts about it, and returns where.
 
     Raises
     ------
@@ -100,6 +105,7 @@ class Guest(Remote):
         accel: str = "auto",
         modules: str | Path | None = None,
         append: str = "",
+        keep: Callable[[TargetLost, dict[str, Any]], Path] | None = None,
     ) -> None:
         self.image = kernel_image.open_image(image)
         self.name = f"guest:{image}"
@@ -120,7 +126,7 @@ class Guest(Remote):
             self._machine = self._boot(accel)
         except TargetLost as error:
             self._local.close()
-            raise self._recorded(error) from None
+            raise self._kept(error, keep) if keep else error from None
         except BaseException:
             self._local.close()
             raise
@@ -215,10 +221,10 @@ class Guest(Remote):
             raise
         return machine
 
-    def _recorded(self, error: TargetLost) -> TargetLost:
-        """Keep the console of a guest that did not boot, and return the error that says where."""
-        from anonvma.run import runs  # pandas and pyarrow, for this case alone
-
+    def _kept(
+        self, error: TargetLost, keep: Callable[[TargetLost, dict[str, Any]], Path]
+    ) -> TargetLost:
+        """Return the error that says where the console of a guest that did not boot is."""
         about = {
             "target": {
                 "kind": "guest",
@@ -229,9 +235,7 @@ class Guest(Remote):
                 "append": self._append,
             }
         }
-        with runs.RunWriter(paths.runs(), "boot") as writer:
-            place = writer.fail(error, about)
-        sentence = f"{str(error).rstrip('.')}; its record is in {place}."
+        sentence = f"{str(error).rstrip('.')}; its record is in {keep(error, about)}."
         return TargetLost(sentence, error.console, error.cause)
 
     def _words(self, accel: str) -> list[str]:

@@ -63,17 +63,12 @@ from pathlib import Path
 from typing import Any
 
 from anonvma.base.errors import PrivilegeError, TargetError, TargetLost
+from anonvma.target.facts import facts_of
 from anonvma.target.link import AS_GUARD, Link, RemoteProcess
 from anonvma.target.remote import Remote, printable
 from anonvma.target.ssh_connection import AGENT, Connection, check_host
-from anonvma.target.target import (
-    Raised,
-    before_raising,
-    facts_of,
-    put_back,
-    put_back_after,
-    sysctl_path,
-)
+from anonvma.target.sysctl import before_raising, put_back, put_back_after, sysctl_path
+from anonvma.target.target import Raised
 
 __all__ = ["Ssh"]
 

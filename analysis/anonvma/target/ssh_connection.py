@@ -23,8 +23,9 @@ from pathlib import Path
 from anonvma.base import paths
 from anonvma.base.errors import TargetError, TargetLost, TargetTimeout
 from anonvma.target.link import Link
+from anonvma.target.local import Local
 from anonvma.target.remote import printable
-from anonvma.target.target import Local, Process
+from anonvma.target.target import Process
 
 __all__ = ["AGENT", "Connection", "check_host"]
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What changed between conditions, in sections: the answer first, with the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from anonvma.base.section import Section
+from anonvma.compare import attribution, design, environment, time_attribution
+from anonvma.compare import conditions as setting
+from anonvma.compare.changes import RULE, answered, brief, shown, table
+from anonvma.report import time_report
+from anonvma.run.runs import Run
+
+__all__ = ["sections"]
+
+
+def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None) -> list[Section]:
+    """Say everything a comparison says, the answer first.
+
+    Parameters
+    ----------
+    conditions : mapping of str to sequence of Run
+        At least two; the first is what the others are compared with.
+    metric : str, optional
+        The headline.
+
+    Returns
+    -------
+    list of Section
+    """
+    base, *heads = conditions
+    found = table(conditions)
+    answer = answered(conditions, found, metric)
+    causes = {head: attribution.explain(conditions, head, metric) for head in heads}
+    times = {head: time_attribution.explain(conditions, head, metric) for head in heads}
+    for head in heads:
+        answer += causes[head].sentences
+        answer += [sentence for found in [times[head]] if found for sentence in found.sentences]
+    parts = [Section("Answer", answer)]
+    for head in heads:
+        title = f"Which VMAs caused it: {base} to {head}"
+        if causes[head].verdict != "unknown":
+            parts.append(Section(title, [attribution.HOW], attribution.printed(causes[head].table)))
+    if any(causes[head].verdict != "unknown" or times[head] is not None for head in heads):
+        parts += time_report.sections(conditions, times)
+    kept = shown(found, metric)
+    said = [f"{len(kept)} of {len(found)} rows. {RULE} low and high bound the 95 % interval."]
+    parts.append(Section("What changed", said, brief(kept)))
+    return parts + _setting_sections(conditions)
+
+
+def _setting_sections(conditions: Mapping[str, Sequence[Run]]) -> list[Section]:
+    _, turns = design.interleaving(conditions)
+    how = design.said_of(conditions)
+    rows = setting.differences(conditions)
+    said = [turns, *([how] if how else []), *([] if len(rows) else ["Nothing by their manifests."])]
+    title = "What differed between the conditions"
+    parts = [Section(title, said, rows if len(rows) else None)]
+    runs = [run for each in conditions.values() for run in each]
+    if not len(environment.of_repeats(runs)):
+        lacking = "The machine's load, frequency and settings were not recorded with these runs."
+        return [*parts, Section("What else differed", [lacking])]
+    rows = environment.differences(conditions)
+    told = (
+        "What the machine told of itself around each repeat, where it was not alike: settings, and "
+        "states (mean and range of the runs) whose ranges lie apart."
+        if len(rows)
+        else "Nothing of what the machine told of itself around each repeat."
+    )
+    return [*parts, Section("What else differed", [told], rows if len(rows) else None)]
