@@ -12,6 +12,7 @@ define LINT
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 endef
 
 # One after the other; with WORKERS=2 side by side, each module on one worker: see tests/conftest.py.
@@ -45,7 +46,7 @@ lab: ## JupyterLab on the explorer: a run, or this machine as it lives
 
 ##@ Work on it
 
-test: ## ruff, mypy, pytest, and the notebooks' outputs
+test: ## lint, pytest, and the notebooks' outputs
 	@$(NEEDS) venv build measure guest mail browser lab hosts
 	@$(MAKE) ready probe workload guest
 	$(LINT)
@@ -57,7 +58,7 @@ check: ## the part worth running before each commit: lint, and the tests that st
 	$(LINT)
 	$(PYTEST) -m 'not slow and not kernels' tests $(ARGS)
 
-lint: ## ruff and mypy only
+lint: ## ruff, mypy, and which folder imports from which
 	@$(NEEDS) venv
 	@$(MAKE) ready
 	$(LINT)
