@@ -8,6 +8,7 @@
  * they must be short.
  */
 #include "faults.bpf.h"
+#include "mmap_lock.bpf.h"
 
 #define FRAMES		8
 
@@ -139,12 +140,13 @@ static __noinline int why_taken(void *ctx)
 	return taken_for(&frames);
 }
 
-static int lock_taken(void *ctx, bool success)
+static int lock_taken(void *ctx, __u64 mm, bool write, bool success)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = state_of(task);
 	int why = 0;
 
+	(void)mm, (void)write;
 	if (!state || state->pending != BEGUN)
 		return 0;
 	if (state->mode != MODE_USER || !is_in_system_call(task))
@@ -158,24 +160,6 @@ static int lock_taken(void *ctx, bool success)
 	return 0;
 }
 
-/* (mm, memcg_path, write, success), from 5.11 */
-SEC("tp_btf/mmap_lock_acquire_returned")
-int lock_taken_with_path(__u64 *ctx)
-{
-	return lock_taken(ctx, ctx[3]);
-}
-
-/* (mm, write, success), later: the tracepoint looks the path up itself */
-SEC("tp_btf/mmap_lock_acquire_returned")
-int lock_taken_plain(__u64 *ctx)
-{
-	return lock_taken(ctx, ctx[2]);
-}
-
-SEC("tp/mmap_lock/mmap_lock_acquire_returned")
-int lock_taken_tp(struct trace_event_raw_mmap_lock_acquire_returned *ctx)
-{
-	return lock_taken(ctx, ctx->success);
-}
+ON_MMAP_LOCK_ACQUIRE_RETURNED(lock_taken)
 
 char LICENSE[] SEC("license") = "GPL";

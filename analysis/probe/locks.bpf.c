@@ -8,6 +8,7 @@
  * for reading.
  */
 #include "vma.bpf.h"
+#include "mmap_lock.bpf.h"
 #include "locks.h"
 
 struct task_state {
@@ -133,18 +134,7 @@ static int asks(__u64 mm)
 	return 0;
 }
 
-/* (mm, ...) */
-SEC("tp_btf/mmap_lock_start_locking")
-int asks_btf(__u64 *ctx)
-{
-	return asks(ctx[0]);
-}
-
-SEC("tp/mmap_lock/mmap_lock_start_locking")
-int asks_tp(struct trace_event_raw_mmap_lock *ctx)
-{
-	return asks((__u64)ctx->mm);
-}
+ON_MMAP_LOCK_START_LOCKING(asks)
 
 /* Only those who find a lock taken come here: it costs the others nothing. */
 static int finds_it_taken(void)
@@ -225,25 +215,7 @@ static int answered(void *ctx, __u64 mm, bool write, bool success)
 	return 0;
 }
 
-/* (mm, memcg_path, write, success), from 5.11 */
-SEC("tp_btf/mmap_lock_acquire_returned")
-int answered_with_path(__u64 *ctx)
-{
-	return answered(ctx, ctx[0], ctx[2], ctx[3]);
-}
-
-/* (mm, write, success), later: the tracepoint looks the path up itself */
-SEC("tp_btf/mmap_lock_acquire_returned")
-int answered_plain(__u64 *ctx)
-{
-	return answered(ctx, ctx[0], ctx[1], ctx[2]);
-}
-
-SEC("tp/mmap_lock/mmap_lock_acquire_returned")
-int answered_tp(struct trace_event_raw_mmap_lock_acquire_returned *ctx)
-{
-	return answered(ctx, (__u64)ctx->mm, ctx->write, ctx->success);
-}
+ON_MMAP_LOCK_ACQUIRE_RETURNED(answered)
 
 /*
  * exit_mm() may be still to come: what is acquired from here on is tallied at once.

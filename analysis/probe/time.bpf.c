@@ -15,6 +15,7 @@
  * the first event and after the last, as user mode.
  */
 #include "time_cpus.bpf.h"
+#include "mmap_lock.bpf.h"
 #include "../workload/window.h"
 
 /* By the number of a system call: what a task in it is about. */
@@ -175,10 +176,11 @@ int fault_is_handled(void *ctx)
  * Of one mm at a time: what a task asks for while it holds another's, as fork does,
  * is not told apart from holding that.
  */
-static int asks(void)
+static int asks(__u64 mm)
 {
 	struct task_state *state = charge_current();
 
+	(void)mm;
 	if (!state)
 		return 0;
 	if (!state->held)
@@ -187,10 +189,11 @@ static int asks(void)
 	return 0;
 }
 
-static int answered(__u64 mm, bool write, bool success)
+static int answered(void *ctx, __u64 mm, bool write, bool success)
 {
 	struct task_state *state = charge_current();
 
+	(void)ctx;
 	if (!state)
 		return 0;
 	if (!state->held || state->held == mm) {	/* the latter: mmap_write_downgrade() */
@@ -220,39 +223,8 @@ static int releases(__u64 mm)
 	return 0;
 }
 
-SEC("tp_btf/mmap_lock_start_locking")
-int asks_btf(void *ctx)
-{
-	(void)ctx;
-	return asks();
-}
-
-SEC("tp/mmap_lock/mmap_lock_start_locking")
-int asks_tp(void *ctx)
-{
-	(void)ctx;
-	return asks();
-}
-
-/* (mm, memcg_path, write, success), from 5.11 */
-SEC("tp_btf/mmap_lock_acquire_returned")
-int answered_with_path(__u64 *ctx)
-{
-	return answered(ctx[0], ctx[2], ctx[3]);
-}
-
-/* (mm, write, success), later */
-SEC("tp_btf/mmap_lock_acquire_returned")
-int answered_plain(__u64 *ctx)
-{
-	return answered(ctx[0], ctx[1], ctx[2]);
-}
-
-SEC("tp/mmap_lock/mmap_lock_acquire_returned")
-int answered_tp(struct trace_event_raw_mmap_lock_acquire_returned *ctx)
-{
-	return answered((__u64)ctx->mm, ctx->write, ctx->success);
-}
+ON_MMAP_LOCK_START_LOCKING(asks)
+ON_MMAP_LOCK_ACQUIRE_RETURNED(answered)
 
 /* (mm, ...) */
 SEC("tp_btf/mmap_lock_released")
