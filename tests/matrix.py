@@ -7,11 +7,11 @@
     ... --append preempt=full                     more words for their command lines
     ... --record                                  keeps the fresh rows in tests/matrix.json
 
-Each is booted once under TCG with 2 processors. Census: the VMAs of init and of a workload, against
-/proc/PID/maps. Faults: of small-allocs-mt with 8 threads, by each source, those that found a bare
-VMA and left it bare, of the pages that it reads; and what the source says that it lost. Locks: the
-acquisitions of mmap_lock under the same, and what was lost. Specimens: how many could be made, and
-how many are in another state than on the kernel they were recorded on.
+Each is booted once under TCG with 2 processors. Census: the VMAs of init, against /proc/1/maps.
+Faults: of small-allocs-mt with 8 threads, by each source, those that found a bare VMA and left it
+bare, of the pages that it reads; and what the source says that it lost. Locks: the acquisitions of
+mmap_lock under the same, and what was lost. Specimens: how many could be made, and how many are in
+another state than on the kernel they were recorded on.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def row_of(image: str, append: str) -> dict[str, Any]:
             "regime": lambda: regime.observe(guest).name or "not observed",
             "census": lambda: census_of(guest, Path(place)),
             "fentry": lambda: faults_of(guest, "fentry"),
+            "kprobe": lambda: faults_of(guest, "kprobe"),
             "tracepoint": lambda: faults_of(guest, "tracepoint"),
             "locks": lambda: locks_of(guest),
             "specimens": lambda: specimens_of(guest, Path(place)),

@@ -132,7 +132,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--append", default="")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--source", action="append", choices=["auto", "fentry", "tracepoint"])
+    parser.add_argument(
+        "--source", action="append", choices=["auto", "fentry", "kprobe", "tracepoint"]
+    )
     options = parser.parse_args(words)
     failed = 0
     with Guest(options.image, accel="tcg", append=options.append) as guest:

@@ -98,7 +98,7 @@ def test_faults_of_a_command(cli: Cli, build: Path) -> None:
     done = cli("faults", "--json", "--", str(build / "vmload"), *LOAD)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["source"] in ("fentry", "tracepoint")
+    assert found["source"] in ("fentry", "kprobe", "tracepoint")
     assert set(found["losses"].values()) == {0}
     changes = {(row["before"], row["after"]): row["faults"] for row in found["transitions"]}
     assert changes["bare", "bare"] == 2048

@@ -250,7 +250,8 @@ def test_plots_of_faults(name: str) -> None:
 
 COUNTS: dict[str, Any] = {
     "source": "tracepoint",
-    "why_not_fentry": "to load it failed: Operation not permitted",
+    "why_not_fentry": "it failed: Operation not permitted",
+    "why_not_kprobe": "it failed: Operation not supported",
     "timed": False,
     "lock_paths": True,
     "page_size": 4096,
@@ -427,7 +428,10 @@ def test_order_of_passes_turns_round() -> None:
 
 def test_what_a_target_must_have_for_its_faults_to_be_traced() -> None:
     def features(**have: bool) -> dict[str, Any]:
-        names = ("fentry", "fexit", "page_fault_tracepoint")
+        names = (
+            *("fentry", "fexit", "kprobe_multi", "kretprobe_multi"),
+            "page_fault_tracepoint",
+        )
         return {
             "features": {
                 name: {
@@ -439,9 +443,11 @@ def test_what_a_target_must_have_for_its_faults_to_be_traced() -> None:
         }
 
     assert tracing.refusal(features(fentry=True, fexit=True)) is None
+    assert tracing.refusal(features(kprobe_multi=True, kretprobe_multi=True)) is None
     assert tracing.refusal(features(page_fault_tracepoint=True)) is None
-    said = tracing.refusal(features(fentry=True))
-    assert said == "fexit: no fexit; page_fault_tracepoint: no page_fault_tracepoint"
+    said = tracing.refusal(features(fentry=True, kretprobe_multi=True))
+    lacking = ("fexit", "kprobe_multi", "page_fault_tracepoint")
+    assert said == "; ".join(f"{name}: no {name}" for name in lacking)
 
 
 def test_dtypes_are_those_of_the_probe() -> None:

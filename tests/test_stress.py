@@ -38,10 +38,16 @@ def preemptible(request: pytest.FixtureRequest) -> Iterator[Guest]:
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("load", stress.LOADS)
-@pytest.mark.parametrize("source", ["auto", "fentry"])
+@pytest.mark.parametrize(
+    ("source", "load"),
+    [
+        *(("auto", load) for load in stress.LOADS),
+        *(("fentry", load) for load in ("small-allocs-mt", "churn")),
+        ("tracepoint", "forking-server"),
+    ],
+)
 def test_what_a_preemptible_kernel_hides_is_told(
-    preemptible: Guest, build: Path, odd_faults: Path, load: str, source: str
+    preemptible: Guest, build: Path, odd_faults: Path, source: str, load: str
 ) -> None:
     under = stress.Stress(preemptible, build, odd_faults)
     wrong = [under.reckon(load, source, scale=0.25) for _ in range(ROUNDS)]

@@ -81,11 +81,12 @@ def test_without_privilege_is_exit_code_3(build: Path, what: str) -> None:
     one_sentence(done.stderr, b"root")
 
 
-def test_a_source_that_is_refused(build: Path) -> None:
-    words = [build / "vmaprobe", "faults", "--source", "fentry", "--", "true"]
+@pytest.mark.parametrize("source", ["fentry", "kprobe"])
+def test_a_source_that_is_refused(build: Path, source: str) -> None:
+    words = [build / "vmaprobe", "faults", "--source", source, "--", "true"]
     done = subprocess.run(words, capture_output=True)
     if done.returncode == 0:
-        assert json.loads(done.stdout)["source"] == "fentry"
+        assert json.loads(done.stdout)["source"] == source
     else:
         assert done.returncode in (3, 4)
         one_sentence(done.stderr)

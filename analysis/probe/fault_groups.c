@@ -19,13 +19,13 @@ static const char *const results[] = { "unknown", "minor", "major", "error" };
 #define WORD(words, index)	((index) < sizeof(words) / sizeof(*(words)) ? (words)[index] : "")
 
 /* What no program saw, though the kernel charged it, the tracepoints do not show at all. */
-static void print_counts(FILE *file, const struct fault_counts *counts, bool fentry)
+static void print_counts(FILE *file, const struct fault_counts *counts, bool sees_gup)
 {
 	fprintf(file, "  \"faults_lost\": %llu,\n  \"events_lost\": %llu,\n  \"kinds_lost\": %llu,\n"
 		"  \"unseen_gup\": %llu,\n  \"faults_missed\": %llu,\n  \"charged\": %llu,\n"
 		"  \"tasks_differ\": %llu,\n  \"pending\": %llu,\n  \"refused\": %llu,\n",
 		counts->faults_lost, counts->events_lost, counts->kinds_lost,
-		fentry ? 0 : counts->unseen, fentry ? counts->unseen : 0, counts->charged,
+		sees_gup ? 0 : counts->unseen, sees_gup ? counts->unseen : 0, counts->charged,
 		counts->tasks_differ, counts->pending, counts->refused);
 }
 
@@ -146,19 +146,20 @@ static bool print_groups(FILE *file, struct bpf_object *object, struct stacks_na
 
 static void print_source(FILE *file, const struct faults *faults)
 {
-	bool fentry = faults->source == SOURCE_FENTRY;
+	bool handled = faults->source != SOURCE_TRACEPOINT;
 	struct utsname names;
 
 	uname(&names);
 	fputs("{\n  ", file);
 	json_pair(file, "kernel", names.release, ",\n  ");
 	json_pair(file, "preemption", faults->preemption, ",\n  ");
-	json_pair(file, "source", fentry ? "fentry" : "tracepoint", ",\n  ");
-	json_pair(file, "why_not_fentry", faults->why_not_fentry, ",\n  ");
+	json_pair(file, "source", fault_source_name(faults->source), ",\n  ");
+	json_pair(file, "why_not_fentry", faults->why_not[SOURCE_FENTRY], ",\n  ");
+	json_pair(file, "why_not_kprobe", faults->why_not[SOURCE_KPROBE], ",\n  ");
 	json_pair(file, "why_no_lock_paths", faults->why_no_lock_paths, ",\n");
 	fprintf(file, "  \"timed\": %s,\n  \"lock_paths\": %s,\n  \"page_size\": %ld,\n"
-		"  \"begun_ns\": %llu,\n  \"ended_ns\": %llu,\n", fentry ? "true" : "false",
-		fentry || faults->lock_events ? "true" : "false", sysconf(_SC_PAGESIZE),
+		"  \"begun_ns\": %llu,\n  \"ended_ns\": %llu,\n", handled ? "true" : "false",
+		handled || faults->lock_events ? "true" : "false", sysconf(_SC_PAGESIZE),
 		faults->watch.begun_ns, faults->watch.ended_ns);
 	if (faults->watch.command)
 		fprintf(file, "  \"minor_faults\": %ld,\n  \"major_faults\": %ld,\n",
@@ -176,7 +177,7 @@ bool faults_print(FILE *file, void *arg)
 
 	if (ok) {
 		print_source(file, faults);
-		print_counts(file, &counts, faults->source == SOURCE_FENTRY);
+		print_counts(file, &counts, faults->source != SOURCE_TRACEPOINT);
 		tracer_print_misses(file, &faults->tracer);
 		print_processes(file, faults->tracer.object);
 		print_kinds(file, faults->tracer.object);

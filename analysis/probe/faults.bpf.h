@@ -40,6 +40,7 @@ struct task_state {
 	__u32 kind;
 	__u8 pending, mode, access, before, path, repeats, on_stack, exiting;
 	__u8 taking_stacks;
+	__u8 tried;			/* FAULT_FLAG_TRIED */
 	__s32 user_stack, kernel_stack;
 	/* Faults like the last one, not yet in the map. */
 	struct group_key like;

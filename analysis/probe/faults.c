@@ -48,11 +48,24 @@ static void find_lock_takers(struct faults *faults, struct fault_constants *cons
 			 "there is no tracepoint mmap_lock_acquire_returned");
 }
 
-#define NO_TRACEPOINT	"there is no tracepoint page_fault_user, which x86 and riscv have"
-
 static bool has_page_fault_tracepoints(void)
 {
 	return tracepoint_arguments("page_fault_user") == 3;
+}
+
+/* Of the programs for handle_mm_fault(), those of the source; the tracepoints tell what these miss. */
+static void choose_programs(struct faults *faults)
+{
+	bool fentry = faults->source == SOURCE_FENTRY;
+
+	tracer_use(&faults->tracer, "fault_enters", fentry);
+	tracer_use(&faults->tracer, "fault_leaves", fentry);
+	tracer_use(&faults->tracer, "fault_enters_multi", !fentry);
+	tracer_use(&faults->tracer, "fault_leaves_multi", !fentry);
+	if (!has_page_fault_tracepoints()) {
+		tracer_drop(&faults->tracer, "page_fault_user");
+		tracer_drop(&faults->tracer, "page_fault_kernel");
+	}
 }
 
 static void prepare(struct tracer *tracer, void *arg)
@@ -66,14 +79,12 @@ static void prepare(struct tracer *tracer, void *arg)
 		bpf_object__find_map_by_name(object, ".rodata"), &size);
 	constants->want_events = faults->events_path != NULL;
 	constants->want_stacks = faults->stacks;
-	constants->timed = faults->source == SOURCE_FENTRY;
+	constants->timed = faults->source != SOURCE_TRACEPOINT;
 	constants->has_vma_locks = has_vma_locks() > 0;
-	if (faults->source == SOURCE_TRACEPOINT) {
+	if (faults->source == SOURCE_TRACEPOINT)
 		find_lock_takers(faults, constants);
-	} else if (!has_page_fault_tracepoints()) {
-		tracer_drop(tracer, "page_fault_user");
-		tracer_drop(tracer, "page_fault_kernel");
-	}
+	else
+		choose_programs(faults);
 	constants->has_lock_events = faults->lock_events;
 	bpf_map__set_max_entries(bpf_object__find_map_by_name(object, "events"),
 				 faults->events_path ? RING_BYTES : 4096);
@@ -82,66 +93,88 @@ static void prepare(struct tracer *tracer, void *arg)
 		bpf_map__set_max_entries(bpf_object__find_map_by_name(object, "stacks"), 1);
 }
 
+/* ---- which source ---- */
+
+static const char *const source_names[] = {
+	[SOURCE_FENTRY] = "fentry", [SOURCE_TRACEPOINT] = "tracepoint", [SOURCE_KPROBE] = "kprobe",
+};
+
+const char *fault_source_name(int source)
+{
+	return source_names[source];
+}
+
 static int try_source(struct faults *faults, int source)
 {
-	static const struct embedded objects[] = {
-		[SOURCE_FENTRY] = { "faults", faults_fentry_bpf_start, faults_fentry_bpf_end },
-		[SOURCE_TRACEPOINT] = { "faults", faults_tracepoint_bpf_start,
-					faults_tracepoint_bpf_end },
-	};
-
-	faults->source = source;
-	return tracer_load(&faults->tracer, &objects[source], prepare, faults);
-}
-
-static int use_tracepoints(struct faults *faults)
-{
+	static const struct embedded handled = { "faults", faults_handled_bpf_start,
+						 faults_handled_bpf_end };
+	static const struct embedded begun = { "faults", faults_tracepoint_bpf_start,
+					       faults_tracepoint_bpf_end };
+	char *why = faults->why_not[source];
 	int error;
 
-	if (!has_page_fault_tracepoints())
-		return complain(EXIT_KERNEL, "page faults cannot be traced by tracepoints here: "
-				NO_TRACEPOINT);
-	error = try_source(faults, SOURCE_TRACEPOINT);
-	return error ? explain_load_failure(error) : 0;
+	if (source == SOURCE_TRACEPOINT && !has_page_fault_tracepoints()) {
+		snprintf(why, sizeof(faults->why_not[0]), "there is no tracepoint page_fault_user, "
+			 "which x86 and riscv have");
+		return -ENOENT;
+	}
+	faults->source = source;
+	error = tracer_load(&faults->tracer, source == SOURCE_TRACEPOINT ? &begun : &handled,
+			    prepare, faults);
+	if (error)
+		snprintf(why, sizeof(faults->why_not[0]), "it failed: %s", strerror(-error));
+	return error;
 }
 
-/* How fentry is given up: WHY is the reason that is told. */
-static void not_fentry(struct faults *faults, const char *format, const char *why)
+/* The one that was asked for, or all that were tried. */
+static int explain_sources(const struct faults *faults, int error)
 {
-	snprintf(faults->why_not_fentry, sizeof(faults->why_not_fentry), format, why);
+	bool refused = (error == -EPERM || error == -EACCES) && geteuid();
+
+	if (refused || what_is_lacking() || access("/sys/kernel/btf/vmlinux", R_OK))
+		return explain_load_failure(error);
+	if (faults->wanted)
+		return complain(EXIT_KERNEL, "page faults cannot be traced by %s here: %s",
+				source_names[faults->wanted], faults->why_not[faults->wanted]);
+	return complain(EXIT_KERNEL, "page faults cannot be traced here. fentry: %s. kprobe: %s. "
+			"tracepoint: %s", faults->why_not[SOURCE_FENTRY],
+			faults->why_not[SOURCE_KPROBE], faults->why_not[SOURCE_TRACEPOINT]);
 }
 
 /*
- * Programs of fentry are preemptible, and what is preempted in one keeps the others of its
- * CPU out of it (__bpf_prog_enter_recur()): on a preemptible kernel the tracepoints, which
- * are called with interrupts off, are exact, and it is not.
+ * What loses nothing comes first, then what has times, then what costs less. Programs of
+ * fentry are preemptible, and what is preempted in one keeps the others of its CPU out of it
+ * (__bpf_prog_enter_recur()); the others are called with preemption or interrupts off.
  */
 static int choose_source(struct faults *faults)
 {
-	enum preemption preemption = preemption_model(faults->preemption,
-						      sizeof(faults->preemption));
-	bool tracepoints = has_page_fault_tracepoints();
-	int error;
+	static const int orders[2][3] = {
+		{ SOURCE_FENTRY, SOURCE_KPROBE, SOURCE_TRACEPOINT },
+		{ SOURCE_KPROBE, SOURCE_TRACEPOINT, SOURCE_FENTRY },
+	};
+	bool preemptible = preemption_model(faults->preemption, sizeof(faults->preemption)) !=
+			   NOT_PREEMPTIBLE;
+	int error = -ENOENT;
 
-	if (faults->wanted == SOURCE_TRACEPOINT) {
-		not_fentry(faults, "%s", "not asked for");
-		return use_tracepoints(faults);
+	for (int source = 1; source < SOURCES; source++)
+		snprintf(faults->why_not[source], sizeof(faults->why_not[0]), "%s",
+			 faults->wanted ? "not asked for" : "");
+	if (preemptible && !faults->wanted)
+		snprintf(faults->why_not[SOURCE_FENTRY], sizeof(faults->why_not[0]), "where a kernel "
+			 "is preemptible, and this one's model is %s, programs of fentry are not run "
+			 "for some faults", faults->preemption);
+	for (int i = 0; i < 3; i++) {
+		int source = orders[preemptible][i];
+
+		if (faults->wanted && faults->wanted != source)
+			continue;
+		error = try_source(faults, source);
+		if (!error) {
+			faults->why_not[source][0] = '\0';
+			return 0;
+		}
 	}
-	if (!faults->wanted && preemption != NOT_PREEMPTIBLE && tracepoints) {
-		not_fentry(faults, "where a kernel is preemptible, and this one's model is %s, "
-			   "programs of fentry are not run for some faults", faults->preemption);
-		return use_tracepoints(faults);
-	}
-	error = try_source(faults, SOURCE_FENTRY);
-	if (!error)
-		return 0;
-	not_fentry(faults, "it failed: %s", strerror(-error));
-	if (faults->wanted == SOURCE_FENTRY && error == -EPERM && geteuid())
-		return explain_load_failure(error);
-	if (faults->wanted == SOURCE_FENTRY || !tracepoints)
-		return complain(EXIT_KERNEL, "fentry on handle_mm_fault() does not work here (%s)%s",
-				faults->why_not_fentry, tracepoints ? "" : ", and " NO_TRACEPOINT);
-	return use_tracepoints(faults);
+	return explain_sources(faults, error);
 }
 
 /* ---- events ---- */
@@ -190,10 +223,12 @@ static int open_events(struct faults *faults)
 
 static int parse_source(const char *text, int *source)
 {
-	*source = !strcmp(text, "fentry") ? SOURCE_FENTRY :
-		  !strcmp(text, "tracepoint") ? SOURCE_TRACEPOINT : 0;
-	return *source || !strcmp(text, "auto") ? 0 :
-	       complain(EXIT_USAGE, "--source %s: auto, fentry or tracepoint", text);
+	for (*source = 1; *source < SOURCES; ++*source)
+		if (!strcmp(text, source_names[*source]))
+			return 0;
+	*source = 0;
+	return !strcmp(text, "auto") ? 0 :
+	       complain(EXIT_USAGE, "--source %s: auto, fentry, kprobe or tracepoint", text);
 }
 
 static int parse(int argc, char **argv, struct faults *faults)

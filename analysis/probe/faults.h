@@ -62,6 +62,8 @@ enum {
 enum {
 	SOURCE_FENTRY	= 1,	/* fentry and fexit of handle_mm_fault() */
 	SOURCE_TRACEPOINT = 2,	/* page_fault_user and page_fault_kernel */
+	SOURCE_KPROBE	= 3,	/* kprobe.multi and kretprobe.multi of handle_mm_fault() */
+	SOURCES,
 };
 
 /* Where the fault was: all VMAs that look alike share one. */

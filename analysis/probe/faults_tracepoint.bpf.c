@@ -51,7 +51,7 @@ static int tracepoint_begins(__u64 *ctx, __u8 mode)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = state_of(task);
-	struct pt_regs *regs = (void *)ctx[1];
+	struct pt_regs___stack *regs = (void *)ctx[1];
 	__u64 address = ctx[0];
 	struct view view;
 	bool intact;

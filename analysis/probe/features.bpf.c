@@ -20,6 +20,20 @@ int try_fexit(void *ctx)
 	return 0;
 }
 
+SEC("kprobe.multi/handle_mm_fault")
+int try_kprobe_multi(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+SEC("kretprobe.multi/handle_mm_fault")
+int try_kretprobe_multi(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
 SEC("kprobe/handle_mm_fault")
 int try_kprobe(void *ctx)
 {
@@ -36,6 +50,13 @@ int try_mmap_lock(void *ctx)
 
 SEC("tp_btf/page_fault_user")
 int try_page_fault_user(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+SEC("tp_btf/page_fault_kernel")
+int try_page_fault_kernel(void *ctx)
 {
 	(void)ctx;
 	return 0;

@@ -82,7 +82,7 @@ static int try_program(const char *name, const char **step)
 	error = chosen ? bpf_object__load(object) : -ENOENT;
 	if (!error) {
 		*step = "attach";
-		link = bpf_program__attach(chosen);
+		link = attach_program(chosen);
 		error = link ? 0 : -errno;
 		bpf_link__destroy(link);
 	}
@@ -108,26 +108,36 @@ static void check_program(const struct feature *feature, struct verdict *verdict
 	no(verdict, remedy, "to %s it failed: %s", step, strerror(-error));
 }
 
+static bool works(const char *first, const char *second)
+{
+	const char *step;
+
+	return !try_program(first, &step) && !try_program(second, &step);
+}
+
 /* As choose_source() of faults.c has it. */
 static void check_exact_faults(const struct feature *feature, struct verdict *verdict)
 {
-	const char *step, *begins = "page_fault_user and page_fault_kernel, which are called with "
-				    "interrupts off";
 	char model[32];
-	enum preemption preemption = preemption_model(model, sizeof(model));
-	bool fentry = !try_program("try_fentry", &step) && !try_program("try_fexit", &step);
+	bool preemptible = preemption_model(model, sizeof(model)) != NOT_PREEMPTIBLE;
+	bool fentry = works("try_fentry", "try_fexit");
+	bool kprobe = works("try_kprobe_multi", "try_kretprobe_multi");
+	const char *why = fentry ? "would miss some, for preemption is " : "is refused";
 
-	if (fentry && preemption == NOT_PREEMPTIBLE)
+	if (fentry && !preemptible)
 		snprintf(verdict->how, sizeof(verdict->how), "fentry: preemption is %s, so no task "
 			 "keeps another out of its programs", model);
-	else if (!try_program("try_page_fault_user", &step))
-		snprintf(verdict->how, sizeof(verdict->how), "tracepoint: %s; fentry %s%s", begins,
-			 fentry ? "would miss some, for preemption is " : "is refused",
-			 fentry ? model : "");
+	else if (kprobe)
+		snprintf(verdict->how, sizeof(verdict->how), "kprobe: kprobe.multi on handle_mm_fault(), "
+			 "which is called with preemption off; fentry %s%s", why, fentry ? model : "");
+	else if (works("try_page_fault_user", "try_page_fault_kernel"))
+		snprintf(verdict->how, sizeof(verdict->how), "tracepoint, without times: "
+			 "page_fault_user and page_fault_kernel, which are called with interrupts off; "
+			 "fentry %s%s; kprobe.multi is refused", why, fentry ? model : "");
 	else
-		no(verdict, feature->remedy, "there is no tracepoint page_fault_user, which x86 and "
-		   "riscv have, and fentry %s%s", fentry ? "misses some where preemption is " :
-		   "is refused", fentry ? model : "");
+		no(verdict, feature->remedy, "kprobe.multi is refused, there is no tracepoint "
+		   "page_fault_user, which x86 and riscv have, and fentry %s%s", why,
+		   fentry ? model : "");
 }
 
 static void check_pagemap_scan(const struct feature *feature, struct verdict *verdict)
@@ -232,6 +242,10 @@ static const struct feature features[] = {
 	  "on a host that does not forbid it; or a guest kernel" },
 	{ "fexit", "BPF on return from handle_mm_fault()", check_program, "try_fexit",
 	  "as for fentry" },
+	{ "kprobe_multi", "BPF on entry to handle_mm_fault(), with preemption off", check_program,
+	  "try_kprobe_multi", "Linux 5.18 or later with CONFIG_FPROBE=y" },
+	{ "kretprobe_multi", "BPF on return from handle_mm_fault(), likewise", check_program,
+	  "try_kretprobe_multi", "as for kprobe_multi" },
 	{ "kprobes", "BPF on a kprobe", check_program, "try_kprobe",
 	  "a kernel built with CONFIG_KPROBES=y and CONFIG_KPROBE_EVENTS=y" },
 	{ "mmap_lock_tracepoints", "tracepoints of mmap_lock", check_program, "try_mmap_lock",
@@ -240,7 +254,7 @@ static const struct feature features[] = {
 	  "try_page_fault_user", "x86 or riscv with CONFIG_TRACING=y; perf's page-faults event "
 	  "serves elsewhere" },
 	{ "exact_faults", "page faults traced without missing any", check_exact_faults, NULL,
-	  "x86 or riscv; elsewhere a kernel booted with preempt=none, and what fentry needs" },
+	  "what kprobe_multi needs; or a kernel booted with preempt=none, and what fentry needs" },
 	{ "pagemap_scan", "ioctl PAGEMAP_SCAN: pages and zero pages of a range",
 	  check_pagemap_scan, NULL, "Linux 6.7 or later; until then pagemap and kpageflags serve" },
 	{ "kpageflags", "page flags by frame: zero pages before 6.7", check_kpageflags, NULL,

@@ -199,7 +199,7 @@ struct vm_area_struct___count {
 	refcount_t vm_refcnt;
 } KERNEL_TYPE;
 
-struct pt_regs {
+struct pt_regs___stack {
 	unsigned long sp;
 } KERNEL_TYPE;
 

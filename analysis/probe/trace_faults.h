@@ -4,6 +4,7 @@
 #define TRACE_FAULTS_H
 
 #include <stdbool.h>
+#include "faults.h"
 #include "vmaprobe.h"
 
 struct ring_buffer;
@@ -11,18 +12,21 @@ struct ring_buffer;
 struct faults {
 	struct watch watch;
 	const char *output_path, *events_path;
-	int wanted;			/* SOURCE_*, 0: the best that is exact here */
+	int wanted;			/* SOURCE_*, 0: the best that loses nothing here */
 	bool stacks;
 	struct tracer tracer;
 	int source;
 	char preemption[32];		/* the kernel's word for its model */
-	char why_not_fentry[256], why_no_lock_paths[256];
+	char why_not[SOURCES][256];	/* of those that were not used */
+	char why_no_lock_paths[256];
 	bool lock_events;
 	struct ring_buffer *ring;
 	struct user_images *images;	/* where stacks are wanted */
 	struct output events, result;
 };
 
+/* In a word, as --source has it. */
+const char *fault_source_name(int source);
 /* All that was counted, as one JSON object; ARG is a struct faults. */
 bool faults_print(FILE *file, void *arg);
 

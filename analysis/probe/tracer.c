@@ -15,6 +15,8 @@
 #include "json.h"
 #include "vmaprobe.h"
 
+#define UNKNOWN_MISSES	(~0ULL)
+
 static bool has_prefix(const char *text, const char *prefix)
 {
 	return !strncmp(text, prefix, strlen(prefix));
@@ -102,6 +104,11 @@ void tracer_drop(struct tracer *tracer, const char *tracepoint)
 	}
 }
 
+void tracer_use(struct tracer *tracer, const char *program, bool use)
+{
+	bpf_program__set_autoload(bpf_object__find_program_by_name(tracer->object, program), use);
+}
+
 bool tracer_has(const struct tracer *tracer, const char *tracepoint)
 {
 	struct bpf_program *program;
@@ -142,6 +149,28 @@ static struct bpf_link *attach_plain(const struct bpf_program *program)
 	return link;
 }
 
+/* Of type kprobe.multi (5.18), by its function's name: libbpf would look for patterns of names. */
+static struct bpf_link *attach_multi(const struct bpf_program *program)
+{
+	const char *section = bpf_program__section_name(program);
+	const char *function = strchr(section, '/') + 1;
+	LIBBPF_OPTS(bpf_kprobe_multi_opts, opts, .syms = &function, .cnt = 1,
+		    .retprobe = has_prefix(section, "kretprobe"));
+
+	return bpf_program__attach_kprobe_multi_opts(program, NULL, &opts);
+}
+
+static bool is_multi(const struct bpf_program *program)
+{
+	return bpf_program__expected_attach_type(program) == BPF_TRACE_KPROBE_MULTI;
+}
+
+struct bpf_link *attach_program(const struct bpf_program *program)
+{
+	return is_plain(program) ? attach_plain(program) :
+	       is_multi(program) ? attach_multi(program) : bpf_program__attach(program);
+}
+
 static int attach_all(struct tracer *tracer)
 {
 	struct bpf_program *program;
@@ -151,10 +180,10 @@ static int attach_all(struct tracer *tracer)
 
 		if (!bpf_program__autoload(program) || is_not_attached(program))
 			continue;
-		link = is_plain(program) ? attach_plain(program) : bpf_program__attach(program);
+		link = attach_program(program);
 		if (!link)
 			return errno ? -errno : -ENOENT;
-		tracer->links[tracer->link_count++] = link;
+		tracer->attached[tracer->attached_count++] = (struct attached){ program, link, 0 };
 	}
 	return 0;
 }
@@ -193,15 +222,46 @@ int tracer_load(struct tracer *tracer, const struct embedded *embedded,
 	return error;
 }
 
+/* include/uapi/linux/bpf.h: struct bpf_link_info of a link of type kprobe.multi, from 6.7 with MISSED */
+struct multi_info {
+	__u32 type, id, prog_id, reserved;
+	__u64 addrs;
+	__u32 count, flags;
+	__u64 missed;
+};
+
+/*
+ * How often ftrace did not come to call it, as where more faults are asleep than it has places
+ * to return from. The kernel leaves what it does not know as it is.
+ */
+static __u64 missed_by_link(const struct attached *attached)
+{
+	struct multi_info info = { .missed = UNKNOWN_MISSES };
+	__u32 size = sizeof(info);
+
+	if (!is_multi(attached->program))
+		return 0;
+	return bpf_obj_get_info_by_fd(bpf_link__fd(attached->link), &info, &size) ?
+	       UNKNOWN_MISSES : info.missed;
+}
+
 void tracer_detach(struct tracer *tracer)
 {
-	while (tracer->link_count)
-		bpf_link__destroy(tracer->links[--tracer->link_count]);
+	for (size_t i = 0; i < tracer->attached_count; i++) {
+		struct attached *attached = &tracer->attached[i];
+
+		if (!attached->link)
+			continue;
+		attached->missed = missed_by_link(attached);
+		bpf_link__destroy(attached->link);
+		attached->link = NULL;
+	}
 }
 
 void tracer_close(struct tracer *tracer)
 {
 	tracer_detach(tracer);
+	tracer->attached_count = 0;
 	bpf_object__close(tracer->object);
 	tracer->object = NULL;
 }
@@ -216,8 +276,31 @@ bool tracer_is_preemptible(const struct tracer *tracer)
 
 /*
  * A program is not run while another task, preempted in it, has not ended it on the same CPU;
- * bpf_prog_info counts that (5.12). Where it does not, null, which is not 0.
+ * bpf_prog_info counts that (5.12; of kprobe.multi 6.7, as the link does).
  */
+static __u64 missed_by_program(const struct bpf_program *program)
+{
+	struct bpf_prog_info info = {};
+	__u32 size = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) ||
+	    size < offsetof(struct bpf_prog_info, recursion_misses) + sizeof(info.recursion_misses))
+		return UNKNOWN_MISSES;
+	return info.recursion_misses;
+}
+
+static __u64 misses_of(const struct tracer *tracer, const struct bpf_program *program)
+{
+	__u64 missed = missed_by_program(program), by_link = 0;
+
+	for (size_t i = 0; i < tracer->attached_count; i++)
+		if (tracer->attached[i].program == program)
+			by_link = tracer->attached[i].missed;
+	return missed == UNKNOWN_MISSES || by_link == UNKNOWN_MISSES ? UNKNOWN_MISSES :
+	       missed + by_link;
+}
+
+/* Where the kernel does not tell, null, which is not 0. */
 void tracer_print_misses(FILE *file, const struct tracer *tracer)
 {
 	struct bpf_program *program;
@@ -225,19 +308,16 @@ void tracer_print_misses(FILE *file, const struct tracer *tracer)
 
 	fputs("  \"misses\": {", file);
 	bpf_object__for_each_program(program, tracer->object) {
-		struct bpf_prog_info info = {};
-		__u32 size = sizeof(info);
-		int error;
+		__u64 missed;
 
 		if (!bpf_program__autoload(program))
 			continue;
-		error = bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size);
+		missed = misses_of(tracer, program);
 		fprintf(file, "%s\"%s\": ", before, bpf_program__name(program));
-		if (error || size < offsetof(struct bpf_prog_info, recursion_misses) +
-				    sizeof(info.recursion_misses))
+		if (missed == UNKNOWN_MISSES)
 			fputs("null", file);
 		else
-			fprintf(file, "%llu", info.recursion_misses);
+			fprintf(file, "%llu", missed);
 		before = ", ";
 	}
 	fputs("},\n", file);

@@ -31,7 +31,7 @@ EMBED(census_bpf, CENSUS_BPF_OBJECT);
 EMBED(features_bpf, FEATURES_BPF_OBJECT);
 EMBED(locks_bpf, LOCKS_BPF_OBJECT);
 EMBED(time_bpf, TIME_BPF_OBJECT);
-EMBED(faults_fentry_bpf, FAULTS_FENTRY_BPF_OBJECT);
+EMBED(faults_handled_bpf, FAULTS_HANDLED_BPF_OBJECT);
 EMBED(faults_tracepoint_bpf, FAULTS_TRACEPOINT_BPF_OBJECT);
 
 static const char usage_text[] =
@@ -68,9 +68,10 @@ static const char usage_text[] =
 "          it ended; counted in the kernel, as one JSON object.\n"
 "  --pid PID      this process, as long as it lives; may be repeated\n"
 "  --seconds N    with --pid: no longer than so. SIGINT and SIGTERM end it, too, in order\n"
-"  --source WHICH fentry (fentry and fexit of handle_mm_fault(); has times), tracepoint\n"
-"                 (page_fault_user and page_fault_kernel; misses none) or auto: fentry if it\n"
-"                 works and the kernel is not preemptible, where it would miss some\n"
+"  --source WHICH fentry (fentry and fexit of handle_mm_fault(); misses some on a preemptible\n"
+"                 kernel), kprobe (kprobe.multi of it; costs more, and misses none), tracepoint\n"
+"                 (page_fault_user and page_fault_kernel; without times) or auto: the first of\n"
+"                 these that works and misses nothing on this kernel\n"
 "  --events FILE  each fault as a binary record, too (analysis/probe/faults.h)\n"
 "  --stacks       tell the stacks at each fault apart, the kernel's and the user's; those are\n"
 "                 told by frame pointers, and /proc/PID/maps is read for the files in them\n"

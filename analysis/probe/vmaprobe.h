@@ -192,10 +192,16 @@ struct embedded {
 	const char *name, *start, *end;
 };
 
+struct attached {
+	const struct bpf_program *program;
+	struct bpf_link *link;		/* NULL when it is detached */
+	__u64 missed;			/* by it, known then */
+};
+
 struct tracer {
 	struct bpf_object *object;
-	struct bpf_link *links[16];
-	size_t link_count;
+	struct attached attached[16];
+	size_t attached_count;
 	bool plain;			/* tracepoints by programs of type "tp", not "tp_btf" */
 };
 
@@ -205,10 +211,13 @@ struct tracer {
  */
 int tracer_load(struct tracer *tracer, const struct embedded *embedded,
 		void (*prepare)(struct tracer *tracer, void *arg), void *arg);
-/* Does without a tracepoint: to be called by PREPARE. */
+/* To be called by PREPARE: whether a program is one of those to load; does without a tracepoint. */
+void tracer_use(struct tracer *tracer, const char *program, bool use);
 void tracer_drop(struct tracer *tracer, const char *tracepoint);
 /* Whether one of its programs is for this tracepoint. */
 bool tracer_has(const struct tracer *tracer, const char *tracepoint);
+/* Attaches a program of any section; NULL, and errno, where that fails. */
+struct bpf_link *attach_program(const struct bpf_program *program);
 void tracer_detach(struct tracer *tracer);
 void tracer_close(struct tracer *tracer);
 bool tracer_is_preemptible(const struct tracer *tracer);
@@ -333,7 +342,7 @@ extern const char census_bpf_start[], census_bpf_end[];
 extern const char features_bpf_start[], features_bpf_end[];
 extern const char locks_bpf_start[], locks_bpf_end[];
 extern const char time_bpf_start[], time_bpf_end[];
-extern const char faults_fentry_bpf_start[], faults_fentry_bpf_end[];
+extern const char faults_handled_bpf_start[], faults_handled_bpf_end[];
 extern const char faults_tracepoint_bpf_start[], faults_tracepoint_bpf_end[];
 
 struct bpf_object *open_embedded(const char *name, const char *start, const char *end);

@@ -273,11 +273,11 @@ def _traced(function: Callable[..., None]) -> Callable[..., None]:
 @_traced
 @click.option(
     "--source",
-    type=click.Choice(["auto", "fentry", "tracepoint"]),
+    type=click.Choice(["auto", "fentry", "kprobe", "tracepoint"]),
     default="auto",
     show_default=True,
     help="How to trace; auto is what misses nothing: fentry where the kernel allows it and is not "
-    "preemptible, else the tracepoints.",
+    "preemptible, else kprobe.multi, else the tracepoints, which have no times.",
 )
 def faults_command(
     pids: tuple[int, ...],

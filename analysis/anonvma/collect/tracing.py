@@ -46,8 +46,15 @@ SCHEMA = pa.schema(
             "",
             "untraced, faults, events (faults, and each as an event), locks or time",
         ),
-        field("source", pa.string(), "", "of faults: fentry or tracepoint"),
+        field("source", pa.string(), "", "of faults: fentry, kprobe or tracepoint"),
         field("why_not_fentry", pa.string(), "", "why it was not fentry, which has times"),
+        field(
+            "why_not_kprobe",
+            pa.string(),
+            "",
+            "why it was not kprobe, which has times; null if that was not tried, or unknown",
+            later=True,
+        ),
         field("timed", pa.bool_(), "", "whether each fault has a time"),
         field("lock_paths", pa.bool_(), "", "whether each fault has a lock path"),
         field("seconds", pa.float64(), "s", "wall time of the workload"),
@@ -109,12 +116,15 @@ def refusal(features: Mapping[str, Any]) -> str | None:
         What ``vmaprobe features --json`` told of the target.
     """
     found = features["features"]
-    if found["fentry"]["available"] and found["fexit"]["available"]:
+    sources = (
+        ("fentry", "fexit"),
+        ("kprobe_multi", "kretprobe_multi"),
+        ("page_fault_tracepoint",),
+    )
+    if any(all(found[name]["available"] for name in names) for names in sources):
         return None
-    if found["page_fault_tracepoint"]["available"]:
-        return None
-    names = ("fentry", "fexit", "page_fault_tracepoint")
-    return "; ".join(f"{name}: {found[name]['reason']}" for name in names if found[name]["reason"])
+    lacking = [name for names in sources for name in names if not found[name]["available"]]
+    return "; ".join(f"{name}: {found[name]['reason']}" for name in lacking)
 
 
 def workload_processes(processes: pd.DataFrame, program: str) -> set[int]:
@@ -290,7 +300,7 @@ class Tracer:
             self._add("fault_events", repeat, events[events["process"].isin(mine)])
             events_file.unlink()
         ended = found.faults[found.faults["result"] != "error"]
-        names = ["source", "why_not_fentry", "timed", "lock_paths", "unseen_gup"]
+        names = ["source", "why_not_fentry", "why_not_kprobe", "timed", "lock_paths", "unseen_gup"]
         names += ["refused", "preemption", "why_no_lock_paths"]
         return {
             **{name: found.header[name] for name in names},

@@ -182,12 +182,13 @@ class Faults:
     faults : DataFrame
         One row a group of like faults, columns as in `FAULTS`.
     header : dict
-        source (``fentry`` or ``tracepoint``), why_not_fentry, preemption (the kernel's model, in
-        its own word), timed, lock_paths (whether each is known), why_no_lock_paths, misses (of each
-        program, how often the kernel did not run it), charged (by the tasks' own counts), refused
-        (exceptions with page faults disabled, which are no faults), page_size, begun_ns and
-        ended_ns (CLOCK_MONOTONIC), faults_before (of the processes named, before they were
-        traced), unseen_gup, and, of a command, minor_faults and major_faults by its rusage.
+        source (``fentry``, ``kprobe`` or ``tracepoint``), why_not_fentry and why_not_kprobe (None
+        if not tried), preemption (the kernel's model, in its own word), timed, lock_paths (whether
+        each is known), why_no_lock_paths, misses (of each program, how often the kernel did not run
+        it), charged (by the tasks' own counts), refused (exceptions with page faults disabled,
+        which are no faults), page_size, begun_ns and ended_ns (CLOCK_MONOTONIC), faults_before (of
+        the processes named, before they were traced), unseen_gup, and, of a command, minor_faults
+        and major_faults by its rusage.
     losses : dict
         Counts of `LOSSES`; all zero in a perfect tracing, None where it cannot be told.
     processes : DataFrame
@@ -375,7 +376,10 @@ def read_faults(text: bytes) -> Faults:
     frame = frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
     header = {
         name: found[name]
-        for name in ("source", "why_not_fentry", "timed", "lock_paths", "page_size")
+        for name in (
+            *("source", "why_not_fentry", "why_not_kprobe"),
+            *("timed", "lock_paths", "page_size"),
+        )
     }
     return Faults(
         faults=frame[FAULTS.names],

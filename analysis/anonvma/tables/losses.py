@@ -210,11 +210,17 @@ def bounds_said(part: float, total: float, half_seen: float, missed: float) -> s
 
 
 def counted_said(found: Mapping[str, object]) -> str:
-    """Say which source was used, and why not fentry, from a header of counts."""
-    why = found["why_not_fentry"]
-    said = f"Source: {found['source']}{f' (fentry: {why})' if why else ''}."
+    """Say which source was used, and why none that has more, from a header of counts."""
+    said = f"Source: {found['source']}{_not_used(found)}."
     lacks = found.get("why_no_lock_paths")
     return f"{said} Lock paths are not known: {lacks}." if lacks else said
+
+
+def _not_used(found: Mapping[str, object] | pd.Series[Any]) -> str:
+    """Why the sources that have times were not used, in parentheses; or nothing."""
+    why = {name: found.get(f"why_not_{name}") for name in ("fentry", "kprobe")}
+    known = [f"{name}: {reason}" for name, reason in why.items() if isinstance(reason, str)]
+    return f" ({'; '.join(known)})" if known else ""
 
 
 def source_said(run: Run) -> str:
@@ -223,8 +229,8 @@ def source_said(run: Run) -> str:
     if found.empty:
         return "No faults were traced."
     first = found.iloc[0]
-    if first["source"] == "fentry":
-        return f"{_FENTRY} {_missed_said(found)}"
+    if first["source"] in _TIMED:
+        return f"{_TIMED[first['source']]} {_missed_said(found)}"
     lacks = first["why_no_lock_paths"]
     paths = (
         f"the lock paths are not known, for {lacks}"
@@ -234,19 +240,25 @@ def source_said(run: Run) -> str:
     )
     return (
         "Source: the tracepoints `page_fault_user` and `page_fault_kernel`, called with interrupts "
-        "off, so that none is missed; each VMA is found in the maple tree without a lock. fentry, "
-        f"which gives times too, was not used ({first['why_not_fentry']}). So a fault has no time; "
+        "off, so that none is missed; each VMA is found in the maple tree without a lock. What "
+        f"gives times, too, was not used{_not_used(first)}. So a fault has no time; "
         f"{paths}; and faults of `get_user_pages()` are counted, not shown. For times, use "
-        "a kernel that is not preemptible and a host that allows fentry, such as a guest "
-        "(`-p target guest:IMAGE`)."
+        "a kernel with CONFIG_FPROBE=y, such as a guest's (`-p target guest:IMAGE`), or fentry on "
+        "one that is not preemptible."
     )
 
 
-_FENTRY = "Source: fentry and fexit of `handle_mm_fault()`, which give each fault its time."
+_TIMED = {
+    "fentry": "Source: fentry and fexit of `handle_mm_fault()`, which give each fault its time.",
+    "kprobe": "Source: kprobe.multi and kretprobe.multi of `handle_mm_fault()`, which are called "
+    "with preemption off and give each fault its time.",
+}
 
 
 def _missed_said(found: pd.DataFrame) -> str:
     misses = found["misses"].dropna()
+    if misses.empty and found["source"].iloc[0] == "kprobe":
+        return "This kernel does not count how often it did not call them (6.7 or later does)."
     if misses.empty:
         return (
             "On a preemptible kernel they miss faults; whether they did here was not recorded "
@@ -255,6 +267,6 @@ def _missed_said(found: pd.DataFrame) -> str:
     if not misses.sum():
         return "The kernel ran them for every fault."
     return (
-        f"The kernel did not run them {int(misses.sum()):,} times, for another task was preempted "
-        "in them; what that hides is told as lost."
+        f"The kernel did not run a program {int(misses.sum()):,} times; what that hides is told "
+        "as lost."
     )

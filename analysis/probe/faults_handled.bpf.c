@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Page faults of traced tasks by fentry and fexit of handle_mm_fault(), which is given the
- * VMA and says by FAULT_FLAG_VMA_LOCK which lock is held; and how long each took.
+ * Page faults of traced tasks by the calls of handle_mm_fault() and its returns: it is given
+ * the VMA and says by FAULT_FLAG_VMA_LOCK which lock is held; and how long each took.
  *
- * These two programs are preemptible, and one that is preempted turns away every other
- * task of its CPU. So what they miss has to be found otherwise: page_fault_user and
+ * By fentry and fexit, or by kprobe.multi and kretprobe.multi, of which the probe loads one
+ * pair. The former are preemptible, and one that is preempted turns away every other task of
+ * its CPU (__bpf_prog_enter_recur()). The latter are called with preemption off
+ * (kprobe_multi_link_prog_run()), so they miss nothing on a preemptible kernel either.
+ *
+ * What is missed all the same has to be found otherwise: page_fault_user and
  * page_fault_kernel, which are called with interrupts off, tell that a fault began, and
  * the task's own counts, at its next one, that it was handled. Of such a fault no more is
  * known. One of get_user_pages(), which has no exception, is counted as unseen.
  */
+#include <linux/ptrace.h>
 #include "faults.bpf.h"
+#include <bpf/bpf_tracing.h>
 
 /* ---- the kernel's flags ---- */
 
@@ -77,20 +83,16 @@ int kernel_exception_begins(__u64 *ctx)
 	return exception_begins(ctx, MODE_KERNEL);
 }
 
-/* (vma, address, flags, regs) */
-SEC("fentry/handle_mm_fault")
-int fault_enters(__u64 *ctx)
+static int enters(void *ctx, __u64 area, __u64 address, __u32 flags, __u64 regs)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = state_of(task);
-	struct pt_regs *regs = (void *)ctx[3];
-	__u64 area = ctx[0], address = ctx[1];
-	__u32 flags = ctx[2];
 	bool under_vma_lock = flags & FLAG(FAULT_FLAG_VMA_LOCK);
 	struct view view;
 
 	if (!state)
 		return 0;
+	state->tried = (flags & FLAG(FAULT_FLAG_TRIED)) != 0;
 	/* Repeated, be it under mmap_lock or under the VMA's own: it is one fault. */
 	if (state->pending >= HANDLED && (state->address ^ address) < 4096 &&
 	    !regs == (state->mode == MODE_GUP) && !grown(state, task)) {
@@ -109,7 +111,7 @@ int fault_enters(__u64 *ctx)
 			flags & FLAG(FAULT_FLAG_WRITE) ? ACCESS_WRITE : ACCESS_READ;
 	state->path = under_vma_lock ? PATH_VMA : PATH_MMAP;
 	state->pending = HANDLED;
-	state->sp = state->mode == MODE_USER ? regs->sp : 0;
+	state->sp = state->mode == MODE_USER ? PEEK(struct pt_regs___stack, regs, sp) : 0;
 	take_stacks(ctx, state);
 	look_at(area, &view);
 	remember(state, area, &view);
@@ -117,13 +119,10 @@ int fault_enters(__u64 *ctx)
 	return 0;
 }
 
-/* (vma, address, flags, regs), and what it returns */
-SEC("fexit/handle_mm_fault")
-int fault_leaves(__u64 *ctx)
+static int leaves(__u32 returned)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = state_of(task);
-	__u32 flags = ctx[2], returned = ctx[4];
 	__u8 result, after = NOT_LOOKED_AT;
 	struct view view;
 
@@ -135,16 +134,42 @@ int fault_leaves(__u64 *ctx)
 	}
 	/* mm_account_fault() */
 	result = returned & ERRORS ? RESULT_ERROR :
-		 returned & REASON(VM_FAULT_MAJOR) || flags & FLAG(FAULT_FLAG_TRIED) ?
-		 RESULT_MAJOR : RESULT_MINOR;
+		 returned & REASON(VM_FAULT_MAJOR) || state->tried ? RESULT_MAJOR : RESULT_MINOR;
 	account(state, task, result != RESULT_ERROR);
 	/* VM_FAULT_COMPLETED: the lock was dropped, and the VMA may be gone. */
 	if (!(returned & REASON(VM_FAULT_COMPLETED))) {
-		look_at(ctx[0], &view);
+		look_at(state->vma, &view);
 		after = found(&view);
 	}
 	ended(state, after, result, bpf_ktime_get_ns() - state->start_ns, true);
 	return 0;
+}
+
+/* (vma, address, flags, regs) */
+SEC("fentry/handle_mm_fault")
+int fault_enters(__u64 *ctx)
+{
+	return enters(ctx, ctx[0], ctx[1], ctx[2], ctx[3]);
+}
+
+/* ... and what it returns */
+SEC("fexit/handle_mm_fault")
+int fault_leaves(__u64 *ctx)
+{
+	return leaves(ctx[4]);
+}
+
+SEC("kprobe.multi/handle_mm_fault")
+int fault_enters_multi(struct pt_regs *ctx)
+{
+	return enters(ctx, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx),
+		      PT_REGS_PARM4(ctx));
+}
+
+SEC("kretprobe.multi/handle_mm_fault")
+int fault_leaves_multi(struct pt_regs *ctx)
+{
+	return leaves(PT_REGS_RC(ctx));
 }
 
 char LICENSE[] SEC("license") = "GPL";
