@@ -12,6 +12,11 @@
 
 #define FRAMES		8
 
+static bool lacks_anon_vma(__u8 seen)
+{
+	return seen & FOUND_VMA && !(seen & FOUND_ANON_VMA);
+}
+
 /* The fault that began last has ended by now; VIEW is its VMA's, if that is intact. */
 static void finish(struct task_state *state, struct task_struct *task, const struct view *view)
 {
@@ -28,8 +33,14 @@ static void finish(struct task_state *state, struct task_struct *task, const str
 		/* Another thread took it away, or is about to change the tree: as it was left. */
 		if (!(after & FOUND_VMA) && was_there && is_unchanged(state, &state->found))
 			after = found(&state->found);
-		/* The stack has grown into the place; the VMA was there before, as it is now. */
-		if (!was_there && state->before == FOUND_NOTHING)
+		/*
+		 * The stack has grown into the place; the VMA was there before, as it is now. Or
+		 * the way to it led through a node that another thread was just replacing (in
+		 * 6.1, mat_add() says that it is dead before there is another); what has no
+		 * anon_vma now had none then.
+		 */
+		if (!was_there && (state->before == FOUND_NOTHING ||
+				   (state->before == NOT_LOOKED_AT && lacks_anon_vma(after))))
 			state->before = after;
 	}
 	/* One of kernel mode never tries the VMA's own: FAULT_FLAG_USER. */
