@@ -240,10 +240,10 @@ def source_said(run: Run) -> str:
     )
     return (
         "Source: the tracepoints `page_fault_user` and `page_fault_kernel`, called with interrupts "
-        "off, so that none is missed; each VMA is found in the maple tree without a lock. What "
-        f"gives times, too, was not used{_not_used(first)}. So a fault has no time; "
-        f"{paths}; and faults of `get_user_pages()` are counted, not shown. For times, use "
-        "a kernel with CONFIG_FPROBE=y, such as a guest's (`-p target guest:IMAGE`), or fentry on "
+        "off, so that none is missed; each VMA is found in the maple tree without a lock. Neither "
+        f"fentry nor kprobe.multi, which give times, was used{_not_used(first)}. So a fault has no "
+        f"time; {paths}; and faults of `get_user_pages()` are counted, not shown. For times, use a "
+        "kernel with CONFIG_FPROBE=y, such as a guest's (`-p target guest:IMAGE`), or fentry on "
         "one that is not preemptible."
     )
 
