@@ -68,11 +68,11 @@ def pair(
 ) -> None:
     """What the early check costs: the mail's two kernels as guests, in three minutes.
 
-    Boots each of the pair that `make kernels` built, in turns, until the ratio of throughputs is
-    known well enough or the budget is spent. Each boot runs a reading workload with four tasks to a
-    virtual CPU; the first traces faults and mmap_lock as well, and runs a writing workload. Then
-    05-compare is executed on what was found, and the ratio and its cause are told. What is there
-    already is not run again.
+    Boots the two kernels that `make kernels` built, in turns, until the ratio of their throughputs
+    is known well enough or the budget is spent. Each boot runs a reading workload with four tasks
+    per virtual CPU; the first also traces faults and mmap_lock, and runs a writing workload. Then
+    05-compare is executed on these runs, and the ratio and its cause are printed. Runs that exist
+    already are kept.
 
     \b
     Examples:
@@ -176,12 +176,12 @@ def compare_command(
     """What changed between conditions, how sure that is, and which VMAs caused it.
 
     Each of BASE, HEAD, ... names the runs of one condition: NAME=PATTERN, or a pattern alone, which
-    may be a path; * stands for anything. The first is what the others are compared with. One
-    argument alone is the directory of an experiment. A run is the unit, so a condition needs two
-    at least for an interval, and three to find much.
+    may be a path; * stands for anything. The first is the base that the others are
+    compared with. A single argument is the directory of an experiment. The unit is the run, so a
+    condition needs at least two for an interval, and three to find much.
 
-    Runs that differ in machine, workload or parameters are refused, unless that difference is said
-    to be the condition.
+    Runs that differ in machine, workload or parameters are refused, unless --condition says that
+    this difference is what is compared.
 
     \b
     Examples:
@@ -279,27 +279,34 @@ def _records(table: pd.DataFrame) -> Any:
     type=WorkloadName(),
     default="small-allocs-mt",
     show_default=True,
-    help="As of report.",
+    help="As for report.",
 )
 @click.option("--threads", default=2, show_default=True, help="Tasks of a case.")
 @click.option("--bytes", "size", default="200m", show_default=True, help="Bytes of a case.")
 @click.option("--unit", help="Bytes of one mapping of a case.")
 @click.option(
     "--order", type=click.Choice(["abba", "random"]), default="abba", show_default=True,
-    help="Of the conditions in each block.",
+    help="Order of the conditions in each block.",
 )  # fmt: skip
-@click.option("--seed", default=1, show_default=True, help="Of the random order.")
-@click.option("--warmups", default=1, show_default=True, help="Runs of each that do not count.")
-@click.option("--least", default=3, show_default=True, help="Blocks in any case.")
-@click.option("--most", default=10, show_default=True, help="Blocks at most.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the random order.")
+@click.option(
+    "--warmups",
+    default=1,
+    show_default=True,
+    help="Warm-up runs of each condition, which do not count.",
+)
+@click.option("--least", default=3, show_default=True, help="Fewest blocks.")
+@click.option("--most", default=10, show_default=True, help="Most blocks.")
 @click.option(
     "--precision", default=2.0, show_default=True,
     help="Stop when the headline's ratio is known to so many per cent; 0: never.",
 )  # fmt: skip
 @click.option("--budget", type=float, help="Seconds after which no block is begun.")
-@click.option("--repeats", default=2, show_default=True, help="Of the workload in one run.")
+@click.option("--repeats", default=2, show_default=True, help="Executions of the workload per run.")
 @click.option("--headline", help="The metric whose ratio decides.")
-@click.option("--no-trace", is_flag=True, help="Faster; but then no cause can be told.")
+@click.option(
+    "--no-trace", is_flag=True, help="Do not trace: faster, but then no cause can be named."
+)
 def experiment_command(
     into: Path,
     texts: tuple[str, ...],
@@ -314,12 +321,12 @@ def experiment_command(
 ) -> None:
     """Run conditions in turns until the difference is known well enough, into INTO.
 
-    A run is the unit, of a guest a boot. Each block has every condition once, in the order ABBA or
-    a random one; warm-ups come first and do not count. Started again with the same options it goes
-    on where it was interrupted. Then: anonvma compare INTO.
+    The unit is the run; for a guest, the boot. Each block runs every condition once, in ABBA or in
+    random order; warm-ups come first and do not count. Started again with the same options, it
+    resumes where it was interrupted. Then: anonvma compare INTO.
 
-    What a condition has of its own stands behind its target: workload, threads, bytes, unit, or
-    busy, a number of processes that burn a CPU each beside it.
+    What sets a condition apart follows its target: workload, threads, bytes, unit, touch, or busy,
+    the number of processes that each burn a CPU beside it.
 
     \b
     Examples:

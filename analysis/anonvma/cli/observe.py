@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 def doctor(where: str, as_json: bool) -> None:
     """What the target's kernel allows, with the reason and the remedy where it does not.
 
-    And its regime, which lock page faults take there, found by taking some.
+    It also tells its regime, that is which lock page faults take there, by taking some.
     """
     from anonvma.collect import regime
 

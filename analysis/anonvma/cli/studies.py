@@ -52,7 +52,7 @@ def batch(
     output: Path | None,
     profile: str | None,
 ) -> None:
-    """Carry out a study: every cell of a matrix that is not done yet, then its report.
+    """Carry out a study: every job of a matrix that is not done yet, then its report.
 
     STUDY.YAML multiplies targets, kernels, workloads, parameters and repeats; data/studies has
     examples, and a README with every key. A cell is an execution of 01-collect through papermill;
