@@ -13,9 +13,10 @@
 
 /*
  * Reading kernel memory by a number: where bpf_rdonly_cast() is (6.2), by a plain
- * load that reads 0 where nothing is, else by a call of a helper.
+ * load that reads 0 where nothing is, else by a call of a helper. Declared as libbpf
+ * 1.3 and later does, so that either may come first.
  */
-extern void *bpf_rdonly_cast(void *object, __u32 btf_id) __ksym __weak;
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
 #define PEEK(type, address, member)							\
 	(bpf_rdonly_cast ? (__u64)((type *)bpf_rdonly_cast((void *)(address),		\
