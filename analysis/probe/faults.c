@@ -122,7 +122,9 @@ static int try_source(struct faults *faults, int source)
 	error = tracer_load(&faults->tracer, source == SOURCE_TRACEPOINT ? &begun : &handled,
 			    prepare, faults);
 	if (error)
-		snprintf(why, sizeof(faults->why_not[0]), "it failed: %s", strerror(-error));
+		snprintf(why, sizeof(faults->why_not[0]), "it failed: %s%s", strerror(-error),
+			 source == SOURCE_KPROBE && error == -EOPNOTSUPP ?
+			 ", for the kernel is built without CONFIG_FPROBE" : "");
 	return error;
 }
 
@@ -146,12 +148,18 @@ static int explain_sources(const struct faults *faults, int error)
  * fentry are preemptible, and what is preempted in one keeps the others of its CPU out of it
  * (__bpf_prog_enter_recur()); the others are called with preemption or interrupts off.
  */
-static int choose_source(struct faults *faults)
+const int *fault_source_order(bool preemptible)
 {
-	static const int orders[2][3] = {
+	static const int orders[2][SOURCES - 1] = {
 		{ SOURCE_FENTRY, SOURCE_KPROBE, SOURCE_TRACEPOINT },
 		{ SOURCE_KPROBE, SOURCE_TRACEPOINT, SOURCE_FENTRY },
 	};
+
+	return orders[preemptible];
+}
+
+static int choose_source(struct faults *faults)
+{
 	bool preemptible = preemption_model(faults->preemption, sizeof(faults->preemption)) !=
 			   NOT_PREEMPTIBLE;
 	int error = -ENOENT;
@@ -163,8 +171,8 @@ static int choose_source(struct faults *faults)
 		snprintf(faults->why_not[SOURCE_FENTRY], sizeof(faults->why_not[0]), "where a kernel "
 			 "is preemptible, and this one's model is %s, programs of fentry are not run "
 			 "for some faults", faults->preemption);
-	for (int i = 0; i < 3; i++) {
-		int source = orders[preemptible][i];
+	for (int i = 0; i < SOURCES - 1; i++) {
+		int source = fault_source_order(preemptible)[i];
 
 		if (faults->wanted && faults->wanted != source)
 			continue;

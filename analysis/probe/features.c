@@ -17,7 +17,9 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "faults.h"
 #include "json.h"
+#include "trace_faults.h"
 #include "vmaprobe.h"
 
 #ifndef PR_SET_VMA
@@ -108,36 +110,41 @@ static void check_program(const struct feature *feature, struct verdict *verdict
 	no(verdict, remedy, "to %s it failed: %s", step, strerror(-error));
 }
 
-static bool works(const char *first, const char *second)
+static bool works(const char *const programs[2])
 {
 	const char *step;
 
-	return !try_program(first, &step) && !try_program(second, &step);
+	return !try_program(programs[0], &step) && !try_program(programs[1], &step);
 }
 
-/* As choose_source() of faults.c has it. */
 static void check_exact_faults(const struct feature *feature, struct verdict *verdict)
 {
+	static const struct {
+		const char *programs[2], *why;
+	} ways[SOURCES] = {
+		[SOURCE_FENTRY] = { { "try_fentry", "try_fexit" },
+				    "so no task is preempted in its programs" },
+		[SOURCE_KPROBE] = { { "try_kprobe_multi", "try_kretprobe_multi" },
+				    "but kprobe.multi is called with it off" },
+		[SOURCE_TRACEPOINT] = { { "try_page_fault_user", "try_page_fault_kernel" },
+					"but page_fault_user and page_fault_kernel, which tell no "
+					"times, are called with interrupts off" },
+	};
 	char model[32];
 	bool preemptible = preemption_model(model, sizeof(model)) != NOT_PREEMPTIBLE;
-	bool fentry = works("try_fentry", "try_fexit");
-	bool kprobe = works("try_kprobe_multi", "try_kretprobe_multi");
-	const char *why = fentry ? "would miss some, for preemption is " : "is refused";
+	const int *order = fault_source_order(preemptible);
+	int found = 0;
 
-	if (fentry && !preemptible)
-		snprintf(verdict->how, sizeof(verdict->how), "fentry: preemption is %s, so no task "
-			 "keeps another out of its programs", model);
-	else if (kprobe)
-		snprintf(verdict->how, sizeof(verdict->how), "kprobe: kprobe.multi on handle_mm_fault(), "
-			 "which is called with preemption off; fentry %s%s", why, fentry ? model : "");
-	else if (works("try_page_fault_user", "try_page_fault_kernel"))
-		snprintf(verdict->how, sizeof(verdict->how), "tracepoint, without times: "
-			 "page_fault_user and page_fault_kernel, which are called with interrupts off; "
-			 "fentry %s%s; kprobe.multi is refused", why, fentry ? model : "");
+	for (int i = 0; i < SOURCES - 1 && !found; i++)
+		if (works(ways[order[i]].programs))
+			found = order[i];
+	if (found && (found != SOURCE_FENTRY || !preemptible))
+		snprintf(verdict->how, sizeof(verdict->how), "%s: preemption is %s, %s",
+			 fault_source_name(found), model, ways[found].why);
 	else
 		no(verdict, feature->remedy, "kprobe.multi is refused, there is no tracepoint "
-		   "page_fault_user, which x86 and riscv have, and fentry %s%s", why,
-		   fentry ? model : "");
+		   "page_fault_user, which x86 and riscv have, and fentry %s%s",
+		   found ? "misses some, for preemption is " : "is refused", found ? model : "");
 }
 
 static void check_pagemap_scan(const struct feature *feature, struct verdict *verdict)

@@ -27,6 +27,8 @@ struct faults {
 
 /* In a word, as --source has it. */
 const char *fault_source_name(int source);
+/* All of them, the best of those that lose nothing on such a kernel first. */
+const int *fault_source_order(bool preemptible);
 /* All that was counted, as one JSON object; ARG is a struct faults. */
 bool faults_print(FILE *file, void *arg);
 
