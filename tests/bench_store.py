@@ -19,7 +19,6 @@ from pathlib import Path
 import pandas as pd
 
 from anonvma.base import paths as places
-from anonvma.run import runs
 from anonvma.run.runs import Run
 from anonvma.study import trend
 from anonvma.study.store import Store
@@ -111,7 +110,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="anonvma-bench-") as name:
         directory = Path(name)
         copies(directory, given.runs)
-        runs.schemas()
         rows: list[tuple[str, Callable[[], object], Callable[[], object] | None]] = [
             ("list all", lambda: listed(directory), lambda: opened(directory)),
             ("open one, checked", lambda: Run.open(next(directory.glob("*/*"))), None),

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from anonvma.run import runs
 from anonvma.run.runs import Run, RunWriter
+from anonvma.run.schema import SCHEMAS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -81,9 +82,8 @@ def planted_run(directory: Path, base: str = "small-allocs-mt") -> Run:
     ]
     with RunWriter(directory, "planted") as writer:
         (writer.path / "raw" / "dmesg").write_text("\n".join(KERNEL_LOG))
-        schemas = runs.schemas()
         written: dict[str, pa.Table] = {
-            name: runs.to_table(frame, schemas[name]) for name, frame in tables.items()
+            name: runs.to_table(frame, SCHEMAS[name]) for name, frame in tables.items()
         }
         return writer.finish(written, told)
 

@@ -30,6 +30,7 @@ from anonvma.probe.census_file import (
     STRING,
 )
 from anonvma.run.runs import Run
+from anonvma.run.schema import SCHEMAS, columns
 from anonvma.tables import census, specimens
 
 PAGE = 4096
@@ -218,15 +219,15 @@ def _axes() -> Any:
 
 def test_empty_census(tmp_path: Path) -> None:
     frame = decode(tmp_path, []).vmas
-    assert list(frame.columns) == census.SCHEMA.names
+    assert list(frame.columns) == columns("census")
     assert census.by_class(frame)["vmas"].sum() == 0
     assert census.by_origin(frame).empty
     assert census.by_process(frame).empty
 
 
 def test_columns_are_those_of_the_schema(tmp_path: Path) -> None:
-    assert list(decode(tmp_path, [vma(0x1000, 1)]).vmas.columns) == census.SCHEMA.names
-    assert all(field.metadata[b"description"] for field in census.SCHEMA)
+    assert list(decode(tmp_path, [vma(0x1000, 1)]).vmas.columns) == columns("census")
+    assert all(field.metadata[b"description"] for field in SCHEMAS["census"])
 
 
 BROKEN = {

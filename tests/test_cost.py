@@ -21,6 +21,7 @@ from anonvma.compare.cost import Verdict
 from anonvma.report import cost_report
 from anonvma.run import runs
 from anonvma.run.runs import Command, Run, RunWriter
+from anonvma.run.schema import SCHEMAS
 from anonvma.study import cost_experiment
 from anonvma.target.local import Local
 from anonvma.target.target import Target
@@ -59,10 +60,9 @@ def waits_of(threads: int, acquired: dict[str, int]) -> list[dict[str, Any]]:
 def run_of(
     directory: Path, rows: list[dict[str, Any]], waits: list[dict[str, Any]] | None = None
 ) -> Run:
-    declared = runs.schemas()
-    tables = {"lock_cost": runs.to_table(rows, declared["lock_cost"])}
+    tables = {"lock_cost": runs.to_table(rows, SCHEMAS["lock_cost"])}
     if waits:
-        tables["lock_waits"] = runs.to_table(waits, declared["lock_waits"])
+        tables["lock_waits"] = runs.to_table(waits, SCHEMAS["lock_waits"])
     with RunWriter(directory, "cost") as writer:
         return writer.finish(
             tables,

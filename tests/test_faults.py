@@ -18,6 +18,8 @@ from anonvma.collect import tracing
 from anonvma.probe import faults_file
 from anonvma.probe.faults_file import EVENT, HEADER, read_events, read_faults, read_locks
 from anonvma.run import runs
+from anonvma.run.schema import SCHEMAS
+from anonvma.run.vocabulary import TRACING_LOSSES
 from anonvma.tables import faults, locks, losses
 
 ROW = {
@@ -193,7 +195,7 @@ def tracings(*ratios: float) -> pd.DataFrame:
     for repeat, ratio in enumerate(ratios, 1):
         rows.append({"repeat": repeat, "traced": "untraced", "kb_per_s": 1000.0 * repeat})
         rows.append({"repeat": repeat, "traced": "faults", "kb_per_s": 1000.0 * repeat * ratio})
-    return pd.DataFrame(rows).reindex(columns=["repeat", *tracing.SCHEMA.names])
+    return pd.DataFrame(rows).reindex(columns=SCHEMAS["tracing"].names)
 
 
 def test_cost_is_of_pairs() -> None:
@@ -223,8 +225,8 @@ def test_attribution_leaves_out_what_has_no_exception() -> None:
 def test_what_an_older_run_did_not_record_is_not_said_to_be_nothing() -> None:
     table = tracings(1.0).assign(faults_lost=0, tasks_lost=0)
     known = losses.losses(table).set_index("lost")["count"]
-    assert known[faults_file.LOSSES["faults_lost"]] == 0
-    assert known[faults_file.LOSSES["misses"]] is pd.NA
+    assert known[TRACING_LOSSES["faults_lost"]] == 0
+    assert known[TRACING_LOSSES["misses"]] is pd.NA
     older, newer = losses.attribution_said(table), losses.attribution_said(table.assign(misses=0))
     assert older != newer and newer in older  # it says the same, and what it does not know
 
@@ -343,7 +345,7 @@ def test_counts() -> None:
     (row,) = found.faults.to_dict("records")
     assert (row["before"], row["after"], row["count"]) == ("bare", "anon_vma", 5)
     assert (row["tgid"], row["comm"], row["time_ns"]) == (7, "x", None)
-    table = runs.to_table(found.faults.assign(repeat=1), runs.schemas()["faults"])
+    table = runs.to_table(found.faults.assign(repeat=1), SCHEMAS["faults"])
     assert table.num_rows == 1
     assert tracing.workload_processes(found.processes, "x") == {2}
     assert tracing.workload_processes(found.processes, "z") == {1, 2}
@@ -383,7 +385,7 @@ def test_events_come_in_the_order_they_began(tmp_path: Path) -> None:
     assert found["time_ns"].tolist() == [0, 1, 2, 3, 4]
     assert found[["comm", "before", "path"]].iloc[0].tolist() == ["x", "bare", "vma"]
     assert found["origin"].isna().all()
-    table = runs.to_table(found.assign(repeat=1), runs.schemas()["fault_events"])
+    table = runs.to_table(found.assign(repeat=1), SCHEMAS["fault_events"])
     assert table.num_rows == 5
     assert read_events(events_file(tmp_path / "none", 0), counted).empty
 
@@ -451,4 +453,4 @@ def test_what_a_target_must_have_for_its_faults_to_be_traced() -> None:
 
 
 def test_every_loss_has_its_column() -> None:
-    assert set(faults_file.LOSSES) <= set(tracing.SCHEMA.names)
+    assert set(TRACING_LOSSES) <= set(SCHEMAS["tracing"].names)

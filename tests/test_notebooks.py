@@ -11,7 +11,7 @@ import pytest
 
 from anonvma.base.errors import NotebookError
 from anonvma.report import notebooks
-from anonvma.run import runs
+from anonvma.run import dictionary, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -78,7 +78,7 @@ def test_failure_that_is_not_ours_says_where(
 
 def test_data_dictionary_is_in_step() -> None:
     """data/README.md ends with what the schemas say."""
-    assert (ROOT / "data" / "README.md").read_text().endswith(runs.dictionary())
+    assert (ROOT / "data" / "README.md").read_text().endswith(dictionary.dictionary())
 
 
 def test_recorded_runs_open_and_name_nobody() -> None:

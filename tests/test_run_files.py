@@ -21,6 +21,7 @@ from anonvma.base.errors import AnonvmaError, RunError
 from anonvma.report import publication
 from anonvma.run import catalogue, files, runs
 from anonvma.run.runs import Run
+from anonvma.run.schema import SCHEMAS
 from anonvma.study import job
 from anonvma.study.seals import Seals
 from anonvma.study.store import Store
@@ -104,7 +105,7 @@ def accept(run: Path, name: str) -> None:
 
 
 def test_a_table_that_is_small_until_it_is_unpacked(run: Path) -> None:
-    rows, schema = 60_000_000, runs.SCHEMAS["throughput"]
+    rows, schema = 60_000_000, SCHEMAS["throughput"]
     once = pa.Table.from_pylist([{n: 1 for n in schema.names}] * 1_000_000, schema=schema)
     with pq.ParquetWriter(run / "throughput.parquet", schema, compression="zstd") as writer:
         for _ in range(rows // len(once)):

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from anonvma.base.errors import RunError
-from anonvma.run import runs
+from anonvma.run import dictionary, runs
 from anonvma.run.runs import Run, RunWriter
+from anonvma.run.schema import SCHEMAS
 
 ROWS = [
     {"repeat": 1, "task": 0, "bytes": 1024, "usecs": 10, "kb_per_s": 100000},
@@ -39,7 +40,7 @@ MANIFEST: dict[str, Any] = {
 def make(directory: Path, name: str = "small-allocs-mt") -> Run:
     with RunWriter(directory, name) as writer:
         writer.raw("repeat-1", "stdout").write_bytes(b"said\n")
-        table = runs.to_table(ROWS, runs.SCHEMAS["throughput"])
+        table = runs.to_table(ROWS, SCHEMAS["throughput"])
         return writer.finish({"throughput": table}, MANIFEST)
 
 
@@ -95,7 +96,7 @@ def _other_columns(run: Run) -> None:
 
 
 def _more_columns(run: Run) -> None:
-    table = runs.to_table(ROWS, runs.SCHEMAS["throughput"])
+    table = runs.to_table(ROWS, SCHEMAS["throughput"])
     _replace_table(run, table.append_column("more", pa.array([1, 2])))
 
 
@@ -230,8 +231,8 @@ def test_partial_runs_of_the_dead_are_removed_and_of_the_living_kept(tmp_path: P
 
 
 def test_the_dictionary_describes_every_column_of_every_table() -> None:
-    text = runs.dictionary()
-    for name, declared in runs.schemas().items():
+    text = dictionary.dictionary()
+    for name, declared in SCHEMAS.items():
         section = text.split(f"## {name}\n")[1].split("\n## ")[0]
         for column in declared:
             line = next(x for x in section.splitlines() if x.startswith(f"| {column.name} |"))
@@ -242,11 +243,8 @@ def test_the_dictionary_describes_every_column_of_every_table() -> None:
 def test_a_large_run_opens_without_being_read(tmp_path: Path) -> None:
     count = 200_000
     rows = pa.table(
-        {
-            column.name: pa.array(range(count)).cast(column.type)
-            for column in runs.SCHEMAS["throughput"]
-        },
-        schema=runs.SCHEMAS["throughput"],
+        {column.name: pa.array(range(count)).cast(column.type) for column in SCHEMAS["throughput"]},
+        schema=SCHEMAS["throughput"],
     )
     with RunWriter(tmp_path, "large") as writer:
         writer.raw("perf.data").write_bytes(bytes(64 << 20))

@@ -16,6 +16,7 @@ import pytest
 from anonvma.base import paths
 from anonvma.base.errors import StoreError
 from anonvma.run import runs
+from anonvma.run.schema import SCHEMAS
 from anonvma.study import store
 from anonvma.study.store import Store
 
@@ -42,7 +43,7 @@ def test_views_say_what_pandas_says(recorded: Store) -> None:
     opened = [runs.Run.open(path.parent) for path in RECORDED.glob("*/manifest.json")]
     table = recorded.runs().set_index("run")
     assert set(table.index) == {run.id for run in opened}
-    for name in runs.schemas():
+    for name in SCHEMAS:
         having = [run for run in opened if name in run.manifest.tables]
         rows = recorded.query(f"select run, count(*) as n from {name} group by run")
         assert dict(zip(rows["run"], rows["n"], strict=True)) == {
@@ -156,7 +157,7 @@ def test_every_view_is_described() -> None:
     with Store([RECORDED]) as opened:
         for name, columns in described.items():
             assert set(opened.query(f"select * from {name} limit 0").columns) == columns
-    assert set(described.index) == {"runs", "headlines", *runs.schemas()}
+    assert set(described.index) == {"runs", "headlines", *SCHEMAS}
 
 
 def test_command_line(tmp_path: Path) -> None:

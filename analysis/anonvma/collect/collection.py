@@ -49,6 +49,7 @@ from anonvma.perf.tool import Perf, Settings
 from anonvma.probe import census_file
 from anonvma.run import runs
 from anonvma.run.runs import Command, Run, RunWriter, Unobserved
+from anonvma.run.schema import SCHEMAS
 from anonvma.target.target import Process, Target
 
 __all__ = ["Progress", "collect", "parse_specimens"]
@@ -187,7 +188,7 @@ class _Collection:
         self.unobserved: list[Unobserved] = []
         self.facts: dict[str, Any] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {
-            name: [] for name in runs.schemas() if name != "census"
+            name: [] for name in SCHEMAS if name != "census"
         }
         self.censuses: list[pa.Table] = []
         self.losses: Counter[str] = Counter()
@@ -479,7 +480,7 @@ class _Collection:
         found = census_file.read(local)
         local.unlink()
         vmas = found.vmas.assign(repeat=repeat)
-        self.censuses.append(runs.to_table(vmas, runs.schemas()["census"]))
+        self.censuses.append(runs.to_table(vmas, SCHEMAS["census"]))
         self.losses.update(found.losses)
         self.pages_how = found.header["pages_how"]
 
@@ -567,10 +568,9 @@ class _Collection:
             self._lacks_once("inlined functions in stacks", inlines.reason, "install binutils")
 
     def _keep_profile(self, repeat: int, found: script.Profile) -> None:
-        declared = runs.schemas()
         self.profiles.append(
             {
-                name: runs.to_table(frame.assign(repeat=repeat), declared[name])
+                name: runs.to_table(frame.assign(repeat=repeat), SCHEMAS[name])
                 for name, frame in found.tables().items()
             }
         )
@@ -608,9 +608,8 @@ class _Collection:
         self.unobserved += self.tracer.lacking.values()
         for name, content in self.target.logs().items():
             self.writer.raw(name).write_bytes(content)
-        declared = runs.schemas()
         tables = {
-            name: runs.to_table(rows, declared[name]) for name, rows in self.rows.items() if rows
+            name: runs.to_table(rows, SCHEMAS[name]) for name, rows in self.rows.items() if rows
         }
         tables["census"] = pa.concat_tables(self.censuses).unify_dictionaries()
         tables |= self.tracer.tables()
@@ -700,7 +699,7 @@ def parse_specimens(text: bytes) -> list[dict[str, Any]]:
     WorkloadError
         When a line is not what it should be.
     """
-    wanted = [name for name in runs.SCHEMAS["specimens"].names if name != "repeat"]
+    wanted = [name for name in SCHEMAS["specimens"].names if name != "repeat"]
     rows = []
     for line in text.splitlines():
         try:

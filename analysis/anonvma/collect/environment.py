@@ -19,27 +19,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from anonvma.base.errors import TargetError, TargetLost
-from anonvma.run.runs import field
 from anonvma.target.local import Local
 from anonvma.target.target import Target
 
-__all__ = ["SCHEMA", "Facts", "rows", "snapshot"]
+__all__ = ["Facts", "rows", "snapshot"]
 
 Facts = dict[str, float | str]
 """What a machine tells of itself: numbers are states, words are settings."""
-
-SCHEMA = pa.schema(
-    [
-        field("moment", pa.string(), "", "before or after the repeat; during: the difference"),
-        field("fact", pa.string(), "", "of the machine; host.* is of the one that emulates it"),
-        field("number", pa.float64(), "in its name", "null for a word"),
-        field("word", pa.string(), "", "null for a number; command line and config as hashes"),
-    ]
-)
-"""Columns of the table ``environment``, after ``repeat``."""
 
 _THP = "/sys/kernel/mm/transparent_hugepage"
 _SETTINGS = {

@@ -31,6 +31,7 @@ from anonvma.perf.script import Profile
 from anonvma.perf.stat_file import Counts
 from anonvma.run import runs
 from anonvma.run.runs import Command, Run, RunWriter, Unobserved
+from anonvma.run.schema import SCHEMAS
 from anonvma.target.local import Local
 
 __all__ = ["LIMIT", "import_files"]
@@ -148,13 +149,12 @@ class _Import:
             raise ProfileError(f"{path} is the second of its kind: a run takes one.")
 
     def _put(self, frames: dict[str, Any]) -> None:
-        declared = runs.schemas()
         for name, frame in frames.items():
             if isinstance(frame, list):
                 rows: Any = [{"repeat": 1, **row} for row in frame]
             else:
                 rows = frame.assign(repeat=1)
-            self.tables[name] = runs.to_table(rows, declared[name])
+            self.tables[name] = runs.to_table(rows, SCHEMAS[name])
 
     # ---- the kinds ----
 
@@ -283,7 +283,7 @@ class _Import:
         intervals = [dict(row, repeat=n) for n, one in _each(found) for row in one.intervals]
         if intervals:
             self._put({"perf_intervals": intervals})
-        names = runs.schemas()["repeats"].names
+        names = SCHEMAS["repeats"].names
         seconds = {n: one.seconds for n, one in _each(found) if one.seconds is not None}
         if seconds:
             unknown = dict.fromkeys(names)

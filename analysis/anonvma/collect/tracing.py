@@ -28,75 +28,16 @@ from anonvma.base.errors import ProbeError, WorkloadError
 from anonvma.collect.workload import Workload, parse_throughput
 from anonvma.probe import faults_file, time_file
 from anonvma.run import runs
-from anonvma.run.runs import Unobserved, field
+from anonvma.run.runs import Unobserved
+from anonvma.run.schema import SCHEMAS, columns
 from anonvma.target.target import Target
 
-__all__ = ["SCHEMA", "Output", "Tracer", "order", "refusal", "unobserved", "workload_processes"]
+__all__ = ["Output", "Tracer", "order", "refusal", "unobserved", "workload_processes"]
 
 UNTRACED, FAULTS, LOCKS, TIME = "untraced", "faults", "locks", "time"
 CALL_PATHS = "call paths"
 EVENTS = "events"  # what a run with faults traced is called that has each as an event
 _WITH_EVENTS = 1  # the repeat
-
-SCHEMA = pa.schema(
-    [
-        field(
-            "traced",
-            pa.string(),
-            "",
-            "untraced, faults, events (faults, and each as an event), locks or time",
-        ),
-        field("source", pa.string(), "", "of faults: fentry, kprobe or tracepoint"),
-        field("why_not_fentry", pa.string(), "", "why it was not fentry, which has times"),
-        field(
-            "why_not_kprobe",
-            pa.string(),
-            "",
-            "why it was not kprobe, which has times; null if that was not tried, or unknown",
-            later=True,
-        ),
-        field("timed", pa.bool_(), "", "whether each fault has a time"),
-        field("lock_paths", pa.bool_(), "", "whether each fault has a lock path"),
-        field("seconds", pa.float64(), "s", "wall time of the workload"),
-        field("kb_per_s", pa.int64(), "KiB/s", "throughput of its tasks, summed; null without"),
-        field("counted", pa.int64(), "", "faults, or acquisitions of mmap_lock, that were counted"),
-        field("used", pa.int64(), "", "faults by getrusage(), while traced; null if unknown"),
-        field("unseen_gup", pa.int64(), "", "faults of get_user_pages(), which have no exception"),
-        *(
-            field(
-                name,
-                pa.int64(),
-                "",
-                f"{what}; null if unknown",
-                later=name not in faults_file.RECORDED_FROM_THE_FIRST,
-            )
-            for name, what in faults_file.LOSSES.items()
-        ),
-        field(
-            "refused",
-            pa.int64(),
-            "",
-            "exceptions with page faults disabled, which are no faults; null if unknown",
-            later=True,
-        ),
-        field(
-            "preemption",
-            pa.string(),
-            "",
-            "the kernel's model, in its own word; null if unknown",
-            later=True,
-        ),
-        field("why_no_lock_paths", pa.string(), "", "null where they are known", later=True),
-        field(
-            "why_no_witness",
-            pa.string(),
-            "",
-            "why there is no second count of mmap_lock's acquisitions, null where there is",
-            later=True,
-        ),
-    ]
-)
-"""Columns of the table ``tracing``, after ``repeat``."""
 
 _TOO_OLD = 4  # vmaprobe's exit code: the kernel lacks what is needed
 
@@ -284,7 +225,7 @@ class Tracer:
                 "seconds": used["seconds"],
                 "used": used["minor_faults"] + used["major_faults"],
             }
-        self._add("tracing", repeat, pd.DataFrame([row]).reindex(columns=SCHEMA.names))
+        self._add("tracing", repeat, pd.DataFrame([row]).reindex(columns=columns("tracing")))
 
     def _keep_faults(self, repeat: int, output: Output) -> dict[str, Any]:
         counts = self._pulled(output.counts)
@@ -359,10 +300,9 @@ class Tracer:
 
     def tables(self) -> dict[str, pa.Table]:
         """Return the tables that have rows, as the run declares them."""
-        declared = runs.schemas()
         return {
             name: pa.concat_tables(
-                [runs.to_table(frame, declared[name]) for frame in frames]
+                [runs.to_table(frame, SCHEMAS[name]) for frame in frames]
             ).unify_dictionaries()
             for name, frames in self.rows.items()
             if frames

@@ -11,22 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-
-from anonvma.run.runs import field
 from anonvma.target.target import Target
 
-__all__ = ["SCHEMA", "changes", "counters"]
-
-SCHEMA = pa.schema(
-    [
-        field("counter", pa.string(), "", "the kernel's name of it; nr_* are levels, not counts"),
-        field("before", pa.int64(), "", "right before the workload was started"),
-        field("after", pa.int64(), "", "when it was done: holding its mappings, or ended"),
-        field("difference", pa.int64(), "", "after - before"),
-    ]
-)
-"""Columns of the table ``vmstat``, after ``repeat``."""
+__all__ = ["changes", "counters"]
 
 _ALWAYS = "vma_lock_"  # kept when nothing changed, too: that is the finding then
 

@@ -35,8 +35,8 @@ import pandas as pd
 from anonvma.base import statistics
 from anonvma.base.numerals import number, percent
 from anonvma.compare import changes
-from anonvma.probe.faults_file import LOSSES
 from anonvma.run.runs import Run, having
+from anonvma.run.vocabulary import TRACING_LOSSES
 from anonvma.tables import locks, losses
 
 if TYPE_CHECKING:
@@ -582,7 +582,7 @@ def _doubts(one: _Side, other: _Side) -> list[str]:
             )
         traced = [run.table("tracing") for run in side.runs if "tracing" in run.manifest.tables]
         lost = losses.summed(pd.concat(traced)) if traced else {}
-        told = [f"{count:,} {LOSSES[name]}" for name, count in lost.items() if count]
+        told = [f"{count:,} {TRACING_LOSSES[name]}" for name, count in lost.items() if count]
         if told:
             found.append(f"The tracers of {side.name} lost {'; '.join(told)}.")
     return found

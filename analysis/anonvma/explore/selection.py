@@ -214,7 +214,7 @@ class Vmas:
     Attributes
     ----------
     frame : DataFrame
-        One row a VMA, columns as in `anonvma.tables.census.SCHEMA`.
+        One row a VMA, columns as in the table ``census``.
     page_size : int
         Bytes.
     state : ndarray of int8

@@ -32,18 +32,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from anonvma.base import statistics
 from anonvma.perf.events import TIME_EVENTS
-from anonvma.run.runs import Run, field
+from anonvma.run.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
     "FORMULAS",
-    "INTERVALS",
     "Counter",
     "absent",
     "counter",
@@ -54,23 +52,6 @@ __all__ = [
     "metrics",
     "plot_intervals",
 ]
-
-INTERVALS = pa.schema(
-    [
-        field("seconds", pa.float64(), "s", "when the interval ended, since the start"),
-        field("event", pa.string(), "", "perf's name of it"),
-        field("value", pa.float64(), "column unit", "in the interval; null where there is none"),
-        field("unit", pa.string(), "", "of the value; empty for a plain number"),
-        field(
-            "running_share",
-            pa.float64(),
-            "",
-            "share of the interval that it was counted, below 1 when multiplexed",
-        ),
-        field("supported", pa.bool_(), "", "whether this machine can count it"),
-    ]
-)
-"""Columns of the table ``perf_intervals``, after ``repeat``."""
 
 _SAME = {"cpu-cycles": "cycles", "branch-instructions": "branches"}
 """Other names that perf has for an event."""

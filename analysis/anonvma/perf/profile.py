@@ -451,7 +451,7 @@ def by_vma_class(run: Run) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        before (state of the VMA, see `anonvma.probe.faults_file.STATES`), faults (mean number a
+        before (state of the VMA, see `anonvma.run.vocabulary.STATES`), faults (mean number a
         repeat), of_faults (percent, of their time or number), basis, n (repeats), of_time (percent
         of all sampled time, mean), sd (sample standard deviation, over the repeats). No rows where
         no fault was traced.

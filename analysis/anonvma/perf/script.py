@@ -30,15 +30,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from anonvma.base.errors import ProfileError
-from anonvma.run.runs import field
+from anonvma.run import schema
 
 __all__ = [
-    "FRAMES",
-    "SAMPLES",
-    "STACKS",
     "Columns",
     "Comms",
     "Frames",
@@ -57,37 +53,6 @@ def fields(cpu: bool = True, period: bool = True) -> tuple[str, ...]:
     names = ["pid", "tid", *["cpu"] * cpu, "time", *["period"] * period, "event", "ip,sym,dso"]
     return ("--ns", "-F", ",".join(names))
 
-
-_WORD = pa.dictionary(pa.int8(), pa.string())
-_TEXT = pa.dictionary(pa.int32(), pa.string())
-
-SAMPLES = pa.schema(
-    [
-        field("time_ns", pa.int64(), "ns", "when, since the first sample of the repeat"),
-        field("cpu", pa.int32(), "", "processor it was on, null if unknown"),
-        field("pid", pa.int32(), "pid", "process; -1 for one that was gone"),
-        field("tid", pa.int32(), "pid", "thread"),
-        field("comm", _TEXT, "", "name that the thread had then"),
-        field("event", _TEXT, "", "what was sampled, as perf calls it"),
-        field("period", pa.int64(), "of the event", "how much of the event it stands for"),
-        field("stack", pa.uint32(), "id", "row of stacks, of the same repeat"),
-    ]
-)
-STACKS = pa.schema(
-    [
-        field("stack", pa.uint32(), "id", "numbered within the repeat, from 0"),
-        field("frames", pa.list_(pa.uint32()), "id", "rows of frames, the innermost first"),
-    ]
-)
-FRAMES = pa.schema(
-    [
-        field("frame", pa.uint32(), "id", "numbered within the repeat, from 0"),
-        field("symbol", pa.string(), "symbol", "demangled; [unknown] where there is none"),
-        field("file", _TEXT, "", "last component of the program's or library's name"),
-        field("kernel", pa.bool_(), "", "whether it ran in kernel mode"),
-        field("inlined", pa.bool_(), "", "whether it has no frame of its own"),
-    ]
-)
 
 # A line about a sample: as `fields` has it, and as anybody's settings may. Tabs, too, may stand in
 # somebody's name.
@@ -146,11 +111,11 @@ class Profile:
     Attributes
     ----------
     samples : DataFrame
-        One row a sample in the order of time, columns as in `SAMPLES`.
+        One row a sample in the order of time, columns as in the table ``samples``.
     offsets, frame_ids : array of int64, array of uint32
         Stack `i` is ``frame_ids[offsets[i]:offsets[i + 1]]``, the innermost frame first.
     frames : DataFrame
-        One row a frame, columns as in `FRAMES`.
+        One row a frame, columns as in the table ``frames``.
     """
 
     samples: pd.DataFrame
@@ -502,7 +467,7 @@ class Parser:
 
 
 class Columns(NamedTuple):
-    """Samples in whatever order, an array of int64 for each: see `SAMPLES`.
+    """Samples in whatever order, an array of int64 for each: see the table ``samples``.
 
     Attributes
     ----------
@@ -536,7 +501,7 @@ class Columns(NamedTuple):
             "period": self.period[order],
             "stack": self.stack[order].astype(np.uint32),
         }
-        return pd.DataFrame(columns, columns=SAMPLES.names, copy=False)
+        return pd.DataFrame(columns, columns=schema.columns("samples"), copy=False)
 
 
 class Printed(NamedTuple):
@@ -570,7 +535,7 @@ class Frames(NamedTuple):
     Attributes
     ----------
     table : DataFrame
-        Columns as in `FRAMES`.
+        Columns as in the table ``frames``.
     first, ids : array of int64, array of uint32
         Line `i` is the frames ``ids[first[i]:first[i + 1]]``, the innermost first.
     """
@@ -600,7 +565,7 @@ class Frames(NamedTuple):
                 "kernel": np.array([key[2] for key in known], bool),
                 "inlined": np.array([key[3] for key in known], bool),
             },
-            columns=FRAMES.names,
+            columns=schema.columns("frames"),
         )
         return cls(frames, np.array(first, np.int64), np.array(ids, np.uint32))
 

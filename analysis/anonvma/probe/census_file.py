@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from anonvma.base.errors import CensusError
+from anonvma.run.vocabulary import CLASSES
 
-__all__ = ["CLASSES", "LOSSES", "NOTES", "ORIGINS", "SCHEMA", "Census", "read"]
+__all__ = ["LOSSES", "NOTES", "ORIGINS", "Census", "read"]
 
 MAGIC = b"VMACENS\0"
 FORMAT = 2
@@ -110,7 +110,6 @@ _UNKNOWN = np.uint64(0xFFFFFFFFFFFFFFFF)
 _THREAD_STACK_GUARD_MAX = 1 << 20
 _THREAD_STACK_MIN = 16384  # PTHREAD_STACK_MIN: smaller ones with a guard are signal stacks
 
-CLASSES = ("guard", "untouched", "zero-page", "other")
 ORIGINS = (
     "private anonymous",
     "private /dev/zero",
@@ -139,46 +138,6 @@ _PROTECTIONS = tuple(
     for p in range(16)
 )
 
-_TEXT = pa.dictionary(pa.int32(), pa.string())
-
-
-def _field(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"unit": unit, "description": description})
-
-
-SCHEMA = pa.schema(
-    [
-        _field("mm", pa.uint32(), "id", "the mm_struct, numbered within this census"),
-        _field("tgid", pa.uint32(), "pid", "process through which the mm was read"),
-        _field("tid", pa.uint32(), "pid", "thread through which it was read"),
-        _field("comm", _TEXT, "", "name of the thread group's leader"),
-        _field("start", pa.uint64(), "address", "vm_start"),
-        _field("end", pa.uint64(), "address", "vm_end, first byte after it"),
-        _field("bytes", pa.uint64(), "bytes", "end - start"),
-        _field("flags", pa.uint64(), "bits", "vm_flags"),
-        _field("prot", _TEXT, "", "rwx and s(hared) or p(rivate), as /proc/PID/maps has it"),
-        _field("anonymous", pa.bool_(), "", "vm_ops == NULL"),
-        _field("vm_ops", _TEXT, "symbol", "what identifies vm_ops, null when vm_ops is NULL"),
-        _field("anon_vma", pa.bool_(), "", "anon_vma != NULL"),
-        _field("bare", pa.bool_(), "", "anonymous and without anon_vma"),
-        _field("class", _TEXT, "", "why it is bare: " + ", ".join(CLASSES) + "; else null"),
-        _field("note", _TEXT, "", "what made the class 'other', else null"),
-        _field("origin", _TEXT, "", "how the mapping came to be"),
-        _field("device", _TEXT, "major:minor", "of the file, as /proc/PID/maps has it"),
-        _field("inode", pa.uint64(), "", "of the file, 0 without one"),
-        _field("path", _TEXT, "", "of the file, null without one"),
-        _field("offset", pa.uint64(), "bytes", "vm_pgoff in bytes"),
-        _field("name", _TEXT, "", "PR_SET_VMA_ANON_NAME, or the special mapping's"),
-        _field("present", pa.uint64(), "pages", "pages mapped; null unless bare and looked at"),
-        _field("zero", pa.uint64(), "pages", "of these, the zero page"),
-        _field("swapped", pa.uint64(), "pages", "pages swapped out"),
-        _field("huge", pa.uint64(), "pages", "present pages that are part of a huge one"),
-        _field(
-            "guard", pa.uint64(), "pages", "guard markers (MADV_GUARD_INSTALL); null before 6.15"
-        ),
-    ]
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Census:
@@ -187,7 +146,7 @@ class Census:
     Attributes
     ----------
     vmas : DataFrame
-        One row a VMA, columns as in `SCHEMA`.
+        One row a VMA, columns as `anonvma.run.schema` declares them.
     mms : DataFrame
         One row an mm: mm, tgid, tid, comm, tasks (how many share it), vmas, attempts,
         changed, unwatched, leader_gone.

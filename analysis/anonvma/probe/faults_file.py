@@ -17,19 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from anonvma.base.errors import FaultsError
 from anonvma.probe.census_file import origin_of_file
-from anonvma.run.runs import field
+from anonvma.run import schema
+from anonvma.run.vocabulary import STATES, TRACING_LOSSES
 
 __all__ = [
-    "CALL_PATHS",
-    "EVENTS",
-    "FAULTS",
-    "LOCKS",
     "PATHS",
-    "STATES",
     "Faults",
     "Locks",
     "processes_of",
@@ -77,11 +72,6 @@ ACCESSES = ("unknown", "read", "write", "exec")
 PATHS = ("unknown", "vma", "mmap", "retry")
 RESULTS = ("unknown", "minor", "major", "error")
 
-STATES = ("no VMA", "bare", "anon_vma", "vm_ops", "vm_ops and anon_vma", "not looked at")
-"""What a VMA is to a fault: the second is the object of the study, the third what it may become.
-
-Of the last it is not known whether there was one: nothing was there to look at it in time.
-"""
 # By the bits FOUND_VMA, FOUND_ANON, FOUND_ANON_VMA; NOT_LOOKED_AT stands alone.
 _STATE_OF_BITS = (0, 3, 0, 1, 0, 4, 0, 2, *[5] * 8)
 
@@ -91,87 +81,6 @@ _OWN_STACK, _NAMED, _DEV_ZERO, _DEVICE = 1 << 8, 1 << 9, 1 << 10, 1 << 11
 _SHARED = 8
 _VM_HUGETLB = 0x400000
 
-_WORD = pa.dictionary(pa.int8(), pa.string())
-_TEXT = pa.dictionary(pa.int32(), pa.string())
-_BUCKETS = pa.list_(pa.uint32())
-
-
-_WHO = [
-    field("process", pa.uint32(), "id", "program in a process, numbered as they came"),
-    field("tgid", pa.uint32(), "pid", "its process"),
-    field("comm", _TEXT, "", "its name when it began"),
-]
-_WHAT = [
-    field("origin", _TEXT, "", "how the VMA came to be, null where there was none"),
-    field("mode", _WORD, "", "user, kernel (copying to or from it) or gup (get_user_pages())"),
-    field("access", _WORD, "", "read, write or exec"),
-    field("before", _WORD, "", "what the VMA was: " + ", ".join(STATES)),
-    field("after", _WORD, "", "what it was when the fault was over"),
-    field(
-        "path",
-        _WORD,
-        "",
-        "vma (its own lock), mmap (mmap_lock), retry (first one, then both), unknown",
-    ),
-    field("result", _WORD, "", "minor, major or error: it ended in a signal or was refused"),
-]
-FAULTS = pa.schema(
-    [
-        *_WHO,
-        *_WHAT,
-        field("vm_ops", _TEXT, "symbol", "what identifies its vm_ops, null when vm_ops is NULL"),
-        field("file", _TEXT, "", "last component of its file's name, null without one"),
-        field("count", pa.int64(), "", "how many faults were so"),
-        field("time_ns", pa.int64(), "ns", "their times summed; null where the source has none"),
-        field("log2_ns", _BUCKETS, "", "how many took 1 ns, 2 to 3, 4 to 7, ...; null likewise"),
-    ]
-)
-EVENTS = pa.schema(
-    [
-        field("time_ns", pa.int64(), "ns", "when it began, since tracing did"),
-        field("address", pa.uint64(), "address", "that was touched"),
-        field("vm_start", pa.uint64(), "address", "of its VMA, 0 where there was none"),
-        field("duration_ns", pa.uint32(), "ns", "0 where the source has no end of it"),
-        field("tid", pa.uint32(), "pid", "the thread"),
-        *_WHO,
-        *_WHAT,
-    ]
-)
-CALL_PATHS = pa.schema(
-    [
-        *_WHO,
-        *_WHAT,
-        field(
-            "call_path",
-            _TEXT,
-            "",
-            "functions from the outermost to the one that faulted, by semicolons; the kernel's "
-            "follow the user's; unknown where there is no name",
-        ),
-        field("count", pa.int64(), "", "how many faults were so"),
-    ]
-)
-LOCKS = pa.schema(
-    [
-        *_WHO,
-        field("asked_by", _TEXT, "", "who took it, by a function on the kernel's stack"),
-        field("mode", _WORD, "", "read or write"),
-        field(
-            "waited_for",
-            pa.bool_(),
-            "",
-            "whether it was asked for, be it by trying; false: kept of one held for writing",
-        ),
-        field("success", pa.bool_(), "", "whether it was got"),
-        field("foreign", pa.bool_(), "", "whether it is another process's lock"),
-        field("count", pa.int64(), "", "how often it was so"),
-        field("contended", pa.int64(), "", "of these, how often it was found taken"),
-        field("wait_ns", pa.int64(), "ns", "from asking to the answer, summed"),
-        field("longest_ns", pa.int64(), "ns", "the longest of these"),
-        field("log2_ns", _BUCKETS, "", "how many waited 1 ns, 2 to 3, 4 to 7, ..."),
-    ]
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Faults:
@@ -180,7 +89,7 @@ class Faults:
     Attributes
     ----------
     faults : DataFrame
-        One row a group of like faults, columns as in `FAULTS`.
+        One row a group of like faults, columns as in the table ``faults``.
     header : dict
         source (``fentry``, ``kprobe`` or ``tracepoint``), why_not_fentry and why_not_kprobe (None
         if not tried), preemption (the kernel's model, in its own word), timed, lock_paths (whether
@@ -190,7 +99,8 @@ class Faults:
         the processes named, before they were traced), unseen_gup, and, of a command, minor_faults
         and major_faults by its rusage.
     losses : dict
-        Counts of `LOSSES`; all zero in a perfect tracing, None where it cannot be told.
+        Counts of `anonvma.run.vocabulary.TRACING_LOSSES`; all zero in a perfect tracing, None where
+        it cannot be told.
     processes : DataFrame
         One row a program in a process: process, tgid, parent, how (named, forked, execed), comm.
     kinds : DataFrame
@@ -211,14 +121,14 @@ class Locks:
     Attributes
     ----------
     locks : DataFrame
-        One row a group of like acquisitions, columns as in `LOCKS`.
+        One row a group of like acquisitions, columns as in the table ``locks``.
     header : dict
         begun_ns and ended_ns, contention_known, misses as in `Faults`, preemptible (whether another
         task may be preempted in a program, and cause them), witness (what a histogram of the same
         tracepoint has, or None and why_no_witness), and, of a command, minor_faults and
         major_faults.
     losses : dict
-        Counts of `LOSSES`.
+        Counts of `anonvma.run.vocabulary.TRACING_LOSSES`.
     processes : DataFrame
         As in `Faults`.
     """
@@ -229,41 +139,12 @@ class Locks:
     processes: pd.DataFrame
 
 
-LOSSES = {
-    "faults_lost": "faults for whose group the kernel's table had no room",
-    "events_lost": "events that the ring buffer had no room for",
-    "kinds_lost": "faults on VMAs of more kinds than there is room for",
-    "tasks_lost": "tasks that could not be followed",
-    "processes_lost": "programs more than can be told apart",
-    "lost": "acquisitions of mmap_lock for whose group there was no room",
-    "times_lost": "tasks for whose times there was no room",
-    "tallies_lost": "tasks whose acquisitions of mmap_lock no second count has",
-    "faults_missed": "faults that the kernel charged to traced tasks and that no program saw",
-    "half_seen": "faults that were counted, but of which nothing else was seen",
-    "pending": "faults that had begun, and not ended, when the tracing did",
-    "tasks_differ": "tasks with other faults counted than the kernel charged to them",
-    "unaccounted": "faults by getrusage() that no task followed accounts for",
-    "misses": "times that the kernel did not run a program of the tracer",
-    "witness_differs": "acquisitions by which a histogram of the same tracepoint differs",
-}
-"""What a tracing may lose, in the order it is told."""
-
 _OF_ANY_LOCK = "finds_it_taken"
 """The program of contention_begin, which interrupts come upon as well, and the maps of BPF.
 
 Where no task is preempted in a program, only these can find it running, and be turned away:
 neither of them waits for mmap_lock, which sleeps.
 """
-
-RECORDED_FROM_THE_FIRST = (
-    "faults_lost",
-    "events_lost",
-    "kinds_lost",
-    "tasks_lost",
-    "processes_lost",
-    "lost",
-)
-"""Those that runs of the first format have; of the others they say nothing, not 0."""
 
 
 def _objects(text: bytes, what: str, needed: Iterable[str]) -> dict[str, Any]:
@@ -382,7 +263,7 @@ def read_faults(text: bytes) -> Faults:
         )
     }
     return Faults(
-        faults=frame[FAULTS.names],
+        faults=frame[schema.columns("faults")],
         header=header | _common(found) | {"unseen_gup": found.get("unseen_gup", 0)},
         losses=lost,
         processes=processes,
@@ -416,7 +297,7 @@ def read_call_paths(text: bytes) -> pd.DataFrame:
     -------
     DataFrame
         One row a group of like faults with one call path, most faults first; columns as in
-        `CALL_PATHS`.
+        the table ``call_paths``.
 
     Raises
     ------
@@ -440,10 +321,10 @@ def read_call_paths(text: bytes) -> pd.DataFrame:
         raise FaultsError(f"the call paths of faults are damaged: {error!r}.") from None
     frame[["tgid", "comm"]] = frame[["tgid", "comm"]].fillna({"tgid": 0, "comm": ""})
     # Addresses that got no name may have got one and the same: they are one path then.
-    keys = [name for name in CALL_PATHS.names if name != "count"]
+    keys = [name for name in schema.columns("call_paths") if name != "count"]
     table = frame.groupby(keys, dropna=False, sort=False)["count"].sum().reset_index()
     table = table.sort_values("count", ascending=False, kind="stable", ignore_index=True)
-    found_paths: pd.DataFrame = table[CALL_PATHS.names]
+    found_paths: pd.DataFrame = table[schema.columns("call_paths")]
     return found_paths
 
 
@@ -463,7 +344,7 @@ def _common(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _losses(found: Mapping[str, Any]) -> dict[str, int | None]:
-    counted = [name for name in LOSSES if name in found and name != "misses"]
+    counted = [name for name in TRACING_LOSSES if name in found and name != "misses"]
     told: dict[str, int | None] = {name: int(found[name]) for name in counted}
     missed = [
         count
@@ -497,7 +378,7 @@ def read_locks(text: bytes) -> Locks:
         One sentence: not such counts, or damaged.
     """
     found = _objects(text, "the counts of mmap_lock", ("mmap_lock_read", "groups", "processes"))
-    names = [name for name in LOCKS.names if name not in ("tgid", "comm")]
+    names = [name for name in schema.columns("locks") if name not in ("tgid", "comm")]
     try:
         processes = processes_of(found)
         lost = _losses(found) | {"witness_differs": _difference(found["witness"])}
@@ -520,7 +401,7 @@ def read_locks(text: bytes) -> Locks:
     frame = frame.astype({name: bool for name in ("waited_for", "success", "foreign")})
     frame[["tgid", "comm"]] = frame[["tgid", "comm"]].fillna({"tgid": 0, "comm": ""})
     frame = frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
-    return Locks(frame[LOCKS.names], _common(found), lost, processes)
+    return Locks(frame[schema.columns("locks")], _common(found), lost, processes)
 
 
 def _difference(witness: Mapping[str, int] | None) -> int | None:
@@ -554,7 +435,8 @@ def read_events(path: str | Path, counted: Faults) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a fault in the order they began, columns as in `EVENTS`; words are categories.
+        One row per fault in the order they began, columns as in the table ``fault_events``; words
+        are categories.
 
     Raises
     ------
@@ -587,7 +469,7 @@ def read_events(path: str | Path, counted: Faults) -> pd.DataFrame:
     ):
         codes = events[name][order]
         columns[name] = _words(states[codes & 15] if words is STATES else codes, words)
-    return pd.DataFrame(columns, columns=EVENTS.names, copy=False)
+    return pd.DataFrame(columns, columns=schema.columns("fault_events"), copy=False)
 
 
 def _records(path: Path) -> npt.NDArray[np.void]:

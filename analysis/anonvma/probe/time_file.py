@@ -15,81 +15,17 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from anonvma.base.errors import FaultsError
 from anonvma.probe.faults_file import processes_of
-from anonvma.run.runs import field
 
-__all__ = ["CONTEXTS", "CPUS", "LOCKS", "TIME", "TIME_TOTALS", "Times", "read"]
+__all__ = ["CPUS", "LOCKS", "Times", "read"]
 
-CONTEXTS = (
-    *("unknown", "user", "fault", "kernel fault", "mmap", "munmap", "brk", "mprotect"),
-    *("mremap", "madvise", "fork", "exec", "exit", "other call"),
-)
 LOCKS = ("none", "waiting", "reading", "writing")
 CPUS = (
     *("running", "sleeping", "woken", "woken, behind others"),
     *("preempted", "preempted, behind others"),
 )
-
-_WORD = pa.dictionary(pa.int8(), pa.string())
-
-TIME = pa.schema(
-    [
-        field("context", _WORD, "", "what the tasks were about: " + ", ".join(CONTEXTS)),
-        field("lock", _WORD, "", "their part in mmap_lock: none, waiting, reading or writing"),
-        field(
-            "cpu",
-            _WORD,
-            "",
-            "running, sleeping, woken (waiting for a CPU after that), preempted (another has it); "
-            "behind others: while that CPU ran tasks that are not of the workload",
-        ),
-        field("ns", pa.int64(), "ns", "so long, summed over the tasks"),
-    ]
-)
-"""Columns of the table ``time``, after ``repeat``."""
-
-_COUNTS = {
-    "tasks": "threads of the workload that are summed up",
-    "mmaps": "calls of mmap()",
-    "munmaps": "calls of munmap()",
-    "faults_begun": "page faults that were seen to begin; those of get_user_pages() are not",
-    "faults_ended": "of these, seen to be handled",
-    "faults_charged": "page faults by the tasks' own counts, with those of get_user_pages()",
-    "voluntary_ctxt": "times the tasks gave up their CPU, by their own counts",
-    "involuntary_ctxt": "times it was taken from them",
-}
-_TIMES = {
-    "before_ns": "from the start of the workload's clock until its tasks began to work, summed",
-    "tracer_ns": "in the tracer's own programs, which is in no row of time",
-    "window_ns": "wall time of what is summed up",
-    "ran_ns": "with a CPU from beginning to end, outside the marks too: what exec_ns witnesses",
-    "exec_ns": "the same by the scheduler (se.sum_exec_runtime)",
-    "queued_ns": "waiting for a CPU from beginning to end",
-    "run_delay_ns": "the same by the scheduler (sched_info.run_delay); null where it keeps none",
-    "user_ns": "in user mode, by the kernel's own account (utime), often by ticks",
-    "system_ns": "in the kernel, by the same account",
-    "cpu_traced_ns": "that the machine's CPUs ran tasks of the workload, or of what started it",
-    "cpu_others_ns": "that they ran other tasks",
-    "cpu_idle_ns": "that they ran none",
-}
-TIME_TOTALS = pa.schema(
-    [
-        field("in_window", pa.bool_(), "", "whether the workload marked what is summed up"),
-        field("cpus", pa.int32(), "", "CPUs that were seen to switch tasks"),
-        field(
-            "clock_ns",
-            pa.int64(),
-            "ns",
-            "time of the tasks by the workload's own clock, summed; null where it prints none",
-        ),
-        *(field(name, pa.int64(), "", what) for name, what in _COUNTS.items()),
-        *(field(name, pa.int64(), "ns", what) for name, what in _TIMES.items()),
-    ]
-)
-"""Columns of the table ``time_totals``, after ``repeat``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +35,13 @@ class Times:
     Attributes
     ----------
     times : DataFrame
-        Columns as in `TIME`.
+        Columns as in the table ``time``.
     totals : dict
-        Values of `TIME_TOTALS`, but for clock_ns.
+        Values of the table ``time_totals``, but for clock_ns.
     header : dict
         As of `anonvma.probe.faults_file.Faults`.
     losses : dict
-        Counts of `anonvma.probe.faults_file.LOSSES`.
+        Counts of `anonvma.run.vocabulary.TRACING_LOSSES`.
     processes : DataFrame
         As there.
     """

@@ -6,7 +6,7 @@ A run is a directory that holds
 ``manifest.json``
     what ran where, what could not be observed, and the hash of every other file;
 ``*.parquet``
-    the tables, each with the schema declared here or in the module that owns it;
+    the tables, each with its schema of `anonvma.run.schema`;
 ``raw/``
     what the programs wrote themselves.
 
@@ -22,7 +22,6 @@ import collections
 import datetime
 import fcntl
 import functools
-import importlib
 import importlib.metadata
 import json
 import math
@@ -45,20 +44,16 @@ from anonvma.base import marker, paths
 from anonvma.base.errors import RunError, TargetLost
 from anonvma.run import catalogue
 from anonvma.run import files as run_files
+from anonvma.run.schema import SCHEMAS
 
 __all__ = [
     "FORMAT",
-    "SCHEMAS",
     "Manifest",
     "Run",
     "RunWriter",
-    "dictionary",
-    "field",
     "find",
     "having",
     "read_manifest",
-    "schema",
-    "schemas",
     "sweep",
     "sync",
 ]
@@ -73,241 +68,6 @@ _MANIFEST = "manifest.json"
 _OWNER = ".owner"  # locked while a partial run has someone who is making it
 _MANIFEST_MAX = 2 << 20  # the largest of ours have some 10 kB
 _FAILURE = "failure.json"
-
-
-# ---- tables ----
-
-
-def field(
-    name: str, kind: pa.DataType, unit: str, description: str, *, later: bool = False
-) -> pa.Field:
-    """Return a column of a declared schema, with what the data dictionary says of it.
-
-    One that came `later` runs may lack: it is null in those, which do not tell.
-    """
-    about = {"unit": unit, "description": description, **({"later": "yes"} if later else {})}
-    return pa.field(name, kind, metadata=about)
-
-
-def schema(description: str, fields: Sequence[pa.Field]) -> pa.Schema:
-    """Return a declared schema, with what the data dictionary says of the table."""
-    return pa.schema(list(fields), metadata={"description": description})
-
-
-_REPEAT = field("repeat", pa.int32(), "", "which repeat of the run, from 1")
-
-SCHEMAS: dict[str, pa.Schema] = {
-    "repeats": schema(
-        "One row a repeat: when it ran, how long, and what it used.",
-        [
-            _REPEAT,
-            field("started", pa.timestamp("us", tz="UTC"), "", "when the workload was started"),
-            field(
-                "seconds",
-                pa.float64(),
-                "s",
-                "wall time from its start until it was done: holding its mappings, or ended",
-            ),
-            field("exit_status", pa.int32(), "", "null for a process that was only watched"),
-            field("user_s", pa.float64(), "s", "processor time in user mode, null if unknown"),
-            field("system_s", pa.float64(), "s", "processor time in the kernel, null if unknown"),
-            field(
-                "voluntary_ctxt",
-                pa.int64(),
-                "",
-                "times its threads gave up the processor, null if unknown",
-            ),
-            field(
-                "involuntary_ctxt",
-                pa.int64(),
-                "",
-                "times the processor was taken from them, null if unknown",
-            ),
-            field(
-                "minor_faults", pa.int64(), "", "page faults that needed no disk, null if unknown"
-            ),
-            field("major_faults", pa.int64(), "", "page faults that did, null if unknown"),
-        ],
-    ),
-    "throughput": schema(
-        "One row a task of the workload: the line that usemem and vmload print.",
-        [
-            _REPEAT,
-            field("task", pa.int32(), "", "in the order printed, from 0"),
-            field("bytes", pa.int64(), "bytes", "accessed, and 1/8 of the size for each mmap"),
-            field("usecs", pa.int64(), "us", "from before the tasks were started"),
-            field("kb_per_s", pa.int64(), "KiB/s", "bytes / 1024 / usecs * 1e6"),
-        ],
-    ),
-    "perf_stat": schema(
-        "One row an event that perf stat was asked to count.",
-        [
-            _REPEAT,
-            field("event", pa.string(), "", "perf's name of it"),
-            field("value", pa.float64(), "column unit", "null where there is no count"),
-            field("unit", pa.string(), "", "of the value; empty for a plain number"),
-            field(
-                "running_share",
-                pa.float64(),
-                "",
-                "share of the time that it was counted, below 1 when multiplexed",
-            ),
-            field("supported", pa.bool_(), "", "whether this machine can count it"),
-        ],
-    ),
-    "specimens": schema(
-        "One row a specimen: a mapping made and touched in one way, as its maker tells it.",
-        [
-            _REPEAT,
-            field("kind", pa.string(), "", "what kind of mapping"),
-            field("touch", pa.string(), "", "untouched, read, written, or read-written"),
-            field("pid", pa.uint32(), "pid", "process it is in; null when missing"),
-            field("start", pa.uint64(), "address", "of what was touched; null when missing"),
-            field("end", pa.uint64(), "address", "first byte after it; null when missing"),
-            field("made_by", pa.string(), "", "the call that made it"),
-            field("explain", pa.string(), "", "what in the kernel decides about its anon_vma"),
-            field("origin_note", pa.string(), "", "how the mapping came to be"),
-            field("missing", pa.string(), "", "why it could not be made, else null"),
-        ],
-    ),
-    "lock_cost": schema(
-        "One row per execution of a workload under one of two locks, in turns by blocks (repeat).",
-        [
-            _REPEAT,
-            field("threads", pa.int32(), "", "tasks of the workload"),
-            field("way", pa.string(), "", "who touched each page first: user or kernel"),
-            field("bytes", pa.int64(), "bytes", "mapped, over all tasks"),
-            field("mib_per_s", pa.float64(), "MiB/s", "throughput, summed over the tasks"),
-            field("seconds", pa.float64(), "s", "wall time, with starting and ending"),
-            field("user_s", pa.float64(), "s", "processor time in user mode"),
-            field("system_s", pa.float64(), "s", "processor time in the kernel"),
-            field("minor_faults", pa.int64(), "", "page faults that needed no disk"),
-            field("major_faults", pa.int64(), "", "page faults that did"),
-            field("voluntary_ctxt", pa.int64(), "", "times its threads gave up the processor"),
-            field("involuntary_ctxt", pa.int64(), "", "times it was taken from them"),
-        ],
-    ),
-    "lock_waits": schema(
-        "One row per caller of mmap_lock in one traced execution, of those in lock_cost's ways.",
-        [
-            _REPEAT,
-            field("threads", pa.int32(), "", "tasks of the workload"),
-            field("way", pa.string(), "", "who touched each page first: user or kernel"),
-            field("caller", pa.string(), "", "what the lock was acquired for"),
-            field("mode", pa.string(), "", "read or write"),
-            field("acquisitions", pa.float64(), "", "how often"),
-            field("contended", pa.float64(), "", "how many of these had to wait"),
-            field("wait_ms", pa.float64(), "ms", "from asking to having it, summed"),
-            field("mean_ns", pa.float64(), "ns", "the same, of one acquisition"),
-            field("longest_ns", pa.int64(), "ns", "the longest of them"),
-            field("lost", pa.int64(), "", "events that the tracer lost in this execution"),
-        ],
-    ),
-}
-"""The tables declared here. `schemas` adds those that other modules own."""
-
-_ELSEWHERE = {
-    "census": ("anonvma.probe.census_file", "SCHEMA", "One row a VMA, as the census found it."),
-    "tracing": (
-        "anonvma.collect.tracing",
-        "SCHEMA",
-        "One row a run of the workload that was timed with a tracer, or without one.",
-    ),
-    "faults": (
-        "anonvma.probe.faults_file",
-        "FAULTS",
-        "One row a group of like page faults of the workload, as traced.",
-    ),
-    "fault_events": (
-        "anonvma.probe.faults_file",
-        "EVENTS",
-        "One row a page fault of the workload, in the first repeat.",
-    ),
-    "call_paths": (
-        "anonvma.probe.faults_file",
-        "CALL_PATHS",
-        "One row a group of like page faults that were reached by the same functions, in a run "
-        "of the workload of its own.",
-    ),
-    "locks": (
-        "anonvma.probe.faults_file",
-        "LOCKS",
-        "One row a group of like acquisitions of mmap_lock while the workload ran; process 0 is "
-        "whoever is not of the workload.",
-    ),
-    "time": (
-        "anonvma.probe.time_file",
-        "TIME",
-        "One row a state that tasks of the workload were in, and for how long, in an execution "
-        "traced for this alone.",
-    ),
-    "time_totals": (
-        "anonvma.probe.time_file",
-        "TIME_TOTALS",
-        "One row per such execution: what the rows of time are of, and what other clocks and "
-        "counts tell of the same.",
-    ),
-    "environment": (
-        "anonvma.collect.environment",
-        "SCHEMA",
-        "One row a fact of the machine around a repeat: load, frequency, settings.",
-    ),
-    "perf_intervals": (
-        "anonvma.perf.counters",
-        "INTERVALS",
-        "One row an event and interval, of an execution that perf stat looked at every so often.",
-    ),
-    "samples": (
-        "anonvma.perf.script",
-        "SAMPLES",
-        "One row a sample that perf record took.",
-    ),
-    "stacks": (
-        "anonvma.perf.script",
-        "STACKS",
-        "One row a stack of functions that samples have, whatever the addresses in them.",
-    ),
-    "frames": (
-        "anonvma.perf.script",
-        "FRAMES",
-        "One row a function in such stacks.",
-    ),
-    "vmstat": (
-        "anonvma.collect.vmstat",
-        "SCHEMA",
-        "One row a counter of /proc/vmstat that changed, of the whole machine.",
-    ),
-}
-"""Tables of other modules: where each one's columns are declared, which follow ``repeat``.
-
-Named, not registered by those modules, so that a run opens the same whoever was imported."""
-
-
-def schemas() -> dict[str, pa.Schema]:
-    """Return the declared schema of every table that a run may have, by its name."""
-    known = dict(SCHEMAS)
-    for name, (module, attribute, description) in _ELSEWHERE.items():
-        owned: pa.Schema = getattr(importlib.import_module(module), attribute)
-        known[name] = schema(description, [_REPEAT, *owned])
-    return known
-
-
-def dictionary() -> str:
-    """Return the data dictionary of the tables, as Markdown."""
-    parts = []
-    for name, declared in sorted(schemas().items()):
-        parts += [f"## {name}", "", declared.metadata[b"description"].decode(), ""]
-        parts += ["| column | type | unit | what it is |", "|---|---|---|---|"]
-        for column in declared:
-            about = {key.decode(): value.decode() for key, value in column.metadata.items()}
-            text = about["description"].replace("|", r"\|")
-            parts.append(f"| {column.name} | {_kind(column.type)} | {about['unit']} | {text} |")
-        parts.append("")
-    return "\n".join(parts)
-
-
-def _kind(kind: pa.DataType) -> str:
-    return "category" if pa.types.is_dictionary(kind) else str(kind)
 
 
 def to_table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], declared: pa.Schema) -> pa.Table:
@@ -555,7 +315,7 @@ class Run:
         return run
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table as a frame, its columns as `dictionary` describes them.
+        """Return a table as a frame, its columns as `anonvma.run.schema` describes them.
 
         Raises
         ------
@@ -589,7 +349,7 @@ class Run:
             run_files.check_unpacked(file, parquet)
             held = parquet.schema_arrow.names
             table = parquet.read([column for column in columns or held if column in held])
-        for column in schemas()[name]:  # one that came later, or it would not be open
+        for column in SCHEMAS[name]:  # one that came later, or it would not be open
             if column.name not in held and (columns is None or column.name in columns):
                 table = table.append_column(column, pa.nulls(len(table), column.type))
         return table
@@ -606,7 +366,7 @@ class Run:
 
     def columns(self, name: str) -> list[str]:
         """Return the names of a table's columns, without reading it."""
-        return list(schemas()[name].names)
+        return list(SCHEMAS[name].names)
 
     def _why_not(self, name: str) -> str:
         return f"it has {', '.join(sorted(self.manifest.tables)) or 'none'}."
@@ -683,7 +443,7 @@ def check_table(directory: Path, name: str, entry: TableFile) -> None:
     RunError
         When it is missing, was changed, or has other columns or rows.
     """
-    if (declared := schemas().get(name)) is None:
+    if (declared := SCHEMAS.get(name)) is None:
         raise RunError(f"{directory}: its manifest names a table {name!r} that is not known.")
     _check_hash(directory / entry.file, entry.sha256)
     _check_table(directory / entry.file, entry.rows, declared)

@@ -38,6 +38,7 @@ from anonvma.compare import cost
 from anonvma.probe import faults_file
 from anonvma.run import runs
 from anonvma.run.runs import Command, Run, RunWriter, Unobserved
+from anonvma.run.schema import SCHEMAS
 from anonvma.tables import locks
 from anonvma.target.target import Target
 
@@ -310,11 +311,10 @@ class _Experiment:
 
     def tables(self) -> dict[str, Any]:
         """Return the run's tables."""
-        declared = runs.schemas()
-        tables = {"lock_cost": runs.to_table(self.rows, declared["lock_cost"])}
+        tables = {"lock_cost": runs.to_table(self.rows, SCHEMAS["lock_cost"])}
         if self.waits:
             waits = pd.concat(self.waits, ignore_index=True)
-            tables["lock_waits"] = runs.to_table(waits, declared["lock_waits"])
+            tables["lock_waits"] = runs.to_table(waits, SCHEMAS["lock_waits"])
         return tables
 
     def manifest(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, StudyError, WorkloadError
 from anonvma.collect.workload import Workload
 from anonvma.run import runs
+from anonvma.run.schema import SCHEMAS
 
 __all__ = ["THIS_MACHINE", "Cell", "Study", "read"]
 
@@ -703,7 +704,7 @@ def _tools(notebook: Path) -> dict[str, str]:
     """Return the hashes of what every cell is done with."""
     cells = json.loads(notebook.read_bytes())["cells"]
     sources = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
-    tables = {name: str(declared.remove_metadata()) for name, declared in runs.schemas().items()}
+    tables = {name: str(declared.remove_metadata()) for name, declared in SCHEMAS.items()}
     return {
         "notebook": _hash(sources),
         "schemas": _hash([runs.FORMAT, tables]),

@@ -42,7 +42,8 @@ from pyarrow import fs
 from anonvma.base import bounded, paths, scratch
 from anonvma.base.errors import RunError, StoreError
 from anonvma.run import runs
-from anonvma.run.runs import Manifest, Run, TableFile, field
+from anonvma.run.runs import Manifest, Run, TableFile
+from anonvma.run.schema import SCHEMAS, field
 from anonvma.study.inventory import Entry, Inventory
 from anonvma.study.job import CELL
 from anonvma.study.seals import Seals
@@ -251,7 +252,7 @@ class Store(AbstractContextManager["Store"]):
     def _connect(self, memory: str) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:")
         connection.register("runs", pa.Table.from_pylist(self._rows, schema=RUNS))
-        for name, declared in runs.schemas().items():
+        for name, declared in SCHEMAS.items():
             connection.register(name, _dataset(declared, []))
         connection.execute(f"create view headlines as {HEADLINES}")
         for option, value in (
@@ -413,7 +414,7 @@ class Store(AbstractContextManager["Store"]):
             readable = []
             for part in self._files[name]:
                 try:
-                    for _ in _dataset(runs.schemas()[name], [part]).to_batches():
+                    for _ in _dataset(SCHEMAS[name], [part]).to_batches():
                         pass
                     readable.append(part)
                 except (pa.ArrowException, OSError) as error:
@@ -425,7 +426,7 @@ class Store(AbstractContextManager["Store"]):
 
     def _register(self, name: str, parts: Sequence[_Part]) -> None:
         self._files[name] = list(parts)
-        self._connection.register(name, _dataset(runs.schemas()[name], parts))
+        self._connection.register(name, _dataset(SCHEMAS[name], parts))
 
 
 def _check_memory(text: str) -> None:
@@ -448,7 +449,7 @@ def _headlines_of(parts: Sequence[_Part]) -> dict[str, dict[str, float]]:
     with duckdb.connect(":memory:") as connection:
         for name in _OF_HEADLINES:
             own = [part for part in parts if part.table == name]
-            connection.register(name, _dataset(runs.schemas()[name], own))
+            connection.register(name, _dataset(SCHEMAS[name], own))
         for run, metric, value in connection.execute(HEADLINES).fetchall():
             found.setdefault(run, {})[metric] = value
     return found
@@ -524,7 +525,7 @@ def _sentence(error: Exception) -> str:
 
 def views() -> pd.DataFrame:
     """Return what can be queried: view, column, type, unit, what it is."""
-    declared = {"runs": RUNS, "headlines": _HEADLINES_SCHEMA, **runs.schemas()}
+    declared = {"runs": RUNS, "headlines": _HEADLINES_SCHEMA, **SCHEMAS}
     rows = []
     for name, schema in declared.items():
         for column in schema if name in _VIEWS else [_RUN, *schema]:

@@ -32,7 +32,8 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base.section import Whole
-from anonvma.probe.census_file import CLASSES, LOSSES, NOTES, ORIGINS, SCHEMA, Census, read
+from anonvma.probe.census_file import LOSSES, NOTES, ORIGINS, Census, read
+from anonvma.run.vocabulary import CLASSES
 from anonvma.tables.empty_figure import blank
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ __all__ = [
     "LOSSES",
     "NOTES",
     "ORIGINS",
-    "SCHEMA",
     "Alarm",
     "Census",
     "alarm",

@@ -26,8 +26,8 @@ import pandas as pd
 
 from anonvma.base import statistics
 from anonvma.base.section import Whole
-from anonvma.probe.faults_file import STATES
 from anonvma.run.runs import Run, having
+from anonvma.run.vocabulary import STATES
 from anonvma.tables import specimens
 from anonvma.tables.census import COLOURS
 from anonvma.tables.empty_figure import blank

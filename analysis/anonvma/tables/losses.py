@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from anonvma.base.numerals import number, percent
-from anonvma.probe.faults_file import LOSSES
 from anonvma.run.runs import Run
+from anonvma.run.vocabulary import TRACING_LOSSES
 
 __all__ = [
     "attribution",
@@ -49,13 +49,13 @@ def losses(tracing: pd.DataFrame) -> pd.DataFrame:
         Columns: lost (what), count (null where no traced run tells).
     """
     counts = pd.Series(summed(tracing), dtype="Int64")
-    return pd.DataFrame({"lost": list(LOSSES.values()), "count": counts.array})
+    return pd.DataFrame({"lost": list(TRACING_LOSSES.values()), "count": counts.array})
 
 
 def summed(tracing: pd.DataFrame) -> dict[str, int | None]:
     """By their names, what was lost in all; None where no run tells."""
     found = {}
-    for name in LOSSES:
+    for name in TRACING_LOSSES:
         known = tracing[name].dropna()
         found[name] = int(known.sum()) if len(known) else None
     return found
@@ -67,11 +67,11 @@ def lost_said(counts: Mapping[str, int | None], unseen: float = 0) -> str:
     Parameters
     ----------
     counts : mapping
-        By names of `anonvma.probe.faults_file.LOSSES`; None is unknown.
+        By names of `anonvma.run.vocabulary.TRACING_LOSSES`; None is unknown.
     unseen : float
         Faults of get_user_pages() that the source does not show.
     """
-    lost = [f"{count:,} {LOSSES[name]}" for name, count in counts.items() if count]
+    lost = [f"{count:,} {TRACING_LOSSES[name]}" for name, count in counts.items() if count]
     said = f"Lost: {'; '.join(lost) or 'nothing'}."
     if unseen > 0:
         said = (

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The words that columns of a run's tables have, in the order in which vmaprobe numbers them."""
+
+from __future__ import annotations
+
+__all__ = ["CLASSES", "CONTEXTS", "RECORDED_FROM_THE_FIRST", "STATES", "TRACING_LOSSES"]
+
+CLASSES = ("guard", "untouched", "zero-page", "other")
+"""Why a VMA is bare."""
+
+STATES = ("no VMA", "bare", "anon_vma", "vm_ops", "vm_ops and anon_vma", "not looked at")
+"""What a VMA is to a fault: the second is the object of the study, the third what it may become.
+
+Of the last it is not known whether there was one: nothing was there to look at it in time.
+"""
+CONTEXTS = (
+    *("unknown", "user", "fault", "kernel fault", "mmap", "munmap", "brk", "mprotect"),
+    *("mremap", "madvise", "fork", "exec", "exit", "other call"),
+)
+"""What a task is about, to the tracing of time."""
+
+TRACING_LOSSES = {
+    "faults_lost": "faults for whose group the kernel's table had no room",
+    "events_lost": "events that the ring buffer had no room for",
+    "kinds_lost": "faults on VMAs of more kinds than there is room for",
+    "tasks_lost": "tasks that could not be followed",
+    "processes_lost": "programs more than can be told apart",
+    "lost": "acquisitions of mmap_lock for whose group there was no room",
+    "times_lost": "tasks for whose times there was no room",
+    "tallies_lost": "tasks whose acquisitions of mmap_lock no second count has",
+    "faults_missed": "faults that the kernel charged to traced tasks and that no program saw",
+    "half_seen": "faults that were counted, but of which nothing else was seen",
+    "pending": "faults that had begun, and not ended, when the tracing did",
+    "tasks_differ": "tasks with other faults counted than the kernel charged to them",
+    "unaccounted": "faults by getrusage() that no task followed accounts for",
+    "misses": "times that the kernel did not run a program of the tracer",
+    "witness_differs": "acquisitions by which a histogram of the same tracepoint differs",
+}
+"""What a tracing may lose, in the order it is told."""
+
+RECORDED_FROM_THE_FIRST = (
+    "faults_lost",
+    "events_lost",
+    "kinds_lost",
+    "tasks_lost",
+    "processes_lost",
+    "lost",
+)
+"""Those that runs of the first format have; of the others they say nothing, not 0."""
