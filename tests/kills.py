@@ -26,7 +26,7 @@ from typing import NamedTuple
 import processes
 
 from anonvma.base import marker, scratch
-from anonvma.run import runs
+from anonvma.run import runs, writer
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / "data" / "recorded"
@@ -118,8 +118,8 @@ def settings() -> dict[str, str]:
 
 def sweep(place: Place) -> None:
     """What the next run of the same command does before it begins."""
-    runs.sweep(place.runs)
-    runs.sweep(place.runs / "ways")
+    writer.sweep(place.runs)
+    writer.sweep(place.runs / "ways")
     scratch.sweep(place.tmp)
     for drafted in (place.runs / "pair", place.top / "published"):
         with marker.draft(drafted):

@@ -16,8 +16,9 @@ import pandas as pd
 import pyarrow as pa
 
 from anonvma.run import runs
-from anonvma.run.runs import Run, RunWriter
+from anonvma.run.runs import Run
 from anonvma.run.schema import SCHEMAS
+from anonvma.run.writer import RunWriter, to_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -83,7 +84,7 @@ def planted_run(directory: Path, base: str = "small-allocs-mt") -> Run:
     with RunWriter(directory, "planted") as writer:
         (writer.path / "raw" / "dmesg").write_text("\n".join(KERNEL_LOG))
         written: dict[str, pa.Table] = {
-            name: runs.to_table(frame, SCHEMAS[name]) for name, frame in tables.items()
+            name: to_table(frame, SCHEMAS[name]) for name, frame in tables.items()
         }
         return writer.finish(written, told)
 

@@ -36,8 +36,8 @@ from anonvma.collect.workload import Workload, held_pids
 from anonvma.perf import profile as perf_profile
 from anonvma.perf import recording as perf_data
 from anonvma.perf import tool
-from anonvma.run import runs
 from anonvma.run.runs import Run
+from anonvma.run.writer import sweep
 from anonvma.tables import faults, locks, losses
 from anonvma.target.local import Local
 
@@ -630,7 +630,7 @@ def test_killing_a_collection_leaves_nothing_running_and_no_run(
     assert survivors == []
     assert settled_limit() == before
     assert all(name.endswith(".partial") for name in left_in(tmp_path))
-    runs.sweep(tmp_path)
+    sweep(tmp_path)
     assert left_in(tmp_path) == []
 
 

@@ -19,9 +19,10 @@ from anonvma.base.errors import ParameterError
 from anonvma.compare import cost, cost_bound
 from anonvma.compare.cost import Verdict
 from anonvma.report import cost_report
-from anonvma.run import runs
-from anonvma.run.runs import Command, Run, RunWriter
+from anonvma.run.manifest import Command
+from anonvma.run.runs import Run
 from anonvma.run.schema import SCHEMAS
+from anonvma.run.writer import RunWriter, to_table
 from anonvma.study import cost_experiment
 from anonvma.target.local import Local
 from anonvma.target.target import Target
@@ -60,9 +61,9 @@ def waits_of(threads: int, acquired: dict[str, int]) -> list[dict[str, Any]]:
 def run_of(
     directory: Path, rows: list[dict[str, Any]], waits: list[dict[str, Any]] | None = None
 ) -> Run:
-    tables = {"lock_cost": runs.to_table(rows, SCHEMAS["lock_cost"])}
+    tables = {"lock_cost": to_table(rows, SCHEMAS["lock_cost"])}
     if waits:
-        tables["lock_waits"] = runs.to_table(waits, SCHEMAS["lock_waits"])
+        tables["lock_waits"] = to_table(waits, SCHEMAS["lock_waits"])
     with RunWriter(directory, "cost") as writer:
         return writer.finish(
             tables,

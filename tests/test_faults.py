@@ -17,9 +17,9 @@ from anonvma.base.errors import FaultsError
 from anonvma.collect import tracing
 from anonvma.probe import faults_file
 from anonvma.probe.faults_file import EVENT, HEADER, read_events, read_faults, read_locks
-from anonvma.run import runs
 from anonvma.run.schema import SCHEMAS
 from anonvma.run.vocabulary import TRACING_LOSSES
+from anonvma.run.writer import to_table
 from anonvma.tables import faults, locks, losses
 
 ROW = {
@@ -345,7 +345,7 @@ def test_counts() -> None:
     (row,) = found.faults.to_dict("records")
     assert (row["before"], row["after"], row["count"]) == ("bare", "anon_vma", 5)
     assert (row["tgid"], row["comm"], row["time_ns"]) == (7, "x", None)
-    table = runs.to_table(found.faults.assign(repeat=1), SCHEMAS["faults"])
+    table = to_table(found.faults.assign(repeat=1), SCHEMAS["faults"])
     assert table.num_rows == 1
     assert tracing.workload_processes(found.processes, "x") == {2}
     assert tracing.workload_processes(found.processes, "z") == {1, 2}
@@ -385,7 +385,7 @@ def test_events_come_in_the_order_they_began(tmp_path: Path) -> None:
     assert found["time_ns"].tolist() == [0, 1, 2, 3, 4]
     assert found[["comm", "before", "path"]].iloc[0].tolist() == ["x", "bare", "vma"]
     assert found["origin"].isna().all()
-    table = runs.to_table(found.assign(repeat=1), SCHEMAS["fault_events"])
+    table = to_table(found.assign(repeat=1), SCHEMAS["fault_events"])
     assert table.num_rows == 5
     assert read_events(events_file(tmp_path / "none", 0), counted).empty
 

@@ -35,8 +35,8 @@ from anonvma.collect.collection import collect
 from anonvma.collect.regime import observe
 from anonvma.collect.workload import Workload
 from anonvma.perf import profile as perf_profile
-from anonvma.run import runs
 from anonvma.run.runs import Run
+from anonvma.run.writer import sweep
 from anonvma.tables import specimens
 from anonvma.target import guest, qemu
 from anonvma.target.guest import Guest
@@ -85,7 +85,7 @@ def record_of(error: TargetLost, directory: Path) -> dict[str, Any]:
     with pytest.raises(RunError, match="record of a run that failed"):
         Run.open(place)
     assert (place / "console.log").read_bytes() == error.console
-    assert runs.sweep(directory) == []
+    assert sweep(directory) == []
     found: dict[str, Any] = json.loads((place / "failure.json").read_text())
     assert found["error"] == "TargetLost" and found["reason"].rstrip(".") in str(error)
     return found

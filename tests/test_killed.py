@@ -16,6 +16,7 @@ from waiting import PATIENCE, until
 
 from anonvma.base.errors import RunError
 from anonvma.run import runs
+from anonvma.run.writer import sweep
 
 pytestmark = pytest.mark.xdist_group("max_map_count")
 
@@ -107,5 +108,5 @@ def test_killed(tmp_path: Path, build: Path, number: signal.Signals, stage: str)
                 runs.Run.open(directory)
         else:
             runs.Run.open(directory)
-    runs.sweep(tmp_path / "runs")
+    sweep(tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("*.partial"))

@@ -11,6 +11,7 @@ import pytest
 from anonvma.base import marker
 from anonvma.base.errors import AnonvmaError
 from anonvma.run import runs
+from anonvma.run.writer import record, sweep
 
 
 def write(place: Path, *names: str) -> None:
@@ -94,13 +95,13 @@ def test_a_directory_of_somebody_s_among_the_runs_is_not_swept(tmp_path: Path) -
         (tmp_path / name / "chapter-1").write_text("theirs")
     (tmp_path / "20260101T000000Z-x.partial").mkdir()
     (tmp_path / "20260101T000000Z-x.partial" / "manifest.json.tmp").touch()
-    assert [path.name for path in runs.sweep(tmp_path)] == ["20260101T000000Z-x.partial"]
+    assert [path.name for path in sweep(tmp_path)] == ["20260101T000000Z-x.partial"]
 
 
 def test_recording_touches_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "kept.partial").mkdir()
     (tmp_path / "kept.partial" / "theirs").touch()
-    made = runs.record(runs.find("specimens"), "kept", tmp_path)
+    made = record(runs.find("specimens"), "kept", tmp_path)
     assert (tmp_path / "kept.partial" / "theirs").exists() and not (
         made.path / marker.MARK
     ).exists()

@@ -49,6 +49,7 @@ from anonvma.report import message as mail
 from anonvma.report.publish import Envelope, Published
 from anonvma.run import runs
 from anonvma.run.schema import SCHEMAS
+from anonvma.run.writer import RunWriter, to_table
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # aiosmtpd asks pkg-config-like questions at import
@@ -201,8 +202,8 @@ def test_hostile_names_show_harmlessly(tmp_path: Path, browser: webdriver.Chrome
         frame = tables[name]
         said = frame[column].astype(object).where(frame.index % 2 == 0, HOSTILE)
         tables[name] = frame.assign(**{column: said.astype("category")})
-    with runs.RunWriter(tmp_path / "runs", "hostile") as writer:
-        written = {n: runs.to_table(frame, SCHEMAS[n]) for n, frame in tables.items()}
+    with RunWriter(tmp_path / "runs", "hostile") as writer:
+        written = {n: to_table(frame, SCHEMAS[n]) for n, frame in tables.items()}
         run = writer.finish(written, told)
     parameters = {"run": str(run.path), "specimens": ""}
     notebook = notebooks.execute("06-report", tmp_path / "out.ipynb", parameters)

@@ -17,6 +17,7 @@ import pytest
 
 from anonvma.report import reproduction, sections
 from anonvma.run import runs
+from anonvma.run.version import version
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -133,7 +134,7 @@ def test_versions_name_their_commit() -> None:
     head = subprocess.run(
         ["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
-    commit = reproduction.commit_of(runs.version())
+    commit = reproduction.commit_of(version())
     assert commit is None or head.startswith(commit)
     assert reproduction.commit_of("0.1.0") is None
     assert reproduction.commit_of("0.1.0+g0123456789ab.dirty") == "0123456789ab"

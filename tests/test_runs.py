@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from anonvma.base import paths
 from anonvma.base.errors import RunError
-from anonvma.run import dictionary, runs
-from anonvma.run.runs import Run, RunWriter
+from anonvma.run import dictionary, manifest, runs
+from anonvma.run.runs import Run
 from anonvma.run.schema import SCHEMAS
+from anonvma.run.writer import RunWriter, sweep, to_table
 
 ROWS = [
     {"repeat": 1, "task": 0, "bytes": 1024, "usecs": 10, "kb_per_s": 100000},
@@ -40,7 +42,7 @@ MANIFEST: dict[str, Any] = {
 def make(directory: Path, name: str = "small-allocs-mt") -> Run:
     with RunWriter(directory, name) as writer:
         writer.raw("repeat-1", "stdout").write_bytes(b"said\n")
-        table = runs.to_table(ROWS, SCHEMAS["throughput"])
+        table = to_table(ROWS, SCHEMAS["throughput"])
         return writer.finish({"throughput": table}, MANIFEST)
 
 
@@ -96,7 +98,7 @@ def _other_columns(run: Run) -> None:
 
 
 def _more_columns(run: Run) -> None:
-    table = runs.to_table(ROWS, SCHEMAS["throughput"])
+    table = to_table(ROWS, SCHEMAS["throughput"])
     _replace_table(run, table.append_column("more", pa.array([1, 2])))
 
 
@@ -181,7 +183,7 @@ def test_an_older_format_is_told_from_a_newer_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make(tmp_path)
-    monkeypatch.setattr(runs, "FORMAT", 2)
+    monkeypatch.setattr(manifest, "FORMAT", 2)
     with pytest.raises(RunError, match="format 1, older than the 2"):
         Run.open(run.path)
 
@@ -206,7 +208,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from anonvma.run.runs import RunWriter
+from anonvma.run.writer import RunWriter
 with RunWriter(Path(sys.argv[1]), "x") as writer:
     print(writer.path, flush=True)
     time.sleep(60)
@@ -220,14 +222,14 @@ def test_partial_runs_of_the_dead_are_removed_and_of_the_living_kept(tmp_path: P
         assert dying.stdout
         left = Path(dying.stdout.readline().strip())
         with RunWriter(tmp_path, "alive") as alive:
-            assert runs.sweep(tmp_path) == []
+            assert sweep(tmp_path) == []
             with pytest.raises(RunError, match="unfinished run"):
                 Run.open(left)
             dying.kill()
             dying.wait()
-            assert runs.sweep(tmp_path) == [left]
+            assert sweep(tmp_path) == [left]
             assert alive.path.is_dir()
-    assert runs.sweep(tmp_path / "nowhere") == []
+    assert sweep(tmp_path / "nowhere") == []
 
 
 def test_the_dictionary_describes_every_column_of_every_table() -> None:
@@ -263,7 +265,7 @@ def test_latest_is_the_workload_not_the_specimens_that_go_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANONVMA_RUNS", str(tmp_path))
-    recorded = runs.paths.recorded()
+    recorded = paths.recorded()
     shutil.copytree(recorded / "specimens", tmp_path / "20260101T000002Z-specimens")
     assert runs.find("latest").id == "20260101T000002Z-specimens"
     shutil.copytree(recorded / "early-small-allocs-mt-1", tmp_path / "20260101T000001Z-small")

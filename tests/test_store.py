@@ -196,7 +196,8 @@ def test_what_did_not_change_is_not_read_again(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = asked(place)
-    monkeypatch.setattr(runs, "read_manifest", lambda path: pytest.fail(f"{path} is read"))
+    for module in (store, runs):
+        monkeypatch.setattr(module, "read_manifest", lambda path: pytest.fail(f"{path} is read"))
     monkeypatch.setattr(runs, "check_table", lambda *about: pytest.fail(f"{about} is hashed"))
     monkeypatch.setattr(store, "_headlines_of", lambda parts: pytest.fail(f"{parts} are read"))
     again = asked(place)

@@ -205,6 +205,6 @@ def record(run: str, name: str) -> None:
 
     RUN is a run's directory, its name in data/runs, or "latest".
     """
-    from anonvma.run import runs
+    from anonvma.run import runs, writer
 
-    click.echo(short(runs.record(runs.find(run), name).path))
+    click.echo(short(writer.record(runs.find(run), name).path))

@@ -47,9 +47,10 @@ from anonvma.perf.events import SOFTWARE_EVENTS, TIME_EVENTS
 from anonvma.perf.inlined import Inlines
 from anonvma.perf.tool import Perf, Settings
 from anonvma.probe import census_file
-from anonvma.run import runs
-from anonvma.run.runs import Command, Run, RunWriter, Unobserved
+from anonvma.run.manifest import Command, Unobserved
+from anonvma.run.runs import Run
 from anonvma.run.schema import SCHEMAS
+from anonvma.run.writer import RunWriter, sweep, to_table
 from anonvma.target.target import Process, Target
 
 __all__ = ["Progress", "collect", "parse_specimens"]
@@ -126,7 +127,7 @@ def collect(
     workload.check(target)
     directory = Path(out) if out is not None else paths.runs()
     with _terminable():
-        swept = runs.sweep(directory)
+        swept = sweep(directory)
         with RunWriter(directory, workload.name) as writer:
             most = repeats if traced is None else min(traced, repeats)
             work = _Collection(target, workload, writer, repeats, most if trace else 0, progress)
@@ -480,7 +481,7 @@ class _Collection:
         found = census_file.read(local)
         local.unlink()
         vmas = found.vmas.assign(repeat=repeat)
-        self.censuses.append(runs.to_table(vmas, SCHEMAS["census"]))
+        self.censuses.append(to_table(vmas, SCHEMAS["census"]))
         self.losses.update(found.losses)
         self.pages_how = found.header["pages_how"]
 
@@ -570,7 +571,7 @@ class _Collection:
     def _keep_profile(self, repeat: int, found: script.Profile) -> None:
         self.profiles.append(
             {
-                name: runs.to_table(frame.assign(repeat=repeat), SCHEMAS[name])
+                name: to_table(frame.assign(repeat=repeat), SCHEMAS[name])
                 for name, frame in found.tables().items()
             }
         )
@@ -608,9 +609,7 @@ class _Collection:
         self.unobserved += self.tracer.lacking.values()
         for name, content in self.target.logs().items():
             self.writer.raw(name).write_bytes(content)
-        tables = {
-            name: runs.to_table(rows, SCHEMAS[name]) for name, rows in self.rows.items() if rows
-        }
+        tables = {name: to_table(rows, SCHEMAS[name]) for name, rows in self.rows.items() if rows}
         tables["census"] = pa.concat_tables(self.censuses).unify_dictionaries()
         tables |= self.tracer.tables()
         for name in self.profiles[0] if self.profiles else ():

@@ -29,9 +29,10 @@ from anonvma.perf import tool as perf
 from anonvma.perf.recording import Recording
 from anonvma.perf.script import Profile
 from anonvma.perf.stat_file import Counts
-from anonvma.run import runs
-from anonvma.run.runs import Command, Run, RunWriter, Unobserved
+from anonvma.run.manifest import Command, Unobserved
+from anonvma.run.runs import Run
 from anonvma.run.schema import SCHEMAS
+from anonvma.run.writer import RunWriter, sweep, to_table
 from anonvma.target.local import Local
 
 __all__ = ["LIMIT", "import_files"]
@@ -79,7 +80,7 @@ def import_files(
         The run cannot be written.
     """
     directory = Path(into) if into is not None else paths.runs()
-    runs.sweep(directory)
+    sweep(directory)
     with RunWriter(directory, "imported") as writer:
         try:
             work = _Import(writer, limit)
@@ -154,7 +155,7 @@ class _Import:
                 rows: Any = [{"repeat": 1, **row} for row in frame]
             else:
                 rows = frame.assign(repeat=1)
-            self.tables[name] = runs.to_table(rows, SCHEMAS[name])
+            self.tables[name] = to_table(rows, SCHEMAS[name])
 
     # ---- the kinds ----
 

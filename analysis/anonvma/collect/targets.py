@@ -48,9 +48,9 @@ def parse(text: str) -> Target:
 
 def _keep(error: TargetLost, about: dict[str, Any]) -> Path:
     """Keep the record of a guest that did not boot, where its run would have been."""
-    from anonvma.run import runs  # pandas and pyarrow, for this case alone
+    from anonvma.run.writer import RunWriter  # pandas and pyarrow, for this case alone
 
-    with runs.RunWriter(paths.runs(), "boot") as writer:
+    with RunWriter(paths.runs(), "boot") as writer:
         return writer.fail(error, about)
 
 

@@ -27,9 +27,9 @@ import pyarrow as pa
 from anonvma.base.errors import ProbeError, WorkloadError
 from anonvma.collect.workload import Workload, parse_throughput
 from anonvma.probe import faults_file, time_file
-from anonvma.run import runs
-from anonvma.run.runs import Unobserved
+from anonvma.run.manifest import Unobserved
 from anonvma.run.schema import SCHEMAS, columns
+from anonvma.run.writer import to_table
 from anonvma.target.target import Target
 
 __all__ = ["Output", "Tracer", "order", "refusal", "unobserved", "workload_processes"]
@@ -302,7 +302,7 @@ class Tracer:
         """Return the tables that have rows, as the run declares them."""
         return {
             name: pa.concat_tables(
-                [runs.to_table(frame, SCHEMAS[name]) for frame in frames]
+                [to_table(frame, SCHEMAS[name]) for frame in frames]
             ).unify_dictionaries()
             for name, frames in self.rows.items()
             if frames

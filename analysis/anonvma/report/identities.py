@@ -23,7 +23,8 @@ import pandas as pd
 
 from anonvma.base import paths
 from anonvma.report import reproduction, secret_patterns
-from anonvma.run.runs import Manifest, Run
+from anonvma.run.manifest import Manifest
+from anonvma.run.runs import Run
 
 __all__ = [
     "FOREIGN",

@@ -17,7 +17,7 @@ from anonvma.base import paths, tabular
 from anonvma.report import sections
 from anonvma.report.answer import QUESTION
 from anonvma.report.sections import Section
-from anonvma.run import runs
+from anonvma.run.version import version
 
 __all__ = ["body", "signature"]
 
@@ -80,7 +80,7 @@ def body(parts: Sequence[Section], withheld: str = "", asked: bool = False) -> s
 def signature() -> list[str]:
     """Return the lines of the signature; a mail reader greys out what follows the two dashes."""
     address = paths.project_url()
-    return ["-- ", f"anonvma {runs.version()}", *([address] if address else [])]
+    return ["-- ", f"anonvma {version()}", *([address] if address else [])]
 
 
 def _in_order(parts: Sequence[Section]) -> list[Section]:

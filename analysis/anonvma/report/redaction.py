@@ -36,7 +36,8 @@ from anonvma.report.identities import (
     hashes_of,
     is_public,
 )
-from anonvma.run.runs import Manifest, Run
+from anonvma.run.manifest import Manifest
+from anonvma.run.runs import Run
 
 __all__ = ["Shared", "Wall", "allowed_by", "said"]
 
@@ -231,7 +232,7 @@ def _parts(value: str) -> list[str]:
 def _slugs(value: str) -> list[str]:
     """Return patterns of a value whose punctuation was changed, as in a file's name or an id.
 
-    An id has 40 characters of it (`anonvma.run.runs.RunWriter`).
+    An id has 40 characters of it (`anonvma.run.writer.RunWriter`).
     """
     parts = _parts(value)
     if len("".join(parts)) < 6 or len(value) > 200:

@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anonvma.base import paths
-from anonvma.run import runs
-from anonvma.run.runs import Manifest, Run
+from anonvma.run.manifest import Manifest
+from anonvma.run.runs import Run
+from anonvma.run.version import version
 
 __all__ = ["commands", "commit_of", "manifest_sha256", "words"]
 
@@ -28,9 +29,9 @@ _PACKAGES = ("numpy", "pandas", "scipy", "pyarrow", "papermill")
 _PAIR = ("early", "delayed")  # suffixes of the releases that `make kernels` builds
 
 
-def commit_of(version: str) -> str | None:
+def commit_of(made_by: str) -> str | None:
     """Return the commit in a version such as ``0.1.0+g1234567890ab``, or None."""
-    match = re.search(r"\+g([0-9a-f]{12})", version)
+    match = re.search(r"\+g([0-9a-f]{12})", made_by)
     return match[1] if match else None
 
 
@@ -117,7 +118,7 @@ def _versions(opened: Sequence[Run]) -> str:
 def _here() -> str:
     packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     return (
-        f"analysed by anonvma {runs.version()} with Python {platform.python_version()}, "
+        f"analysed by anonvma {version()} with Python {platform.python_version()}, "
         f"{packages} (constraints.txt has the others)"
     )
 
@@ -151,7 +152,7 @@ def commands(opened: Sequence[Run], analysed: bool = False) -> list[str]:
         Whether the commit that analyses them stands in where none is known to have collected them.
     """
     made_by = opened[0].manifest.anonvma
-    commit = commit_of(made_by) or (commit_of(runs.version()) if analysed else None)
+    commit = commit_of(made_by) or (commit_of(version()) if analysed else None)
     typed = [f"git checkout {commit}"] if commit else []
     guests = {_guest_of(run) for run in opened}
     if guests <= {None}:

@@ -16,9 +16,9 @@ from anonvma.base import bounded, paths
 from anonvma.base.errors import RunError
 from anonvma.base.nearest import hint
 
-__all__ = ["all_places", "known", "place"]
+__all__ = ["MANIFEST", "all_places", "known", "place"]
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _LARGEST = 16 << 20
 
 
@@ -86,7 +86,7 @@ def _own() -> list[Path]:
 
     `make report` runs the specimens last, to go with the workload that it is about.
     """
-    found = [path.parent for path in paths.runs().glob("*/" + _MANIFEST)]
+    found = [path.parent for path in paths.runs().glob("*/" + MANIFEST)]
     own = sorted((path for path in found if path.suffix == ""), reverse=True)
     return sorted(own, key=lambda path: bool(re.search(r"-specimens(-\d+)?$", path.name)))
 
@@ -94,7 +94,7 @@ def _own() -> list[Path]:
 def _tables(path: Path) -> list[str]:
     """Return the names of a run's tables; none where its manifest cannot be read."""
     try:
-        return sorted(json.loads(bounded.regular(path / _MANIFEST, _LARGEST))["tables"])
+        return sorted(json.loads(bounded.regular(path / MANIFEST, _LARGEST))["tables"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
@@ -102,7 +102,7 @@ def _tables(path: Path) -> list[str]:
 def known() -> list[str]:
     """Return the names of the recorded runs, then of the user's own; none of them is opened."""
     directories = (paths.recorded(), paths.runs())
-    found = [path.parent for place in directories for path in sorted(place.glob("*/" + _MANIFEST))]
+    found = [path.parent for place in directories for path in sorted(place.glob("*/" + MANIFEST))]
     return list(dict.fromkeys(path.name for path in found if path.suffix == ""))
 
 
@@ -117,7 +117,7 @@ def all_places(pattern: str) -> list[Path]:
     parent, name = Path(pattern).parent, Path(pattern).name
     directories = [paths.recorded(), paths.runs()] if parent == Path() else [parent]
     for directory in directories:
-        found = [path for path in sorted(directory.glob(name)) if (path / _MANIFEST).exists()]
+        found = [path for path in sorted(directory.glob(name)) if (path / MANIFEST).exists()]
         if found:
             return found
     where = " or ".join(str(directory) for directory in directories)

@@ -36,9 +36,10 @@ from anonvma.collect import regime, tracing
 from anonvma.collect.workload import Workload, cases, parse_throughput
 from anonvma.compare import cost
 from anonvma.probe import faults_file
-from anonvma.run import runs
-from anonvma.run.runs import Command, Run, RunWriter, Unobserved
+from anonvma.run.manifest import Command, Unobserved
+from anonvma.run.runs import Run
 from anonvma.run.schema import SCHEMAS
+from anonvma.run.writer import RunWriter, sweep, to_table
 from anonvma.tables import locks
 from anonvma.target.target import Target
 
@@ -133,7 +134,7 @@ def measure(
         As `anonvma.collect.collection.collect` raises them.
     """
     directory = out or paths.runs()
-    runs.sweep(directory)
+    sweep(directory)
     with RunWriter(directory, f"cost-{plan.workload}") as writer:
         work = _Experiment(target, plan, writer.path, progress or (lambda share, text: None))
         work.prepare()
@@ -311,10 +312,10 @@ class _Experiment:
 
     def tables(self) -> dict[str, Any]:
         """Return the run's tables."""
-        tables = {"lock_cost": runs.to_table(self.rows, SCHEMAS["lock_cost"])}
+        tables = {"lock_cost": to_table(self.rows, SCHEMAS["lock_cost"])}
         if self.waits:
             waits = pd.concat(self.waits, ignore_index=True)
-            tables["lock_waits"] = runs.to_table(waits, SCHEMAS["lock_waits"])
+            tables["lock_waits"] = to_table(waits, SCHEMAS["lock_waits"])
         return tables
 
     def manifest(self) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from anonvma.base import bounded, termination
 from anonvma.base.errors import AnonvmaError, CellError, RunError, TargetLost, TargetTimeout
 from anonvma.collect import preflight
 from anonvma.collect.workload import Workload
-from anonvma.run import runs
 from anonvma.run.runs import Run
+from anonvma.run.writer import sync
 
 __all__ = ["CELL", "FORMAT", "LIFELINE", "PLAN", "STOP", "complete", "is_locked", "main"]
 
@@ -157,9 +157,9 @@ class _Attempt:
         place.parent.mkdir(exist_ok=True)
         if place.exists():  # done with another notebook, kernel or probe; or damaged
             place.rename(_free(self.base / "superseded" / self.name))
-        runs.sync(run.path)
+        sync(run.path)
         run.path.rename(place)
-        runs.sync(place.parent)
+        sync(place.parent)
         shutil.rmtree(self.work, ignore_errors=True)
         self.event("done", seconds=round(self.seconds, 3))
 

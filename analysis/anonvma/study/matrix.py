@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, StudyError, WorkloadError
 from anonvma.collect.workload import Workload
-from anonvma.run import runs
+from anonvma.run.manifest import FORMAT
 from anonvma.run.schema import SCHEMAS
 
 __all__ = ["THIS_MACHINE", "Cell", "Study", "read"]
@@ -707,7 +707,7 @@ def _tools(notebook: Path) -> dict[str, str]:
     tables = {name: str(declared.remove_metadata()) for name, declared in SCHEMAS.items()}
     return {
         "notebook": _hash(sources),
-        "schemas": _hash([runs.FORMAT, tables]),
+        "schemas": _hash([FORMAT, tables]),
         **{name: _hash_of(paths.program(name)) for name in _PROGRAMS},
     }
 

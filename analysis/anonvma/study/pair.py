@@ -31,6 +31,7 @@ from anonvma.collect.targets import parse
 from anonvma.collect.workload import Workload
 from anonvma.run import runs
 from anonvma.run.runs import Run
+from anonvma.run.writer import record
 from anonvma.study import experiment
 from anonvma.target.target import Target
 
@@ -172,7 +173,7 @@ def collect_pair(
                 with parse(f"guest:{images[kernel]},cpus={plan.cpus}{options}") as guest:
                     for name, load in loads.items():
                         say(name)
-                        done.append(runs.record(_collected(guest, load, scratch), name, into))
+                        done.append(record(_collected(guest, load, scratch), name, into))
             if _enough(plan, images, into, boot, time.monotonic() - begun):
                 break
     return done

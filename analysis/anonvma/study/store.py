@@ -42,7 +42,8 @@ from pyarrow import fs
 from anonvma.base import bounded, paths, scratch
 from anonvma.base.errors import RunError, StoreError
 from anonvma.run import runs
-from anonvma.run.runs import Manifest, Run, TableFile
+from anonvma.run.manifest import Manifest, TableFile, read_manifest
+from anonvma.run.runs import Run
 from anonvma.run.schema import SCHEMAS, field
 from anonvma.study.inventory import Entry, Inventory
 from anonvma.study.job import CELL
@@ -226,7 +227,7 @@ class Store(AbstractContextManager["Store"]):
 
     def _read(self, root: Path, directory: Path, check: bool) -> Entry:
         """Read a run's manifest, and keep what it says; with `check` look at all of the run."""
-        manifest = Run.open(directory).manifest if check else runs.read_manifest(directory)
+        manifest = Run.open(directory).manifest if check else read_manifest(directory)
         try:
             str(directory).encode()
         except UnicodeEncodeError:
