@@ -29,8 +29,8 @@ from waiting import PATIENCE, until
 
 from anonvma.base import paths
 from anonvma.run import runs
+from anonvma.study import job, runner
 from anonvma.study import matrix as study
-from anonvma.study import runner
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -351,7 +351,7 @@ def test_a_late_target_is_ended(late: tuple[subprocess.Popen[str], Path, str]) -
 
 def kill(victim: str, process: subprocess.Popen[Any], token: str) -> None:
     """Kill the command itself, Snakemake, or whoever works on a cell."""
-    words = {"snakemake": b"-m\0snakemake", "cell": b"-m\0anonvma.cell"}.get(victim)
+    words = {"snakemake": b"-m\0snakemake", "cell": f"-m\0{job.__name__}".encode()}.get(victim)
     if words is None:
         process.kill()
         return
