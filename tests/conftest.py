@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Fixtures shared by all tests, and what the whole run does with them.
 
-Tests can run side by side (make test WORKERS=2), each module on one worker. A test that measures,
+Tests run side by side (WORKERS of make), each module on one worker. A test that measures,
 or changes what others see, claims the machine by `@pytest.mark.alone` (or `pytestmark`): nothing
 else runs meanwhile.
 `@pytest.mark.xdist_group("name")` has tests of several modules take turns, such as those that raise
@@ -36,44 +36,52 @@ from anonvma.target.guest import Guest
 matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parent.parent
-# What takes long, and why; `make check` leaves it out.
+# What takes long: about how many seconds on a machine of two CPUs, and why. `make check` leaves it
+# out; elsewhere it comes first, in the order of its groups' seconds.
 SLOW = {
-    "test_batch.py": "studies to their end: Snakemake, and a notebook per job, each starts Python",
-    "test_bench.py": "the bench's own rounds, with 70,000 VMAs",
-    "test_bench_compare.py": "the bench's own rounds",
-    "test_bench_explore.py": "the bench's own rounds",
-    "test_bench_faults.py": "the bench's own rounds, with a million faults",
-    "test_bench_perf.py": "the bench's own rounds",
-    "test_bench_ssh.py": "the bench's own rounds, on a host",
-    "test_bench_store.py": "the bench's own rounds",
-    "test_cause.py": "runs of both conditions, collected",
-    "test_cli.py": "every command in a Python of its own",
-    "test_collect.py": "runs, collected; each of them killed at several moments",
-    "test_experiment.py": "several runs per condition",
-    "test_explore.py": "widgets over whole runs, each with its figures",
-    "test_explore_browser.py": "JupyterLab and Chromium",
-    "test_faults_program.py": "kprobes are attached to each of many kernel functions, per test",
-    "test_flame.py": "Chromium",
-    "test_guest.py": "guests boot under emulation",
-    "test_importing.py": "perf reads recordings, each with symbols",
-    "test_killed.py": "make report, killed at several stages",
-    "test_lab.py": "JupyterLab, as root and as others",
-    "test_live.py": "censuses of the whole machine, and what they trace",
-    "test_locks_program.py": "kprobes are attached to each of many kernel functions, per test",
-    "test_notebooks.py": "whole notebooks, executed",
-    "test_pair.py": "guests boot under emulation",
-    "test_perf_abridged.py": "perf reads recordings, each with symbols",
-    "test_perf_data.py": "perf reads recordings, each with symbols",
-    "test_perf_profile.py": "perf reads recordings, each with symbols",
-    "test_publish.py": "reports are rendered, shown by Chromium, and mailed",
-    "test_regime.py": "faults are traced to see what the kernel does",
-    "test_repeat.py": "runs, collected again from a clone",
-    "test_ssh.py": "hosts boot, and lose their connections",
-    "test_ssh_collect.py": "runs over ssh, and notebooks",
-    "test_ssh_network.py": "hosts boot, and lose their connections",
-    "test_start.py": "every command in a Python of its own",
-    "test_tracing_ends.py": "kprobes are attached to each of many kernel functions, per test",
+    "test_batch.py": (
+        130,
+        "studies to their end: Snakemake, and a notebook per job, each starts Python",
+    ),
+    "test_bench.py": (60, "the bench's own rounds, with 70,000 VMAs"),
+    "test_bench_compare.py": (12, "the bench's own rounds"),
+    "test_bench_explore.py": (25, "the bench's own rounds"),
+    "test_bench_faults.py": (18, "the bench's own rounds, with a million faults"),
+    "test_bench_perf.py": (5, "the bench's own rounds"),
+    "test_bench_ssh.py": (6, "the bench's own rounds, on a host"),
+    "test_bench_store.py": (6, "the bench's own rounds"),
+    "test_cause.py": (100, "runs of both conditions, collected"),
+    "test_cli.py": (90, "every command in a Python of its own"),
+    "test_collect.py": (180, "runs, collected; each of them killed at several moments"),
+    "test_experiment.py": (5, "several runs per condition"),
+    "test_explore.py": (25, "widgets over whole runs, each with its figures"),
+    "test_explore_browser.py": (90, "JupyterLab and Chromium"),
+    "test_faults_program.py": (
+        70,
+        "kprobes are attached to each of many kernel functions, per test",
+    ),
+    "test_flame.py": (13, "Chromium"),
+    "test_guest.py": (350, "guests boot under emulation"),
+    "test_importing.py": (25, "perf reads recordings, each with symbols"),
+    "test_killed.py": (90, "make report, killed at several stages"),
+    "test_lab.py": (11, "JupyterLab, as root and as others"),
+    "test_live.py": (30, "censuses of the whole machine, and what they trace"),
+    "test_locks_program.py": (8, "kprobes are attached to each of many kernel functions, per test"),
+    "test_notebooks.py": (10, "whole notebooks, executed"),
+    "test_pair.py": (0, "guests boot under emulation"),
+    "test_perf_abridged.py": (40, "perf reads recordings, each with symbols"),
+    "test_perf_data.py": (6, "perf reads recordings, each with symbols"),
+    "test_perf_profile.py": (20, "perf reads recordings, each with symbols"),
+    "test_publish.py": (100, "reports are rendered, shown by Chromium, and mailed"),
+    "test_regime.py": (7, "faults are traced to see what the kernel does"),
+    "test_repeat.py": (120, "runs, collected again from a clone"),
+    "test_ssh.py": (40, "hosts boot, and lose their connections"),
+    "test_ssh_collect.py": (40, "runs over ssh, and notebooks"),
+    "test_ssh_network.py": (45, "hosts boot, and lose their connections"),
+    "test_start.py": (12, "every command in a Python of its own"),
+    "test_tracing_ends.py": (30, "kprobes are attached to each of many kernel functions, per test"),
 }
+NOTEBOOK = 10  # seconds of one
 FAILURES = ROOT / "build" / "failures"
 
 
@@ -91,8 +99,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
         if item.path.name in SLOW or item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.slow)
-    # The long ones first, so that none is left for the end, when the other workers are done.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    # The long groups first, so that none is left for the end, when the other workers are done.
+    seconds = seconds_by_group(items)
+    items.sort(key=lambda item: -seconds[group(item)])
+
+
+def group(item: pytest.Item) -> str:
+    """Of those tests that one worker runs."""
+    marker = item.get_closest_marker("xdist_group")
+    assert marker
+    return str(marker.args[0])
+
+
+def seconds_by_group(items: list[pytest.Item]) -> collections.Counter[str]:
+    """About how long each group takes: of each module as much as it has of its tests."""
+    tests = collections.Counter(item.path.name for item in items)
+    found: collections.Counter[str] = collections.Counter()
+    for item in items:
+        name = item.path.name
+        whole = NOTEBOOK if item.path.suffix == ".ipynb" else SLOW.get(name, (0, ""))[0]
+        found[group(item)] += whole / tests[name]
+    return found
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

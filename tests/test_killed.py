@@ -21,8 +21,8 @@ from anonvma.run.writer import sweep
 pytestmark = pytest.mark.xdist_group("max_map_count")
 
 MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
-# More mappings than vm.max_map_count allows by default, so that it has to be raised; when the report
-# is written it has long been put back, however many there were.
+# More mappings than vm.max_map_count allows by default, so that it has to be raised; when the
+# report is written it has long been put back, however many there were.
 MANY = "2800m"
 BYTES = {"reporting": "40m"}
 
