@@ -343,7 +343,8 @@ def test_a_sysctl_that_cannot_be_raised_is_one_sentence(privileged: Local) -> No
 
 
 RAISE = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has all ignore that it starts
 from anonvma.target.local import Local
 with Local() as target, target.sysctl_at_least(sys.argv[1], int(sys.argv[2])):
     print("raised", flush=True)
