@@ -8,7 +8,7 @@ this machine and in a guest::
     with Guest(image, append="preempt=full", accel="tcg") as guest:
         stress = Stress(guest, build, odd_faults)
         for load in LOADS:
-            assert stress.reckon(load, "tracepoint", scale=1.0) == []
+            assert stress.reckon(load, "auto", scale=1.0) == []
 
 and ``python tests/stress.py IMAGE [--append preempt=full] [--rounds 20] [--scale 1]`` prints the
 same as a table, for a kernel by hand.
@@ -142,7 +142,7 @@ def main(words: list[str]) -> int:
         print(guest.facts()["kernel_release"], options.append, flush=True)
         for number in range(1, options.rounds + 1):
             for load in LOADS:
-                for source in options.source or ["tracepoint", "fentry"]:
+                for source in options.source or ["auto", "fentry"]:
                     found = stress.faults(load, source, options.scale)
                     wrong = disagreements(found, exact=source != "fentry")
                     lost = _some_lost(found.losses)

@@ -340,6 +340,12 @@ def test_what_an_interrupt_is_turned_away_from_is_not_lost(
     assert read_locks(json.dumps(counts).encode()).losses["misses"] == lost
 
 
+@pytest.mark.parametrize(("stacks", "lost"), [({"user_stacks": {}}, 0), ({}, 5)])
+def test_what_taking_a_stack_comes_upon_is_not_lost(stacks: dict[str, Any], lost: int) -> None:
+    counts = COUNTS | {"misses": {"user_fault_begins": 0, "kernel_fault_begins": 5}} | stacks
+    assert read_faults(json.dumps(counts).encode()).losses["misses"] == lost
+
+
 def test_counts() -> None:
     found = read_faults(json.dumps(COUNTS).encode())
     (row,) = found.faults.to_dict("records")

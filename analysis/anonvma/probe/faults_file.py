@@ -146,6 +146,12 @@ Where no task is preempted in a program, only these can find it running, and be 
 neither of them waits for mmap_lock, which sleeps.
 """
 
+_OF_OWN_FAULTS = "kernel_fault_begins"
+"""The program of page_fault_kernel that takes stacks: to follow frame pointers may fault itself.
+
+It is called with interrupts off, so nothing else finds it running.
+"""
+
 
 def _objects(text: bytes, what: str, needed: Iterable[str]) -> dict[str, Any]:
     """Return the JSON object, its strings such as Parquet takes them."""
@@ -346,13 +352,16 @@ def _common(found: Mapping[str, Any]) -> dict[str, Any]:
 def _losses(found: Mapping[str, Any]) -> dict[str, int | None]:
     counted = [name for name in TRACING_LOSSES if name in found and name != "misses"]
     told: dict[str, int | None] = {name: int(found[name]) for name in counted}
-    missed = [
-        count
-        for program, count in found["misses"].items()
-        if found.get("preemptible", True) or not program.startswith(_OF_ANY_LOCK)
-    ]
+    missed = [count for program, count in found["misses"].items() if _is_loss(program, found)]
     told["misses"] = None if None in missed else sum(missed)
     return told
+
+
+def _is_loss(program: str, found: Mapping[str, Any]) -> bool:
+    """Whether something is lost where the kernel did not run a program."""
+    if program == _OF_OWN_FAULTS:
+        return "user_stacks" not in found
+    return found.get("preemptible", True) or not program.startswith(_OF_ANY_LOCK)
 
 
 def _reconciled(found: Mapping[str, Any], groups: pd.DataFrame) -> dict[str, int | None]:
