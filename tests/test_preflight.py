@@ -77,10 +77,11 @@ def test_report_is_refused_before_anything_starts(words: list[str], said: str) -
 
 PAPERMILL: list[tuple[str, dict[str, Any], str]] = [
     ("01-collect", {"treads": 8}, "no parameter 'treads': did you mean 'threads'?"),
-    ("01-collect", {"bytes": "64m"}, "bytes would be ignored: the target is 'recorded'"),
+    ("01-collect", {"bytes": "64m"}, "bytes would be ignored: without a target nothing is"),
+    ("01-collect", {"run": "specimens", "target": "local"}, "run would be ignored: with a target"),
     ("01-collect", {"bytes": "64m", "repeats": 1}, "bytes and repeats would be ignored"),
-    ("01-collect", {"workload": "small-alocs-mt"}, "did you mean 'small-allocs-mt'?"),
-    ("01-collect", {"workload": "anon-cow-rand"}, "there is no run 'anon-cow-rand'"),
+    ("01-collect", {"run": "small-alocs-mt"}, "did you mean 'small-allocs-mt'?"),
+    ("01-collect", {"run": "anon-cow-rand"}, "there is no run 'anon-cow-rand'"),
     ("01-collect", {"target": "local", "repeats": 1.5}, "repeats is 1.5: a whole number"),
     ("01-collect", {"target": "local", "repeats": True}, "repeats is True: a whole number"),
     ("01-collect", {"target": "local", "threads": "four"}, "threads is 'four': a whole number"),

@@ -136,7 +136,6 @@ WRONG = [
     ("workloads: [a]\nparameters: {out: [x]}\n", ":2:14: out is not given here"),
     ("workloads: [a]\ndefaults: {threads: .inf}\n", ":2:12: inf is no number"),
     ("workloads:\n- {workload: a, threads: 2}\nparameters: {threads: [1]}", ":2:17: threads is"),
-    ("workloads: [a]\ntargets: [recorded]\n", ":2:1: a recorded run is not collected"),
     ("workloads: [a]\ntargets: ['guest:no-such']\n", ":2:1: there is no kernel image 'no-such'"),
     ("workloads: [a]\ntargets: ['guest:{kernel}']\n", ":2:1: a target has {kernel} in it"),
     ("workloads: [a]\nkernels: {k: study.yaml}\n", ":2:1: no target uses them"),

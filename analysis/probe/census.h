@@ -11,7 +11,7 @@
  *	struct ops_entry	[header.ops]
  *	struct string_entry, its bytes	[header.strings]
  *
- * anonvma.tables.census reads it. A change of layout is a new CENSUS_FORMAT.
+ * anonvma.probe.census_file reads it. A change of layout is a new CENSUS_FORMAT.
  */
 #ifndef CENSUS_H
 #define CENSUS_H

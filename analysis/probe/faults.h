@@ -3,7 +3,7 @@
  * Page faults: what the BPF programs hand to the probe, and what the probe writes.
  *
  * An events file is a struct fault_file followed by struct fault_event to its end,
- * in the machine's byte order. anonvma.tables.faults reads it. A change of layout is a
+ * in the machine's byte order. anonvma.probe.faults_file reads it. A change of layout is a
  * new FAULTS_FORMAT.
  */
 #ifndef FAULTS_H

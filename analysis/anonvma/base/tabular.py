@@ -17,7 +17,7 @@ import pandas as pd
 
 from anonvma.base import numerals
 
-__all__ = ["cell", "fitted", "in_columns", "lines", "terminal_width"]
+__all__ = ["LACKING", "cell", "fitted", "in_columns", "lines", "terminal_width"]
 
 _NAMES = frozenset({"pid", "tgid", "tid"})
 """Numbers that are names: written as ps and top write them, so that they can be pasted."""
@@ -27,6 +27,9 @@ _UNLIKE = frozenset({"figure", "metric", "counter"})
 
 OPTIONAL = ("wait ms",)
 """Columns that are left out where a terminal has no room for them."""
+
+LACKING = "lacking"
+"""Of a table's ``attrs``: why it has no rows, where it has none."""
 
 _DIGITS = 5  # of the largest number of a column: beside 4,096 a difference of 0.004 is none
 _NARROWEST = 11  # that a column of text is shortened to

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LIVE", "collection", "condition", "ignored", "notebook", "refuse_ignored", "settings"]
 
-RECORDED = "recorded"
-"""The target of 01-collect that collects nothing and shows a recorded run."""
-
 LIVE = "this machine, live"
 """What the explorer calls the machine that it watches in place of a run."""
 
@@ -99,12 +96,16 @@ def collection(values: Mapping[str, Any], given: Collection[str], prefix: str = 
     from anonvma.collect import targets
     from anonvma.collect.workload import Workload
 
-    where = str(values["target"])
+    where = values["target"]
     own = {name: values[name] for name in ("workload", *_OF_CASE, "seconds") if name in values}
-    workload = Workload(**own)
-    if where == RECORDED:
-        _recorded(workload, given)
+    if where is None:
+        _shown(values, given)
         return
+    workload = Workload(**own)
+    if "run" in given:
+        raise ParameterError(
+            "run would be ignored: with a target a run is collected; leave out the one or other."
+        )
     targets.check(where)
     refuse_ignored(workload, given, prefix)
     settings(**{name: values[name] for name in ("repeats", "trace", *_OF_PERF)})
@@ -139,17 +140,17 @@ def settings(
     return Settings(events or Settings.events, frequency, call_graph)
 
 
-def _recorded(workload: Workload, given: Collection[str]) -> None:
-    """Refuse what would be ignored by a notebook that collects nothing."""
+def _shown(values: Mapping[str, Any], given: Collection[str]) -> None:
+    """Refuse what would be ignored by a notebook that collects nothing, and a run that is none."""
     from anonvma.run import catalogue
 
-    useless = [name for name in given if name not in ("target", "workload")]
+    useless = [name for name in given if name not in ("target", "run")]
     if useless:
         raise ParameterError(
-            f"{' and '.join(useless)} would be ignored: the target is 'recorded', which collects "
-            "nothing and shows a recorded run; to collect give a target, such as '-p target local'."
+            f"{' and '.join(useless)} would be ignored: without a target nothing is collected, and "
+            "a run is shown; to collect give one, such as '-p target local'."
         )
-    catalogue.place(workload.name)
+    catalogue.place(values["run"])
 
 
 def notebook(values: Mapping[str, Any], given: Collection[str]) -> None:

@@ -33,6 +33,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base import statistics
+from anonvma.base.axes import own
 from anonvma.base.numerals import number, percent
 from anonvma.compare import changes
 from anonvma.run.runs import Run, having
@@ -727,6 +728,7 @@ def plot_taken(
     """Draw `taken` as a bar a condition, its length the acquisitions of mmap_lock."""
     import seaborn as sns
 
+    ax = own(ax, 8, 1.8)
     table = taken(conditions, most)
     colours = [*sns.color_palette("colorblind", most), (0.75, 0.75, 0.75)]
     ax = table.plot.barh(stacked=True, width=0.6, ax=ax, color=colours)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.base import numerals, statistics
+from anonvma.base.axes import own
 from anonvma.base.errors import RunError
 from anonvma.base.text import printable
 from anonvma.run import processors
@@ -451,11 +452,10 @@ def _signed(bound: float) -> str:
 
 def plot_shown(found: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:
     """Draw the ratios of rows of `table` with their intervals, as far as they have these."""
-    import matplotlib.pyplot as plt
     import seaborn as sns
 
+    ax = own(ax, 7, 4)
     rows = found[found["low"].notna() & (found["ratio"] > 0) & ~found["absolute"]].head(most)
-    ax = ax or plt.gca()
     several = rows["condition"].nunique() > 1
     for place, row in enumerate(rows.to_dict(orient="records")):
         sure = row["verdict"] in ("higher", "lower")

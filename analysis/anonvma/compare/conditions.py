@@ -146,9 +146,19 @@ def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["aspect", "fact", *conditions])
 
 
-def regimes(conditions: Mapping[str, Sequence[Run]]) -> dict[str, str | None]:
-    """Return the regime of each condition's kernel, as it was observed."""
-    return {name: _facts(runs[0])["regime"] for name, runs in conditions.items()}
+def regimes(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Which lock the page faults of each condition's kernel take, and by what that was seen.
+
+    Returns
+    -------
+    DataFrame
+        One row per condition: condition, regime, evidence; null where it was not observed.
+    """
+    rows = []
+    for name, runs in conditions.items():
+        regime = runs[0].manifest.features.get("regime") or {}
+        rows.append((name, regime.get("name"), regime.get("evidence")))
+    return pd.DataFrame(rows, columns=["condition", "regime", "evidence"])
 
 
 def are_recorded(conditions: Mapping[str, Sequence[Run]]) -> bool:

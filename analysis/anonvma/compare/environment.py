@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from anonvma.base.tabular import LACKING
 from anonvma.run.runs import Run
 
 __all__ = ["differences", "of_repeats"]
@@ -42,7 +43,8 @@ def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     DataFrame
         One row a fact: fact, then a column a condition. A setting is shown when its words differ
         anywhere; a state, as mean and range over the runs, when the ranges of two conditions
-        lie apart. No rows where nothing differed or nothing was recorded (`of_repeats`).
+        lie apart. No rows where nothing differed or nothing was recorded; which of the two is in
+        its ``attrs``.
     """
     told = {name: of_repeats(each) for name, each in conditions.items()}
     # What a run leaves behind is its own doing.
@@ -54,7 +56,13 @@ def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         row = _settings(each) if _is_setting(each) else _ranges(each)
         if row:
             found.append({"fact": fact, **{name: row.get(name, "-") for name in conditions}})
-    return pd.DataFrame(found, columns=["fact", *conditions])
+    differing = pd.DataFrame(found, columns=["fact", *conditions])
+    differing.attrs[LACKING] = (
+        "Nothing of what the machine told of itself differed."
+        if told
+        else "The machine's load and settings were not recorded with these runs."
+    )
+    return differing
 
 
 def _is_setting(each: Mapping[str, pd.DataFrame]) -> bool:

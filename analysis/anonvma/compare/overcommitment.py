@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base import statistics
+from anonvma.base.axes import own
 from anonvma.base.errors import RunError
 from anonvma.base.numerals import interval, number, percent
 from anonvma.compare import changes
@@ -157,11 +158,10 @@ def _how_said(row: Mapping[Any, Any]) -> str:
 
 def plot_ratios(by_level: Levels, ax: Axes | None = None) -> Axes:
     """Draw `ratios` with their intervals against the virtual CPUs to a real one."""
-    import matplotlib.pyplot as plt
     import seaborn as sns
 
+    ax = own(ax, 5, 3)
     table = ratios(by_level)
-    ax = ax or plt.gca()
     errors = [table["ratio"] - table["low"], table["high"] - table["ratio"]]
     ax.errorbar(
         range(len(table)), table["ratio"], yerr=np.nan_to_num(errors).clip(min=0), fmt="o-",

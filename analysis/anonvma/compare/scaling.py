@@ -215,11 +215,14 @@ def _least_squares(tasks: Array, speed: Array, start: Array | None = None) -> Ar
 
 
 def plot_by_threads(
-    conditions: Mapping[str, Sequence[Run]], axes: Sequence[Axes], seed: int = 1
+    conditions: Mapping[str, Sequence[Run]], axes: Sequence[Axes] | None = None, seed: int = 1
 ) -> Sequence[Axes]:
     """Draw `by_threads` on two axes: throughput with the law's curve, and waits for mmap_lock."""
+    import matplotlib.pyplot as plt
     import seaborn as sns
 
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")[1]
     table, fits = by_threads(conditions), fit(points(conditions), seed)
     colours = dict(zip(conditions, sns.color_palette("colorblind"), strict=False))
     speed, wait = axes

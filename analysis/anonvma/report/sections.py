@@ -415,17 +415,19 @@ def styled(table: pd.DataFrame, source: str = "") -> HTML:
     from IPython.display import HTML
 
     shown = tabular.in_columns(table).style.hide().format(escape="html")
-    numeric = [name for name in table if pd.api.types.is_numeric_dtype(table[name])]
-    shown = shown.set_properties(subset=numeric, **{"text-align": "right"})
+    sides = {True: "text-align: right", False: "text-align: left"}
+    alike = [
+        {"selector": f".col{place}", "props": sides[pd.api.types.is_numeric_dtype(table[name])]}
+        for place, name in enumerate(table)
+    ]
+    shown = shown.set_table_styles(alike)  # type: ignore[arg-type]
     # Not the Styler itself: its repr has an address, and its ids are random.
     # Ids that differ from table to table and not from time to time.
     uuid = hashlib.sha256(table.to_csv().encode()).hexdigest()[:8]
     attributes = 'class="dataframe"'
     if source:
         said = html.escape(f"from {printable(source)}")
-        places = [list(table).index(name) for name in numeric]
-        right = [{"selector": f"th.col{n}", "props": "text-align: right"} for n in places]
-        shown = shown.set_caption(f"<span>{said}</span>").set_table_styles(right)  # type: ignore[arg-type]
+        shown = shown.set_caption(f"<span>{said}</span>")
         attributes += f' title="{said}"'
     page = shown.set_table_attributes(attributes).set_uuid(uuid).to_html()
     return HTML(page)  # type: ignore[no-untyped-call]

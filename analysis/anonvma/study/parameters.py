@@ -30,7 +30,8 @@ def check() -> None:
     """Compare the parameters injected into this notebook with those it declares.
 
     Call it in the cell after the parameters. Without papermill there is nothing to compare. A
-    notebook that calls it is also checked before its kernel starts; see `anonvma.study.engine`.
+    notebook that calls it is also checked before its kernel starts (`anonvma.study.engine`), and
+    shows tables as reports do (`anonvma.report.display`).
 
     Raises
     ------
@@ -41,6 +42,9 @@ def check() -> None:
 
     shell = get_ipython()
     if shell is not None:
+        from anonvma.report import display
+
+        display.install()
         check_cells(shell.user_ns["In"])
 
 

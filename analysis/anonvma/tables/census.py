@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from anonvma.base.axes import own
 from anonvma.base.section import Whole
 from anonvma.probe.census_file import LOSSES, NOTES, ORIGINS, Census, read
 from anonvma.run.vocabulary import CLASSES
@@ -51,6 +52,7 @@ __all__ = [
     "by_class",
     "by_origin",
     "by_process",
+    "by_repeat",
     "losses",
     "plot_by_class",
     "plot_by_origin",
@@ -101,11 +103,30 @@ def by_class(vmas: pd.DataFrame) -> pd.DataFrame:
     return _measures(bare(vmas), "class").reindex(CLASSES, fill_value=0).rename_axis("class")
 
 
+def by_repeat(vmas: pd.DataFrame) -> pd.DataFrame:
+    """Bare VMAs by class, in each repeat of a run.
+
+    Parameters
+    ----------
+    vmas : DataFrame
+        The table ``census`` of a run, all of its repeats.
+
+    Returns
+    -------
+    DataFrame
+        Index: repeat. Columns: the classes, each with its count of VMAs.
+    """
+    rows = bare(vmas)
+    counts = pd.crosstab(rows["repeat"], rows["class"].astype("object"))
+    return counts.reindex(columns=CLASSES, fill_value=0).rename_axis(columns=None)
+
+
 def plot_by_class(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the counts of `by_class` as bars, the number at the end of each."""
     import seaborn as sns
     from matplotlib.ticker import EngFormatter
 
+    ax = own(ax, 7, 2.4)
     table = by_class(vmas).reset_index()
     ax = sns.barplot(
         table,
@@ -153,6 +174,7 @@ def plot_by_origin(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     import seaborn as sns
 
+    ax = own(ax, 7, 3.2)
     table = by_origin(vmas)
     if table.empty:
         return blank(ax, "Anonymous VMAs by origin", "no anonymous VMA")

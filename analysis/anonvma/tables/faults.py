@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base import statistics
+from anonvma.base.axes import own
 from anonvma.base.section import Whole
 from anonvma.run.runs import Run, having
 from anonvma.run.vocabulary import STATES
@@ -130,6 +131,7 @@ def plot_transitions(faults: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the `transitions` of faults that were handled as a matrix, the counts in its cells."""
     import seaborn as sns
 
+    ax = own(ax, 5.5, 4.5)
     table = transitions(_handled(faults))
     if table.empty:
         return blank(ax, "Page faults by what they found and left", "no page fault")
@@ -217,6 +219,7 @@ def plot_lock_paths(faults: pd.DataFrame, most: int = 6, ax: Axes | None = None)
     """Draw `lock_paths` as shares; the number of faults stands beside each bar."""
     import seaborn as sns
 
+    ax = own(ax, 7, 3)
     table = lock_paths(faults).head(most).set_index("change")
     if table.empty:
         return blank(ax, "The lock each fault was taken under", "no page fault in user mode")
@@ -370,6 +373,7 @@ def plot_over_time(events: pd.DataFrame, bins: int = 60, ax: Axes | None = None)
     import seaborn as sns
     from matplotlib.ticker import EngFormatter
 
+    ax = own(ax, 8, 2.8)
     if events.empty:
         return blank(ax, "Page faults over time, by what they found and left", "no page fault")
     table = over_time(events, bins).pivot(index="ms", columns="change", values="faults")
@@ -463,7 +467,8 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
     DataFrame
         One row a specimen that could be made, in that order: kind, touch, vm_ops, anon_vma and
         state (see `anonvma.tables.specimens.observed`), faults (how many), what (each distinct kind
-        of fault: access, change and, in brackets, lock path) and explain. No fault of its own has
+        of fault: access, change and, in brackets, lock path), left_bare (of the faults those that
+        found it bare and left it so) and explain. No fault of its own has
         what was not touched, was inherited over a fork, was moved here, or was filled by
         get_user_pages(), which is no exception.
     """
@@ -474,7 +479,7 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
     # A place may have held another mapping before; one with vm_ops never becomes anonymous.
     anonymous = events["before"].isin(["bare", "anon_vma"]).to_numpy()
     addresses, tgids = events["address"].to_numpy(), events["tgid"].to_numpy()
-    faults, what = [], []
+    faults, what, left_bare = [], [], []
     for (pid, start, end), state in zip(
         ranges.itertuples(index=False), table["state"], strict=True
     ):
@@ -484,5 +489,6 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
         told = found["access"].astype(str) + " " + _transition(found)
         told += " (" + found["path"].astype(str) + ")"
         faults.append(len(found))
+        left_bare.append(int(((found["before"] == "bare") & (found["after"] == "bare")).sum()))
         what.append("; ".join(dict.fromkeys(told)))
-    return table.assign(faults=faults, what=what, explain=seen["explain"])
+    return table.assign(faults=faults, what=what, left_bare=left_bare, explain=seen["explain"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from anonvma.base.axes import own
 from anonvma.base.section import Whole
 from anonvma.run.runs import Run, having
 from anonvma.tables.empty_figure import blank
@@ -115,6 +116,7 @@ def plot_callers(locks: pd.DataFrame, most: int = 8, ax: Axes | None = None) -> 
     """Draw how often each of `callers` took mmap_lock; as points, for a logarithm has no 0."""
     import seaborn as sns
 
+    ax = own(ax, 7, 3)
     table = callers(locks).head(most)
     if table.empty:
         return blank(ax, "Who took mmap_lock", "nobody")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from anonvma.base.axes import own
 from anonvma.base.numerals import number
 from anonvma.run.runs import Run
 from anonvma.tables.empty_figure import blank
@@ -317,6 +318,7 @@ def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axe
     """Draw `table` as a bar a condition, its length the time of the same work."""
     import seaborn as sns
 
+    ax = own(ax, 8, 2.4)
     if lacking(conditions):
         return blank(ax, TITLE, "not recorded with these runs")
     unit = unit_of(conditions)

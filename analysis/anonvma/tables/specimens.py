@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from anonvma.base.axes import own
 from anonvma.tables.census import COLOURS
 from anonvma.tables.empty_figure import blank
 
@@ -143,6 +144,7 @@ def plot_observed(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
+    ax = own(ax, 6, 0.24 * table["kind"].nunique() + 1)
     if table.empty:
         return blank(ax, "What became of each specimen", "no specimen was made")
     codes = {state: code for code, state in enumerate(STATES)}
