@@ -45,6 +45,7 @@ static void charge(struct task_state *state, __u64 now)
 {
 	__u32 cell = TIME_CELL(state->context, state->lock, state->cpu);
 
+	barrier_var(cell);	/* the verifier is to see the very number that is checked */
 	if (cell < TIME_CELLS && now > state->since)
 		state->value.ns[cell] += now - state->since;
 	state->since = now;
@@ -76,7 +77,7 @@ static void enter(struct task_state *state, __u8 context)
 
 	state->context = context;
 	state->released = 0;
-	barrier_var(slot);	/* the verifier is to see the very number that is checked */
+	barrier_var(slot);	/* likewise */
 	if (slot < TIME_CONTEXTS)
 		state->value.entries[slot]++;
 }

@@ -64,6 +64,7 @@ static void charge_queued(struct task_state *state, __u64 now)
 	}
 	if (behind > waited)
 		behind = waited;
+	barrier_var(cell);	/* as in charge() */
 	if (cell < TIME_CELLS - 1) {
 		state->value.ns[cell] += waited - behind;
 		state->value.ns[cell + 1] += behind;
