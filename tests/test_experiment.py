@@ -50,7 +50,10 @@ def test_conditions_are_read() -> None:
     text = "wide=guest:x/bzImage,cpus=4;unit=80k;busy=2;threads=4"
     found = experiment.parse_condition(text, SHARED)
     assert found.name == "wide" and found.target == "guest:x/bzImage,cpus=4" and found.busy == 2
-    assert found.workload.unit == 80 << 10 and found.workload.threads == 4
+    assert (
+        experiment.workload_of(found).unit == 80 << 10
+        and experiment.workload_of(found).threads == 4
+    )
     command = experiment.parse_condition("c=local;workload=true --x=1", SHARED)
     assert command.parameters == {"workload": "true --x=1"}
 
