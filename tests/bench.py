@@ -443,7 +443,7 @@ def observing_table(found: dict[str, Any]) -> Iterator[str]:
     pairs = [a / b for a, b in zip(rates["with"], rates["without"], strict=True)]
     yield f"{'with / without':24}{spread(pairs):>30}"
     if min(pairs) <= 1 <= max(pairs):
-        yield "The rounds do not agree on which is faster: a cost, if any, is below the spread."
+        yield "The rounds disagree on which is faster: a cost, if any, is below the spread."
 
 
 # ---- the command ----
