@@ -143,7 +143,14 @@ def machine(*, alone: bool) -> Iterator[None]:
     """The machine, shared with the other workers or not."""
     directory = ROOT / "build" / "tests"
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "door").open("a") as door, (directory / "machine").open("a") as room:
+    # To read, for a lock needs no more: they may be root's, from a run before.
+    with contextlib.ExitStack() as stack:
+        door, room = (
+            os.open(directory / name, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            for name in ("door", "machine")
+        )
+        stack.callback(os.close, door)
+        stack.callback(os.close, room)
         # Whoever waits to be alone stands in the door, or those who share would never all be out.
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)

@@ -194,6 +194,9 @@ def test_tables_worked_out_by_hand(tmp_path: Path) -> None:
     assert by_process.loc[10].tolist() == ["work", 6, 5, 4, 1, 1, 2, 0, 14]
     assert by_process.loc[20].tolist() == ["work", 1, 1, 1, 0, 0, 1, 0, 10]
     assert len(census.by_process(frame, most=1)) == 1
+    twice = pd.concat([frame.assign(repeat=1), frame[frame["tgid"] == 20].assign(repeat=2)])
+    assert census.by_repeat(twice).loc[1].tolist() == census.by_class(frame)["vmas"].tolist()
+    assert census.by_repeat(twice).loc[2].tolist() == [0, 0, 1, 0]
     zero = census.zero_pages_per_vma(frame, PAGE)
     assert zero.values.tolist() == [
         ["private /dev/zero", 10, 10, 2],
