@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("build")
 MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def target() -> Iterator[Local]:
     with Local() as local:
         try:
@@ -61,14 +61,14 @@ Take = Callable[..., Run]
 
 @pytest.fixture
 def take(target: Local, tmp_path: Path) -> Take:
-    """Collect one repeat of a workload without perf record."""
+    """Collect one repeat of a workload without perf record, and traced only if asked."""
 
     def run(
         workload: str,
         *,
         repeats: int = 1,
         perf_record: bool = False,
-        trace: bool = True,
+        trace: bool = False,
         how: dict[str, Any] | None = None,
         **more: Any,
     ) -> Run:
@@ -143,7 +143,7 @@ def test_small_allocs(target: Local, tmp_path: Path) -> None:
 
 
 def test_small_allocs_is_traced(take: Take) -> None:
-    run = take("small-allocs-mt", repeats=2, threads=2, bytes="16m", unit="40k")
+    run = take("small-allocs-mt", repeats=2, trace=True, threads=2, bytes="16m", unit="40k")
     workload = Workload(workload="small-allocs-mt", threads=2, bytes="16m", unit="40k")
 
     tracing = run.table("tracing")
@@ -194,7 +194,7 @@ def test_untraced_if_not_asked_for(target: Local, tmp_path: Path) -> None:
 
 
 def test_specimens_are_traced(take: Take) -> None:
-    run = take("specimens")
+    run = take("specimens", trace=True)
     made = run.table("specimens")
     table = faults.of_specimens(made, runs_census(run), run.table("fault_events"))
     # Told apart by call paths, and put together again.
@@ -219,7 +219,7 @@ def test_specimens_are_made_where_nothing_can_be_traced(
     take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracing_module, "refusal", lambda features: "fentry: no; tracepoint: no")
-    run = take("specimens")
+    run = take("specimens", trace=True)
     assert "faults" not in run.manifest.tables and len(run.table("specimens")) > 60
     (said,) = [entry for entry in run.manifest.unobserved if "each page fault" in entry.what]
     assert said.reason == "fentry: no; tracepoint: no" and "anonvma doctor" in said.remedy
@@ -231,7 +231,7 @@ def runs_census(run: Run) -> pd.DataFrame:
 
 def test_profiles_of_every_repeat(take: Take) -> None:
     how = {"events": "cycles,cpu-clock", "frequency": 1999, "call_graph": "dwarf"}
-    run = take("small-allocs-mt", bytes="64m", repeats=2, perf_record=True, trace=False, how=how)
+    run = take("small-allocs-mt", bytes="64m", repeats=2, perf_record=True, how=how)
     assert {"cycles", "cpu-clock", "page-faults"} <= set(run.table("perf_stat")["event"])
     for repeat, profile in perf_profile.of_run(run).items():
         recording = run.raw(f"raw/repeat-{repeat}/perf.data")
@@ -297,7 +297,7 @@ def test_every_specimen_lies_in_a_vma_of_the_census(take: Take) -> None:
 
 def test_any_other_command(take: Take, build: Path) -> None:
     vmload = shlex.quote(str(build / "vmload"))
-    run = take(f"{vmload} -t 2 --readonly --unit 40k 8m", repeats=2)
+    run = take(f"{vmload} -t 2 --readonly --unit 40k 8m", repeats=2, trace=True)
     census = run.table("census")
     found = census[(census["class"] == "zero-page") & (census["origin"] == "private /dev/zero")]
     assert found.groupby("repeat").size().tolist() == [2 * (-(-8192 // 40))] * 2
@@ -309,7 +309,7 @@ def test_any_other_command(take: Take, build: Path) -> None:
 
 
 def test_a_command_with_children_in_sessions_of_their_own(take: Take) -> None:
-    run = take("sh -c 'setsid sleep 0.1 & true; sleep 0.05; echo done; wait'")
+    run = take("sh -c 'setsid sleep 0.1 & true; sleep 0.05; echo done; wait'", trace=True)
     assert run.raw("raw/repeat-1/stdout").read_bytes() == b"done\n"
     assert set(run.table("census")["comm"]) == {"sh", "sleep"}
     assert run.table("repeats").loc[0, "seconds"] > 0.09
@@ -344,7 +344,7 @@ def pids_of(process: subprocess.Popen[bytes]) -> list[int]:
 
 def test_a_process_that_is_running(take: Take, service: subprocess.Popen[bytes]) -> None:
     (pid,) = pids_of(service)
-    run = take(f"pid:{pid}", seconds=0.2, perf_record=True)
+    run = take(f"pid:{pid}", seconds=0.2, perf_record=True, trace=True)
     census = run.table("census")
     assert (census["class"] == "zero-page").sum() == -(-4096 // 40)
     assert set(census["tgid"]) == {pid}
@@ -391,10 +391,9 @@ def test_a_perf_that_refuses_is_told(take: Take, monkeypatch: pytest.MonkeyPatch
 def test_events_that_perf_does_not_know_are_left_out(
     take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool, "TIME_EVENTS", ("no-such-event",))
+    monkeypatch.setattr(collect_module, "TIME_EVENTS", ("no-such-event",))
     run = take("small-allocs-mt", bytes="8m")
-    entry = run.manifest.unobserved[0]
-    assert entry.what == "no-such-event"
+    (entry,) = [each for each in run.manifest.unobserved if each.what == "no-such-event"]
     assert "event syntax error" in entry.reason
     assert "page-faults" in set(run.table("perf_stat")["event"])
 
@@ -469,6 +468,17 @@ def test_a_case_that_is_killed_while_it_holds(
     assert left_in(tmp_path / "runs") == []
 
 
+def test_what_a_failed_collection_left_is_not_the_census_of_the_next(
+    take: Take, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(WorkloadError, match="sh failed with exit status 1"):
+        take("sh -c 'exit 1'")  # whose census was taken
+    fake_probe(tmp_path, build, "exit 0\n")
+    monkeypatch.setenv("ANONVMA_BUILD", str(tmp_path))
+    with pytest.raises(ProbeError, match="vmaprobe ended with exit status 0"):
+        take("true")
+
+
 def fake_probe(directory: Path, build: Path, census: str) -> None:
     for name in ("vmload", "specimens"):
         (directory / name).symlink_to(build / name)
@@ -485,7 +495,7 @@ def test_who_was_killed_is_named(
     fake_probe(tmp_path, build, "kill -KILL $$\n")
     monkeypatch.setenv("ANONVMA_BUILD", str(tmp_path))
     with pytest.raises(WorkloadError, match="vmaprobe was killed by SIGKILL while it observed s"):
-        take("specimens")
+        take("specimens", trace=True)
 
 
 @pytest.mark.parametrize("workload", ["small-allocs-mt", "true"])

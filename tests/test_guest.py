@@ -214,21 +214,23 @@ def test_facts(new: Guest, old: Guest) -> None:
 def test_small_allocs(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     target = request.getfixturevalue(which)
     workload = Workload(workload="small-allocs-mt", threads=2, bytes="40m", unit="40k")
-    taken = collect(target, workload, repeats=2, out=tmp_path)
+    repeats = {"new": 2, "old": 1}[which]
+    taken = collect(target, workload, repeats=repeats, out=tmp_path)
     run = Run.open(taken.path)
+    numbers = range(1, repeats + 1)
 
     census = run.table("census")
     found = census[(census["class"] == "zero-page") & (census["origin"] == "private /dev/zero")]
     counts = found.groupby("repeat").agg(vmas=("start", "size"), zero=("zero", "sum"))
-    assert counts["vmas"].to_dict() == dict.fromkeys([1, 2], workload.expected_vmas)
-    assert counts["zero"].to_dict() == dict.fromkeys([1, 2], workload.expected_pages)
+    assert counts["vmas"].to_dict() == dict.fromkeys(numbers, workload.expected_vmas)
+    assert counts["zero"].to_dict() == dict.fromkeys(numbers, workload.expected_pages)
 
     assert workload.expected_pages is not None
-    repeats = run.table("repeats")
-    assert ((repeats["minor_faults"] - workload.expected_pages).between(0, 200)).all()
-    assert (repeats["voluntary_ctxt"] >= 1).all() and (repeats["system_s"] > 0).all()
+    each = run.table("repeats")
+    assert ((each["minor_faults"] - workload.expected_pages).between(0, 200)).all()
+    assert (each["voluntary_ctxt"] >= 1).all() and (each["system_s"] > 0).all()
     vmstat = run.table("vmstat").set_index(["counter", "repeat"])["difference"]
-    assert (vmstat["pgfault"] - repeats.set_index("repeat")["minor_faults"]).between(0, 2000).all()
+    assert (vmstat["pgfault"] - each.set_index("repeat")["minor_faults"]).between(0, 2000).all()
 
     manifest = run.manifest
     assert manifest.features["regime"]["name"] == {"new": "delayed", "old": "none"}[which]
@@ -243,13 +245,6 @@ def test_small_allocs(which: str, request: pytest.FixtureRequest, tmp_path: Path
     assert b"@" not in run.raw("raw/console.log").read_bytes().splitlines()[0]
 
 
-def test_without_profiling_no_perf_is_brought(new: Guest, tmp_path: Path) -> None:
-    load = Workload(workload="small-allocs-mt", threads=2, bytes="8m")
-    run = collect(new, load, repeats=1, out=tmp_path, perf_record=False, trace=False)
-    (lacking,) = [entry for entry in run.manifest.unobserved if "perf" in entry.what]
-    assert "perf_record=True" in lacking.remedy and "samples" not in run.manifest.tables
-
-
 @pytest.mark.parametrize("which", ["new", "old"])
 def test_specimens(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     taken = collect(request.getfixturevalue(which), Workload(workload="specimens"), out=tmp_path)
@@ -262,13 +257,18 @@ def test_specimens(which: str, request: pytest.FixtureRequest, tmp_path: Path) -
     assert len(states) > 60
 
 
-def test_a_command_is_observed_as_it_exits(new: Guest, tmp_path: Path) -> None:
+def test_a_command_is_observed_as_it_exits_and_no_perf_is_brought_unasked(
+    new: Guest, tmp_path: Path
+) -> None:
     # Small mappings: for a huge page, which this kernel always uses, an anon_vma is prepared.
     words = "vmload -t 1 --readonly --unit 40k 4m"
-    run = collect(new, Workload(workload=words), repeats=1, out=tmp_path)
+    load = Workload(workload=words)
+    run = collect(new, load, repeats=1, out=tmp_path, perf_record=False, trace=False)
     census = run.table("census")
     assert census.loc[census["class"] == "zero-page", "zero"].sum() == 1024
     assert 1024 < run.table("repeats")["minor_faults"][0] < 1300
+    (lacking,) = [entry for entry in run.manifest.unobserved if "perf" in entry.what]
+    assert "perf_record=True" in lacking.remedy and "samples" not in run.manifest.tables
 
 
 def test_a_workload_that_fails_is_not_a_lost_guest(new: Guest, tmp_path: Path) -> None:
@@ -444,6 +444,8 @@ def test_qemu_is_killed_in_the_middle_of_a_run(boot: Boot, tmp_path: Path) -> No
             Workload(workload="small-allocs-mt", bytes="8m"),
             out=tmp_path / "runs",
             progress=kill,
+            perf_record=False,
+            trace=False,
         )
     one_sentence(caught.value)
     record = record_of(caught.value, tmp_path / "runs")
@@ -476,7 +478,8 @@ def test_a_kernel_that_panics_under_a_command(boot: Boot) -> None:
 def test_a_guest_that_runs_out_of_memory(boot: Boot, tmp_path: Path) -> None:
     target = boot(memory="256M")
     with pytest.raises(TargetLost, match=r"it ran out of memory \(256 MiB given") as no:
-        collect(target, Workload(workload="anon-w-seq-mt", bytes="400m"), out=tmp_path / "runs")
+        load = Workload(workload="anon-w-seq-mt", bytes="400m")
+        collect(target, load, out=tmp_path / "runs", perf_record=False, trace=False)
     one_sentence(no.value)
     record_of(no.value, tmp_path / "runs")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from anonvma.base.errors import TargetError
-from anonvma.collect import vmstat
+from anonvma.collect import regime, vmstat
 from anonvma.collect.regime import observe
 from anonvma.target.local import Local
 
@@ -58,7 +58,7 @@ class Counted:
 
 
 @pytest.mark.parametrize(
-    ("locked", "regime"),
+    ("locked", "name"),
     [
         ((2070, 2060), "none"),
         ((2060, 150), "early"),
@@ -67,12 +67,12 @@ class Counted:
         ((1000, 155), None),  # half of them is neither
     ],
 )
-def test_what_the_counts_mean(locked: tuple[int, int], regime: str | None) -> None:
+def test_what_the_counts_mean(locked: tuple[int, int], name: str | None) -> None:
     by_tracepoint = observe(Counted(locked))
-    assert by_tracepoint.name == regime
+    assert by_tracepoint.name == name
     assert f"{locked[0]:,} times" in by_tracepoint.evidence
     by_statistics = observe(Counted(None, aborts=locked))
-    assert by_statistics.name == regime
+    assert by_statistics.name == name
     assert f"vma_lock_abort +{locked[0]:,}" in by_statistics.evidence
 
 
@@ -101,6 +101,14 @@ def test_what_cannot_be_counted_is_not_guessed() -> None:
     found = observe(Counted(None))
     assert found.name is None
     assert found.evidence.startswith("not observed: no such tracepoint; a kernel with CONFIG_PER")
+
+
+def test_a_target_is_asked_once_unless_it_did_not_answer() -> None:
+    counted = Counted((2060, 150))
+    assert regime.of(counted) == regime.of(counted) and counted.ran == 1
+    silent = Counted(None)
+    assert regime.of(silent).name is None and silent.ran == 0
+    assert regime.of(silent).name is None and silent.ran == 1
 
 
 @pytest.fixture

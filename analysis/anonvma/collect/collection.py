@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import shlex
@@ -161,6 +162,9 @@ def _collect(work: _Collection) -> Run:
     return work.finish()
 
 
+_numbers = itertools.count(1)
+
+
 class _Collection:
     """A run while it is collected: where things are on the target, and what has come in so far."""
 
@@ -175,6 +179,7 @@ class _Collection:
     ) -> None:
         self.target, self.workload, self.writer, self.repeats = target, workload, writer, repeats
         self.traced = traced
+        self._number = next(_numbers)
         self.traces_apart = traced > 0 and workload.kind != "specimens"
         self.traces_within = traced > 0 and workload.kind == "specimens"
         # Preparing and writing too; a repeat is traced in four ways, and the first in one more.
@@ -216,6 +221,10 @@ class _Collection:
         parameters = self.workload.parameters
         return {"target": self.facts, "parameters": parameters, "repeats": self.repeats}
 
+    def _place(self, name: str) -> str:
+        """Return where a file is to be on the target: not where another collection left one."""
+        return self.target.place(f"{self._number}-{name}")
+
     # ---- before ----
 
     def prepare(self) -> None:
@@ -227,7 +236,7 @@ class _Collection:
         if self.traces_within and reason:  # the specimens are made all the same
             self.traces_within = False
             self.unobserved.append(tracing.unobserved(tracing.FAULTS, reason))
-        self.features["regime"] = regime.observe(self.target)._asdict()
+        self.features["regime"] = regime.of(self.target)._asdict()
         self.facts = self.target.facts()
         self.notes += self.target.notes
         if self.workload.program:
@@ -362,8 +371,8 @@ class _Collection:
         return row | {"exit_status": status}
 
     def _observe_command(self, repeat: int) -> dict[str, Any]:
-        output = self.target.place(f"census-{repeat}")
-        usage = self.target.place(f"usage-{repeat}")
+        output = self._place(f"census-{repeat}")
+        usage = self._place(f"usage-{repeat}")
         argv = [self.vmaprobe, "census", "--at-exit", "--output", output]
         if self.perf:  # which is the command that vmaprobe starts then
             argv += ["--skip-root", "--", *self._counting(repeat)]
@@ -412,7 +421,7 @@ class _Collection:
         """Return the words that, before a command, count its events, or those of a process."""
         if self.perf is None:
             return []
-        counting = self.perf.stat(self.target.place(f"perf-stat-{repeat}.json"), self.events)
+        counting = self.perf.stat(self._place(f"perf-stat-{repeat}.json"), self.events)
         if self.workload.kind == "pid":
             return [*counting, "-p", str(self.workload.pid), "--"]
         return [*counting, "--", *self.target.as_caller()]
@@ -420,7 +429,7 @@ class _Collection:
     def _counts(self, repeat: int) -> dict[str, float]:
         """Keep what perf stat counted; return the times among it, in seconds."""
         file = self._raw(repeat, "perf-stat.json")
-        self.target.pull(self.target.place(file.name.replace(".json", f"-{repeat}.json")), file)
+        self.target.pull(self._place(file.name.replace(".json", f"-{repeat}.json")), file)
         counts = perf.parse_stat(file.read_bytes())
         self.rows["perf_stat"] += [{"repeat": repeat, **row} for row in counts]
         return perf.times(counts)
@@ -461,7 +470,7 @@ class _Collection:
         return {name: int(counts[e]) for name, e in events.items() if e in counts}
 
     def _take_census(self, repeat: int, pids: Sequence[int]) -> None:
-        output = self.target.place(f"census-{repeat}")
+        output = self._place(f"census-{repeat}")
         which = [word for pid in pids for word in ("--pid", str(pid))]
         done = self.target.run(
             [self.vmaprobe, "census", *which, "--output", output], privileged=True
@@ -528,7 +537,7 @@ class _Collection:
         self._record(repeat, self.perf, self.settings)
 
     def _count_in_intervals(self, repeat: int, tool: Perf, settings: Settings) -> None:
-        output = self.target.place(f"perf-intervals-{repeat}.json")
+        output = self._place(f"perf-intervals-{repeat}.json")
         # What only the end tells is not to be had.
         events = [event for event in self.events if event not in TIME_EVENTS]
         words = tool.stat(output, events, settings.interval_ms)
@@ -539,7 +548,7 @@ class _Collection:
             self.rows["perf_intervals"] += [{"repeat": repeat, **row} for row in rows]
 
     def _record(self, repeat: int, tool: Perf, settings: Settings) -> None:
-        output = self.target.place("perf.data")
+        output = self._place("perf.data")
         counted = {row["event"] for row in self.rows["perf_stat"] if row["value"] is not None}
         event = "cycles" if "cycles" in counted else "cpu-clock"
         what = "where the time goes (perf record)"

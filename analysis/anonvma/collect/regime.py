@@ -15,13 +15,14 @@ written. A version says none of this: distributions backport.
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from anonvma.base import paths
 from anonvma.target.target import Target
 
-__all__ = ["NO_PRIVILEGE", "Regime", "observe"]
+__all__ = ["NO_PRIVILEGE", "Regime", "observe", "of"]
 
 _TASKS = 2
 _BYTES = 4 << 20  # of each task
@@ -71,6 +72,20 @@ class _Counts(NamedTuple):
     under_mmap_lock: int | None  # None: the tracepoint is not there
     aborts: int | None  # None: the kernel has no vma_lock_abort
     successes: int | None
+
+
+_observed: weakref.WeakKeyDictionary[Target, Regime] = weakref.WeakKeyDictionary()
+
+
+def of(target: Target) -> Regime:
+    """Return the regime of a target's kernel, which stays the same while the target is there.
+
+    What could not be observed is tried again.
+    """
+    found = _observed.get(target) or observe(target)
+    if found.name is not None:
+        _observed[target] = found
+    return found
 
 
 def observe(target: Target) -> Regime:

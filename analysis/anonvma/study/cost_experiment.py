@@ -205,7 +205,7 @@ class _Experiment:
         done = self.target.run([self.vmaprobe, "features", "--json"], privileged=True)
         if not done.returncode:
             self.features = json.loads(done.stdout)
-        self.features["regime"] = regime.observe(self.target)._asdict()
+        self.features["regime"] = regime.of(self.target)._asdict()
         return True
 
     def _workload(self, threads: int, size: int | None = None) -> Workload:
