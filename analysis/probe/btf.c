@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <bpf/btf.h>
-#include "vmaprobe.h"
+#include "btf.h"
 
 /* Read once: it is a few megabytes. */
 static const struct btf *kernel_btf(void)

@@ -21,6 +21,12 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "census_taking.h"
+#include "common.h"
+#include "embedded.h"
+#include "kallsyms.h"
+#include "output.h"
+#include "pages.h"
+#include "take_census.h"
 
 #define ROUNDS		3
 #define ATTEMPTS	3

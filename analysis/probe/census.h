@@ -16,6 +16,8 @@
 #ifndef CENSUS_H
 #define CENSUS_H
 
+#include <linux/types.h>
+
 #define CENSUS_MAGIC	"VMACENS"
 #define CENSUS_FORMAT	2
 #define TASK_COMM_LEN	16

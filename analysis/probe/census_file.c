@@ -17,6 +17,11 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "census_taking.h"
+#include "common.h"
+#include "kallsyms.h"
+#include "ops_names.h"
+#include "output.h"
+#include "take_census.h"
 
 bool append_string(struct census *census, __u32 id, const char *text, size_t length)
 {

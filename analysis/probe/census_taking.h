@@ -3,7 +3,9 @@
 #ifndef CENSUS_TAKING_H
 #define CENSUS_TAKING_H
 
-#include "vmaprobe.h"
+#include "kallsyms.h"
+#include "output.h"
+#include "pages.h"
 
 #define READ_SIZE	(256 * 1024)	/* the kernel fills 32 KiB at a time */
 

@@ -9,7 +9,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include "vmaprobe.h"
+#include "command.h"
+#include "common.h"
+#include "output.h"
 
 static void become(char **command, pid_t probe, bool aside)
 {

@@ -6,10 +6,18 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "command.h"
 #include "faults.h"
+#include "follow_tasks.h"
 #include "json.h"
+#include "ops_names.h"
+#include "output.h"
+#include "preemption.h"
+#include "stacks.h"
 #include "trace_faults.h"
-#include "vmaprobe.h"
+#include "tracer.h"
+#include "user_stacks.h"
+#include "watch.h"
 
 static const char *const modes[] = { "", "user", "kernel", "gup" };
 static const char *const accesses[] = { "", "read", "write", "exec" };

@@ -12,9 +12,20 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "btf.h"
+#include "common.h"
+#include "embedded.h"
 #include "faults.h"
+#include "follow_tasks.h"
+#include "kallsyms.h"
+#include "lacking.h"
+#include "output.h"
+#include "preemption.h"
+#include "subcommands.h"
 #include "trace_faults.h"
-#include "vmaprobe.h"
+#include "tracer.h"
+#include "user_stacks.h"
+#include "watch.h"
 
 #define RING_BYTES		(32u << 20)
 

@@ -17,10 +17,17 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "btf.h"
+#include "common.h"
+#include "embedded.h"
 #include "faults.h"
 #include "json.h"
+#include "kallsyms.h"
+#include "pages.h"
+#include "preemption.h"
+#include "subcommands.h"
 #include "trace_faults.h"
-#include "vmaprobe.h"
+#include "tracer.h"
 
 #ifndef PR_SET_VMA
 #define PR_SET_VMA		0x53564d41	/* include/uapi/linux/prctl.h, from 5.17 */

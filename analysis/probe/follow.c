@@ -20,7 +20,10 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "vmaprobe.h"
+#include "command.h"
+#include "common.h"
+#include "follow.h"
+#include "take_census.h"
 
 #define FOLLOW	(PTRACE_O_TRACEEXIT | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | \
 		 PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)

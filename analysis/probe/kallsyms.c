@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "vmaprobe.h"
+#include "kallsyms.h"
 
 struct symbol {
 	__u64 address;

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include "lacking.h"
-#include "vmaprobe.h"
 
 static char lacking[160];
 

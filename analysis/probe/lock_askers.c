@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Who asks for mmap_lock, by a function on the kernel's stack: the first of these that is there. */
+#include <stdbool.h>
 #include <string.h>
-#include "vmaprobe.h"
+#include "lock_askers.h"
 
 static const struct {
 	const char *function, *who;

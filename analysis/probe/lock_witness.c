@@ -18,8 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 #include <bpf/bpf.h>
+#include "lock_witness.h"
 #include "locks.h"
-#include "vmaprobe.h"
+#include "output.h"
+#include "tracefs.h"
 
 #define EVENT	"events/mmap_lock/mmap_lock_acquire_returned/"
 #define HIST	"hist:keys=common_pid,write:size=65536 if success == 1"

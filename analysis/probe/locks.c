@@ -11,9 +11,20 @@
 #include <string.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "btf.h"
+#include "command.h"
+#include "common.h"
+#include "embedded.h"
+#include "follow_tasks.h"
 #include "json.h"
+#include "kallsyms.h"
+#include "lock_witness.h"
 #include "locks.h"
-#include "vmaprobe.h"
+#include "output.h"
+#include "stacks.h"
+#include "subcommands.h"
+#include "tracer.h"
+#include "watch.h"
 
 struct locks {
 	struct watch watch;

@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <bpf/bpf.h>
-#include "vmaprobe.h"
+#include "kallsyms.h"
+#include "ops_names.h"
 
 struct ops_named {
 	struct ops_entry entry;

@@ -10,7 +10,9 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#include "vmaprobe.h"
+#include "common.h"
+#include "kallsyms.h"
+#include "output.h"
 
 #define OUTPUT_BUFFER	(1u << 20)
 

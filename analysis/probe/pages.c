@@ -14,7 +14,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "vmaprobe.h"
+#include "kallsyms.h"
+#include "pages.h"
 
 /* include/uapi/linux/fs.h, from 6.7; our own names, as old headers lack them. */
 struct scan_region {

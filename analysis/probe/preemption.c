@@ -3,12 +3,14 @@
  * Whether a task in the kernel may be preempted where nothing forbids it, as a BPF program
  * may that does not run with preemption off.
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 #include <unistd.h>
-#include "vmaprobe.h"
+#include "preemption.h"
+#include "tracefs.h"
 
 /* kernel/sched/debug.c: sched_dynamic_show(), "none voluntary (full) lazy"; from 5.12. */
 static bool read_dynamic(char *model, size_t size)

@@ -4,7 +4,9 @@
 #include <string.h>
 #include <bpf/bpf.h>
 #include "json.h"
-#include "vmaprobe.h"
+#include "kallsyms.h"
+#include "lock_askers.h"
+#include "stacks.h"
 
 #define MAX_DEPTH	128
 

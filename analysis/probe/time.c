@@ -14,9 +14,19 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "btf.h"
+#include "command.h"
+#include "common.h"
+#include "embedded.h"
+#include "follow_tasks.h"
 #include "json.h"
+#include "kallsyms.h"
+#include "output.h"
+#include "preemption.h"
+#include "subcommands.h"
 #include "time.h"
-#include "vmaprobe.h"
+#include "tracer.h"
+#include "watch.h"
 
 struct events {
 	struct bpf_link **links;

@@ -5,7 +5,10 @@
 
 #include <stdbool.h>
 #include "faults.h"
-#include "vmaprobe.h"
+#include "output.h"
+#include "preemption.h"
+#include "tracer.h"
+#include "watch.h"
 
 struct ring_buffer;
 

@@ -5,9 +5,10 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "common.h"
+#include "follow_tasks.h"
 #include "json.h"
 #include "traced.h"
-#include "vmaprobe.h"
 
 bool read_bss(struct bpf_object *object, const char *name, void *value, size_t size)
 {

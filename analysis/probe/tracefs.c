@@ -10,7 +10,8 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
-#include "vmaprobe.h"
+#include "output.h"
+#include "tracefs.h"
 
 /* fsmount(2), from 5.2: a mount that only its descriptor shows, and that goes with it. */
 static int mount_unseen(const char *type)

@@ -12,8 +12,12 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "btf.h"
+#include "embedded.h"
 #include "json.h"
-#include "vmaprobe.h"
+#include "kallsyms.h"
+#include "tracefs.h"
+#include "tracer.h"
 
 #define UNKNOWN_MISSES	(~0ULL)
 

@@ -13,7 +13,11 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#include "vmaprobe.h"
+#include "command.h"
+#include "common.h"
+#include "kallsyms.h"
+#include "output.h"
+#include "usage.h"
 
 static bool add_stat(__u32 pid, struct usage *usage)
 {

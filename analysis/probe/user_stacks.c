@@ -18,8 +18,11 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "faults.h"
+#include "follow_tasks.h"
 #include "json.h"
-#include "vmaprobe.h"
+#include "kallsyms.h"
+#include "output.h"
+#include "user_stacks.h"
 
 struct mapping {
 	__u64 start, end, offset;

@@ -6,33 +6,16 @@
  * binary, so that a target needs nothing else. No kernel pointer leaves it.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <unistd.h>
 #include <bpf/libbpf.h>
+#include "common.h"
 #include "lacking.h"
-#include "vmaprobe.h"
-
-#define EMBED(name, file)						\
-	__asm__(".section .rodata\n.balign 8\n"				\
-		".globl " #name "_start\n.globl " #name "_end\n"	\
-		#name "_start:\n.incbin \"" file "\"\n" #name "_end:\n"	\
-		".byte 0\n.previous\n")
-
-EMBED(census_bpf, CENSUS_BPF_OBJECT);
-EMBED(features_bpf, FEATURES_BPF_OBJECT);
-EMBED(locks_bpf, LOCKS_BPF_OBJECT);
-EMBED(time_bpf, TIME_BPF_OBJECT);
-EMBED(faults_handled_bpf, FAULTS_HANDLED_BPF_OBJECT);
-EMBED(faults_tracepoint_bpf, FAULTS_TRACEPOINT_BPF_OBJECT);
+#include "subcommands.h"
+#include "usage.h"
 
 static const char usage_text[] =
 "Usage: vmaprobe census [--pid PID]... [--pages HOW] [--output FILE]\n"
@@ -94,63 +77,9 @@ static const char usage_text[] =
 "needed; 5 a process named does not exist or has no memory of its own; 130 interrupted.\n"
 "With a COMMAND, its own exit code when the observation succeeded.\n";
 
-volatile sig_atomic_t interrupted;
-
 static void on_signal(int signal)
 {
 	interrupted = signal;
-}
-
-int complain(int code, const char *format, ...)
-{
-	va_list args;
-
-	fputs("vmaprobe: ", stderr);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	return code;
-}
-
-struct bpf_object *open_embedded(const char *name, const char *start, const char *end)
-{
-	/* For tests: another kernel's types. Not for whoever has no privilege but by this file's. */
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name,
-		    .btf_custom_path = secure_getenv("VMAPROBE_BTF"));
-
-	return bpf_object__open_mem(start, end - start, &opts);
-}
-
-int explain_load_failure(int error)
-{
-	if (access("/sys/kernel/btf/vmlinux", R_OK))
-		return complain(EXIT_KERNEL, "this kernel has no type information "
-				"(/sys/kernel/btf/vmlinux): it must be built with CONFIG_DEBUG_INFO_BTF=y");
-	/* The verifier, too, says EACCES of a program it does not follow. */
-	if (error == -EPERM || (error == -EACCES && geteuid()))
-		return complain(EXIT_PRIVILEGE, "BPF is refused to this user: run it as root or under "
-				"sudo, or give it CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, "
-				"CAP_DAC_READ_SEARCH and CAP_SYSLOG");
-	if (what_is_lacking())
-		return complain(EXIT_KERNEL, "this kernel has no %s, which the BPF programs rely on: "
-				"it may be older than Linux 6.1 or newer than this program",
-				what_is_lacking());
-	return complain(EXIT_KERNEL, "this kernel does not accept the BPF programs (%s): Linux 6.1 "
-			"or later is needed", strerror(-error));
-}
-
-int parse_pid(const char *text, __u32 *pid)
-{
-	char *end;
-	long value;
-
-	errno = 0;
-	value = strtol(text, &end, 10);
-	if (errno || end == text || *end || value <= 0 || value > 4194304)
-		return complain(EXIT_USAGE, "--pid %s: not a process id", text);
-	*pid = value;
-	return 0;
 }
 
 /*
@@ -178,144 +107,6 @@ static int require_own_proc(void)
 	return complain(EXIT_OTHER, "/proc belongs to another pid namespace than this process, so that "
 			"/proc/PID is not the process that the kernel calls PID here: mount the "
 			"namespace's own (mount -t proc proc /proc, or unshare --mount-proc)");
-}
-
-static int parse_pages(const char *text, int *how)
-{
-	if (!strcmp(text, "scan"))
-		*how = PAGES_SCAN;
-	else if (!strcmp(text, "pagemap"))
-		*how = PAGES_PAGEMAP;
-	else if (!strcmp(text, "none"))
-		*how = PAGES_NOT_LOOKED;
-	else
-		return complain(EXIT_USAGE, "--pages %s: scan, pagemap or none", text);
-	return 0;
-}
-
-struct arguments {
-	struct census_options options;
-	__u32 *pids;
-	size_t pid_count;
-	bool at_exit, skip_root;
-	const char *usage;
-	char **command;
-};
-
-static int parse_census(int argc, char **argv, struct arguments *args)
-{
-	static const struct option longs[] = {
-		{ "pid", required_argument, NULL, 'p' },
-		{ "output", required_argument, NULL, 'o' },
-		{ "pages", required_argument, NULL, 'g' },
-		{ "at-exit", no_argument, NULL, 'x' },
-		{ "skip-root", no_argument, NULL, 's' },
-		{ "usage", required_argument, NULL, 'u' },
-		{}
-	};
-	int c, code = 0;
-
-	opterr = 0;
-	args->options.pages_how = PAGES_SCAN;
-	args->pids = calloc(argc, sizeof(*args->pids));
-	while (!code && (c = getopt_long(argc, argv, "+p:o:", longs, NULL)) != -1) {
-		if (c == 'p')
-			code = parse_pid(optarg, &args->pids[args->pid_count++]);
-		else if (c == 'o')
-			args->options.output = optarg;
-		else if (c == 'g')
-			code = parse_pages(optarg, &args->options.pages_how);
-		else if (c == 'x')
-			args->at_exit = true;
-		else if (c == 's')
-			args->skip_root = true;
-		else if (c == 'u')
-			args->usage = optarg;
-		else
-			return complain(EXIT_USAGE, "%s: no such option, or its value is missing; see "
-					"vmaprobe --help", argv[optind - 1]);
-	}
-	args->command = argv + optind;
-	if (code)
-		return code;
-	if (!args->at_exit && (optind < argc || args->skip_root || args->usage))
-		return complain(EXIT_USAGE, "a COMMAND, --skip-root and --usage go with --at-exit");
-	if (args->at_exit && (optind == argc || args->pid_count || !args->options.output))
-		return complain(EXIT_USAGE, "--at-exit needs --output FILE and -- COMMAND, and no --pid");
-	return 0;
-}
-
-static int check_pids(const struct arguments *args)
-{
-	char path[64];
-
-	for (size_t i = 0; i < args->pid_count; i++) {
-		snprintf(path, sizeof(path), "/proc/%u", args->pids[i]);
-		if (access(path, F_OK))
-			return complain(EXIT_VANISHED, "there is no process %u", args->pids[i]);
-	}
-	return 0;
-}
-
-/* Says why the memory of a process that was asked for was not read. */
-static int complain_missing(__u32 pid)
-{
-	char path[64], line[256], state = 0;
-	bool has_memory = false;
-	FILE *file;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%u/status", pid);
-	file = fopen(path, "re");
-	while (file && fgets(line, sizeof(line), file)) {
-		sscanf(line, "State: %c", &state);
-		has_memory |= !strncmp(line, "VmSize:", 7);	/* only with an mm, see task_mem() */
-	}
-	if (file)
-		fclose(file);
-	if (!state || state == 'Z' || state == 'X')
-		return complain(EXIT_VANISHED, "process %u has ended", pid);
-	if (!has_memory)
-		return complain(EXIT_VANISHED, "process %u has no memory of its own: it is a kernel "
-				"thread", pid);
-	snprintf(path, sizeof(path), "/proc/%u/maps", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return complain(EXIT_PRIVILEGE, "the memory of process %u may not be looked at from here "
-				"(%s: %s): it lies outside this container, or a security module "
-				"protects it", pid, path, strerror(errno));
-	close(fd);
-	return complain(EXIT_VANISHED, "process %u was not met: it has begun or ended just now", pid);
-}
-
-static int run_census(int argc, char **argv)
-{
-	struct arguments args = {};
-	struct census *census = NULL;
-	struct rusage used = {};
-	__u32 missing;
-	int status = 0, code = parse_census(argc, argv, &args);
-
-	if (!code)
-		code = check_pids(&args);
-	if (!code)
-		code = census_open(&census, &args.options);
-	if (!code && args.at_exit)
-		code = follow_command(census, args.command, args.skip_root, &status, &used);
-	else if (!code)
-		code = census_take(census, args.pids, args.pid_count);
-	missing = code || interrupted ? 0 : census_missing(census, args.pids, args.pid_count);
-	if (missing)
-		code = complain_missing(missing);
-	if (!code && interrupted)
-		code = 128 + interrupted;
-	if (!code && args.usage)
-		code = usage_write(args.usage, &used);
-	if (!code)
-		code = census_commit(census);
-	census_close(census);
-	free(args.pids);
-	return code ? code : status;
 }
 
 static int run_observer(int (*run)(int argc, char **argv), int argc, char **argv)

@@ -12,7 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 #include <bpf/libbpf.h>
-#include "vmaprobe.h"
+#include "command.h"
+#include "common.h"
+#include "follow_tasks.h"
+#include "kallsyms.h"
+#include "output.h"
+#include "watch.h"
 
 static int parse_seconds(const char *text, double *seconds)
 {

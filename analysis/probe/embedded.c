@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The BPF objects, embedded by the assembler. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <bpf/libbpf.h>
+#include "embedded.h"
+
+#define EMBED(name, file)						\
+	__asm__(".section .rodata\n.balign 8\n"				\
+		".globl " #name "_start\n.globl " #name "_end\n"	\
+		#name "_start:\n.incbin \"" file "\"\n" #name "_end:\n"	\
+		".byte 0\n.previous\n")
+
+EMBED(census_bpf, CENSUS_BPF_OBJECT);
+EMBED(features_bpf, FEATURES_BPF_OBJECT);
+EMBED(locks_bpf, LOCKS_BPF_OBJECT);
+EMBED(time_bpf, TIME_BPF_OBJECT);
+EMBED(faults_handled_bpf, FAULTS_HANDLED_BPF_OBJECT);
+EMBED(faults_tracepoint_bpf, FAULTS_TRACEPOINT_BPF_OBJECT);
+
+struct bpf_object *open_embedded(const char *name, const char *start, const char *end)
+{
+	/* For tests: another kernel's types. Not for whoever has no privilege but by this file's. */
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name,
+		    .btf_custom_path = secure_getenv("VMAPROBE_BTF"));
+
+	return bpf_object__open_mem(start, end - start, &opts);
+}
