@@ -121,7 +121,9 @@ def made(faults: Sequence[dict[str, Any]], locks: Sequence[tuple[str, str, int]]
     zero = {"origin": "private /dev/zero", "mode": "user", "access": "read", "before": "bare",
             "after": "bare", "path": "mmap", "result": "minor", "time_ns": 1000.0}  # fmt: skip
     tables = {
-        "faults": pd.DataFrame([{"repeat": 1, **zero, **row} for row in faults]),
+        "faults": pd.DataFrame(
+            [{"repeat": 1, **zero, "log2_ns": [row["count"]], **row} for row in faults]
+        ),
         "locks": pd.DataFrame(
             [
                 {

@@ -103,9 +103,15 @@ def test_counterfactual() -> None:
 
 def test_by_origin_has_times_where_the_source_has() -> None:
     table = faults.by_origin(
-        traced({"count": 4, "time_ns": 4000}, {"count": 1, "origin": "heap", "after": "anon_vma"})
+        traced(
+            {"count": 4, "time_ns": 4000, "log2_ns": [0, 3, 1]},
+            {"count": 2, "time_ns": 0, "log2_ns": []},  # their ends were missed
+            {"count": 1, "origin": "heap", "after": "anon_vma"},
+            {"count": 1, "origin": "stack", "time_ns": 0, "log2_ns": []},
+        )
     ).set_index("origin")
-    assert table.loc["private /dev/zero"].tolist() == [4, 4, 4, 1000]
+    assert math.isnan(table.loc["stack", "mean_ns"])
+    assert table.loc["private /dev/zero"].tolist() == [6, 6, 6, 1000]
     assert table.loc["heap", "left bare"] == 0 and math.isnan(table.loc["heap", "mean_ns"])
 
 

@@ -39,6 +39,7 @@ from anonvma.compare import changes
 from anonvma.run.runs import Run, having
 from anonvma.run.vocabulary import TRACING_LOSSES
 from anonvma.tables import locks, losses
+from anonvma.tables.faults import timed_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,6 +185,7 @@ class _Side:
         self.direct = _wide([part["direct"] for part in each])
         self.repeated = _wide([part["repeated"] for part in each])
         self.time_ns = _wide([part["time_ns"] for part in each])
+        self.timed = _wide([part["timed"] for part in each])
         self.unknown = float(np.mean([part["unknown"].sum() for part in each]))
         callers = [_callers(run) for run in runs]
         self.taken = _wide([part["taken"] for part in callers])
@@ -213,8 +215,9 @@ def _fault_groups(run: Run) -> pd.DataFrame:
         direct=count.where((path == "mmap") | tries, 0.0),
         repeated=count.where(path == "retry", 0.0),
         unknown=count.where(path == "unknown", 0.0),
+        timed=timed_count(found),
     )
-    names = ["faults", "direct", "repeated", "unknown"]
+    names = ["faults", "direct", "repeated", "unknown", "timed"]
     sums = parts.groupby(_KEY, observed=True)[names].sum()
     sums["time_ns"] = parts.groupby(_KEY, observed=True)["time_ns"].sum(min_count=1)
     return sums / repeats
@@ -562,11 +565,11 @@ def _time_said(one: _Side, other: _Side) -> str:
     for side in (one, other):
         bare = side.faults.index.get_level_values("before") == "bare"
         user = side.faults.index.get_level_values("mode") == "user"
-        faults = float(side.faults[bare & user].to_numpy().sum())
-        timed = side.time_ns.reindex(side.faults.index)[bare & user].to_numpy().sum()
-        if not faults or not np.isfinite(timed) or not timed:
+        timed = float(side.timed[bare & user].to_numpy().sum())
+        spent = side.time_ns.reindex(side.faults.index)[bare & user].to_numpy().sum()
+        if not timed or not np.isfinite(spent) or not spent:
             return "How long its faults took is not known from this source."
-        means.append(timed / faults / 1000)
+        means.append(spent / timed / 1000)
     return (
         f"Traced, a fault on a bare VMA took {means[0]:.2f} µs in {one.name} and {means[1]:.2f} "
         f"in {other.name}."

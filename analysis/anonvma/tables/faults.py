@@ -48,6 +48,7 @@ __all__ = [
     "plot_over_time",
     "plot_transitions",
     "prediction",
+    "timed_count",
     "traced",
     "traced_repeats",
     "transitions",
@@ -162,7 +163,8 @@ def by_origin(faults: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         One row an origin, most faults first: origin, faults (mean of one repeat), found bare,
-        left bare, and mean_ns (mean time of one fault; null where the source has none).
+        left bare, and mean_ns (mean time of one fault that has a time; null where the source has
+        none).
     """
     found = _handled(faults)
     found = found[found["before"].isin(["bare", "anon_vma"])]
@@ -177,12 +179,18 @@ def by_origin(faults: pd.DataFrame) -> pd.DataFrame:
                 "faults": counts.sum() / n,
                 "found bare": counts[was_bare].sum() / n,
                 "left bare": counts[was_bare & (part["after"] == "bare")].sum() / n,
-                "mean_ns": timed / counts.sum(),
+                "mean_ns": timed / (timed_count(part).sum() or np.nan),
             }
         )
     columns = ["origin", "faults", "found bare", "left bare", "mean_ns"]
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values("faults", ascending=False, kind="stable", ignore_index=True)
+
+
+def timed_count(faults: pd.DataFrame) -> pd.Series[float]:
+    """How many faults of each group have a time: those whose end was missed have none."""
+    lists = faults["log2_ns"]
+    return lists.map(lambda counts: sum(counts) if isinstance(counts, list | np.ndarray) else 0)
 
 
 # ---- which lock ----
