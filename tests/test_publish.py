@@ -27,6 +27,7 @@ import pypdf
 import pyte
 import pytest
 from browser import browser, complaints, network_off, requests_of
+from commands import run_here
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -308,7 +309,9 @@ def test_sent_received_threaded_and_read(
     (tmp_path / "asked.eml").write_text(ASKED)
     words = ["publish", "small-allocs-mt", "--specimens", "specimens", "--send"]
     words += ["--reply-to", str(tmp_path / "asked.eml"), "--output", str(tmp_path / "out")]
-    code, shown = anonvma_in_a_terminal(words, environment, "n")
+    other = ["publish", "delayed-anon-w-seq-mt-1", "--send", "--to", "linux-mm@example.com"]
+    other += ["--output", str(tmp_path / "other")]
+    code, shown = anonvma_in_a_terminal(other, environment, "n")
     assert (code, kept.envelopes) == (0, []) and "not sent" in shown
     code, shown = anonvma_in_a_terminal(words, environment, "y")
     assert code == 0, shown[-2000:]
@@ -397,7 +400,7 @@ def test_nothing_is_sent_without_a_terminal(
     )
     assert done.returncode == 1 and "standard input is no terminal" in done.stderr
     assert server[0].envelopes == []
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    done = run_here(*argv[3:])
     told = json.loads(done.stdout)
     assert told["reports"][0]["answer"] == "no" and told["sent"] is False
     assert told["complaints"] == [] and Path(told["files"]["eml"]).is_file()
@@ -414,17 +417,18 @@ def test_nothing_is_sent_without_a_terminal(
         (["--output", "README.md"], "is there already"),
     ],
 )
-def test_wrong_words_are_one_sentence_and_cost_nothing(words: list[str], said: str) -> None:
-    argv = [sys.executable, "-m", "anonvma", "publish", "small-allocs-mt", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
+def test_wrong_words_are_one_sentence_and_cost_nothing(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    done = run_here("publish", "small-allocs-mt", *words)
     assert done.returncode in (1, 2) and said in done.stderr
-    assert "Traceback" not in done.stderr and "06-report" not in done.stderr
+    assert "06-report" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["nonsense", "nonsense-*..delayed-small-allocs-mt-*", "a.."])
 def test_what_is_no_run(name: str) -> None:
-    argv = [sys.executable, "-m", "anonvma", "publish", name]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE)
+    done = run_here("publish", name)
     assert done.returncode == 1 and done.stderr.startswith("anonvma: ")
     assert done.stderr.count("\n") == 1
 
@@ -541,13 +545,11 @@ def test_the_index_in_a_browser(browser: webdriver.Chrome, several: Published) -
     assert complaints(browser) == []
 
 
-def test_the_flame_graph_is_in_the_page(tmp_path: Path, browser: webdriver.Chrome) -> None:
+def test_the_flame_graph_is_in_the_page(browser: webdriver.Chrome, published: Published) -> None:
     """The interactive one, with the kernel's functions by name, under the page's own policy."""
-    out = tmp_path / "out"
-    done = publish.write(["small-allocs-mt"], tmp_path, ENVELOPE, output=out)
     network_off(browser)
     requests_of(browser)
-    browser.get(done.files["html"].as_uri())
+    browser.get(published.files["html"].as_uri())
     graph = browser.find_element(By.CSS_SELECTOR, ".anonvma-flame svg.g")
     boxes = {
         box.get_attribute("aria-label").partition(":")[0]: box
@@ -560,4 +562,4 @@ def test_the_flame_graph_is_in_the_page(tmp_path: Path, browser: webdriver.Chrom
     assert boxes["handle_mm_fault"].get_attribute("width") != before
     assert complaints(browser) == []
     asked = [one for one in requests_of(browser) if not one.startswith(("data:", "chrome:"))]
-    assert asked == [done.files["html"].as_uri()]
+    assert asked == [published.files["html"].as_uri()]

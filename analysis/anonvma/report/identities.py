@@ -117,6 +117,7 @@ _PID = re.compile(r"pid[:-]\d+")
 """A workload that runs already; its number names nobody."""
 
 
+@functools.lru_cache(maxsize=1 << 16)  # the runs of a comparison share their words
 def is_public(value: str) -> bool:
     """Tell whether a value says nothing of the machine or of who works on it."""
     if _PUBLIC_PATHS.fullmatch(value) or _PID.fullmatch(value):
