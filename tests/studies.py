@@ -91,7 +91,7 @@ def run(
         text=True,
         env=environment(study.parent),
         cwd=cwd or study.parent,
-        timeout=3 * PATIENCE,  # 18 boots took from 170 to over 300 s where nothing else ran
+        timeout=3 * PATIENCE,  # twelve boots take minutes where nothing else runs
     )
 
 

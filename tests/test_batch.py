@@ -406,7 +406,7 @@ def test_killed_at_random_moments(tiny: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.kernels
 def test_two_kernels_killed_five_times(tmp_path: Path) -> None:
-    """2 kernels x 3 workloads x 3 thread counts, a boot each, by one command."""
+    """2 kernels x 3 workloads x 2 thread counts, a boot each, by one command."""
     images = {k: str(paths.build() / "kernels" / k / "bzImage") for k in ("early", "delayed")}
     study = studies.write(
         tmp_path,
@@ -414,14 +414,14 @@ def test_two_kernels_killed_five_times(tmp_path: Path) -> None:
         kernels=images,
         workloads=["small-allocs-mt", {"workload": "anon-w-seq-mt", "unit": "40k"},
                    "anon-r-rand-mt"],
-        parameters={"threads": [1, 2, 4]},
+        parameters={"threads": [1, 4]},
         defaults={"bytes": "4m", "trace": False, "repeats": 1},
         timeout="5m",
     )  # fmt: skip
     output = tmp_path / "out"
-    kill_and_resume(study, output, [random.uniform(4, 25) for _ in range(5)], 18)
+    kill_and_resume(study, output, [random.uniform(4, 25) for _ in range(5)], 12)
     # Each kernel did in each cell what it does: 1,024 read faults found a bare VMA.
-    for threads in (1, 2, 4):
+    for threads in (1, 4):
         for kernel, aborts in (("early", 1024), ("delayed", 0)):
             run = runs.Run.open(output / "cells" / f"{kernel}-small-allocs-mt-threads-{threads}-1")
             assert run.manifest.features["regime"]["name"] == kernel

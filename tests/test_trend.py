@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import run_here
 from scipy import stats
 
 from anonvma.base import paths
@@ -108,11 +108,11 @@ def test_nights(nights: Path) -> None:
     assert row["low"] < -20 < row["high"]
 
 
-def test_command_line(nights: Path, tmp_path: Path) -> None:
+def test_command_line(nights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def anonvma(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "anonvma", "trend", *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        return run_here("trend", *words)
 
+    monkeypatch.chdir(tmp_path)
     done = anonvma("--in", nights, "--chart", "trend.png")
     assert done.returncode == 0, done.stderr
     assert "1 in 1 series." in done.stdout and "2026-10-21 02:00  20+10" in done.stdout
