@@ -57,7 +57,7 @@ def timed(work: Callable[[], Any]) -> float:
 def ours(run: str) -> dict[str, Any]:
     """The explorer, in a process of its own."""
     from anonvma.explore import explorer as explore
-    from anonvma.explore import views
+    from anonvma.explore import view as view_module
 
     # What the first figure and table load is no part of a million VMAs.
     small = explore.Explorer("specimens")
@@ -81,7 +81,7 @@ def ours(run: str) -> dict[str, Any]:
         )
     row = controls["row"].options[-1][1]
     answers["a row looked at"] = timed(lambda: explorer.look_at(row))
-    assert views.summary(explorer.shown) == explorer.summary()
+    assert view_module.summary(explorer.shown) == explorer.summary()
     count = len(explorer.selection.vmas)
     return {"open": seconds, "answers": answers, "memory": peak() - before, "vmas": count}
 

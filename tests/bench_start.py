@@ -21,7 +21,7 @@ from anonvma.base import paths
 TABLES = (
     "from anonvma.tables import census, faults, locks, metrics, specimens; "
     "from anonvma.compare import changes, counts, scaling; "
-    "from anonvma.report import sections; from anonvma.run import runs"
+    "from anonvma.report import run_report; from anonvma.run import runs"
 )
 FLOOR = ["-c", "import pandas, pyarrow.parquet"]
 LEAN = ["-c", "import click"]

@@ -326,9 +326,16 @@ def carry_out(words: list[str]) -> None:
         main(words)
         return
     from anonvma.base.errors import AnonvmaError
-    from anonvma.report import headers, mail_body, mail_lint, notebooks, redaction, subject
-    from anonvma.report import message as mail
-    from anonvma.report import sections as report
+    from anonvma.report import (
+        headers,
+        layout,
+        mail,
+        mail_body,
+        mail_lint,
+        notebooks,
+        redaction,
+        subject,
+    )
     from anonvma.run import runs
 
     try:
@@ -341,7 +348,7 @@ def carry_out(words: list[str]) -> None:
         about = subject.Subject({opened.id: [opened]}).shared(wall)
         sections = about.sections(analysed=True)
         title = wall.scrub(headers.one_line(printable(about.title)))
-        text = wall.scrub(report.text(sections, title))
+        text = wall.scrub(layout.text(sections, title))
         body = wall.scrub(mail_body.body(sections, wall.said(text), asked=True))
         message = mail.compose(body, subject=title, to=["a@example.org"], sender="b@example.org")
         errors = [

@@ -12,7 +12,8 @@ from matplotlib.colors import to_rgb
 
 from anonvma.explore import address_map
 from anonvma.explore.address_map import PIXELS, STATE_COLOURS, Axis, columns
-from anonvma.explore.selection import STATES, Filter, Vmas
+from anonvma.explore.filter import STATES, Filter
+from anonvma.explore.selection import Vmas
 from anonvma.run import runs
 
 TOP = 1 << 47  # of a process on x86-64

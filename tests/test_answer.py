@@ -25,15 +25,18 @@ from anonvma.report import (
     answer,
     evidence,
     kernel_facts,
+    layout,
+    mail,
     mail_body,
     mail_lint,
-    message,
     redaction,
-    sections,
+    reproduction,
+    run_report,
 )
+from anonvma.report import verdict as verdict_module
 from anonvma.report.subject import Subject
 from anonvma.run import catalogue, runs
-from anonvma.tables import census, faults, locks, specimens
+from anonvma.tables import census, fault_times, faults, locks, specimens
 
 REPEATS = 4  # of three or more there are intervals
 EACH = range(1, REPEATS + 1)
@@ -103,23 +106,23 @@ def made(draw: st.DrawFn) -> Any:
 
 def check(run: Any) -> None:
     """What holds of every report, however little or odd the run."""
-    parts = sections.sections(run)
+    parts = run_report.sections(run)
     for part in parts:
         if part.whole is None or part.table is None:
             continue
         named(part.whole, part.table, part.title)
-    for numbers_of in (evidence.table(run), sections.figures(run)):  # counts, times and rates
-        assert not (numbers_of[["mean", "low", "high"]] < 0).any(axis=None)
-        assert numbers_of.loc[numbers_of["n"] < 3, ["low", "high"]].isna().all(axis=None)
-        known_bounds = numbers_of.dropna(subset=["low"])
-        assert (known_bounds["low"] <= known_bounds["mean"]).all()
-        assert (known_bounds["mean"] <= known_bounds["high"]).all()
+    figures = evidence.table(run)  # counts, times and rates
+    assert not (figures[["mean", "low", "high"]] < 0).any(axis=None)
+    assert figures.loc[figures["n"] < 3, ["low", "high"]].isna().all(axis=None)
+    bounded = figures.dropna(subset=["low"])
+    assert (bounded["low"] <= bounded["mean"]).all()
+    assert (bounded["mean"] <= bounded["high"]).all()
     said = answer.sentences(run)
     assert numbers(" ".join(said)) <= known(run)
-    for share in re.findall(r"([\d.,]+) ?%", sections.text(parts, "t")):
+    for share in re.findall(r"([\d.,]+) ?%", layout.text(parts, "t")):
         assert float(share.replace(",", "")) <= 100
     body = mail_body.body(parts, asked=True)
-    sent = message.compose(body, subject=answer.finding(run), sender="a@b.org", to=["c@d.org"])
+    sent = mail.compose(body, subject=answer.finding(run), sender="a@b.org", to=["c@d.org"])
     assert mail_lint.check(sent.as_bytes()) == []
 
 
@@ -142,8 +145,8 @@ def numbers(text: str) -> set[str]:
 
 def known(run: Any) -> set[str]:
     """Every number of the tables beside the sentences, as it is printed."""
-    verdict = answer.of_run(run)
-    values = answer.table_of(verdict)["value"].tolist()
+    verdict = verdict_module.of_run(run)
+    values = verdict_module.table_of(verdict)["value"].tolist()
     found = {number(value) for value in [*values, sum(verdict.bare.values()), *verdict.filled]}
     target = run.manifest.target
     found |= {number(target["cpus"]), number(run.manifest.repeats), number(verdict.went_on)}
@@ -211,7 +214,7 @@ def test_whatever_a_run_has_its_report_adds_up(run: Any) -> None:
     ],
 )
 def test_recorded_reports_add_up(name: str) -> None:
-    for part in sections.sections(runs.find(name)):
+    for part in run_report.sections(runs.find(name)):
         if part.whole is not None and part.table is not None:
             named(part.whole, part.table, part.title)
 
@@ -238,7 +241,7 @@ def test_pages_by_get_user_pages_are_told_as_such() -> None:
 def test_a_source_that_shows_get_user_pages_says_the_same() -> None:
     seen = [one_fault(repeat=r, count=2000, mode="gup", before="bare", after="bare") for r in EACH]
     run = gup_run(0, seen)
-    verdict = answer.of_run(run)
+    verdict = verdict_module.of_run(run)
     assert verdict.traced is not None
     assert (verdict.traced.faults, verdict.traced.stayed, verdict.traced.gup) == (0, 0, 2000)
     assert "No page fault brought them" in answer.sentences(run)[0]
@@ -274,11 +277,10 @@ def test_every_figure_is_drawn_of_nothing() -> None:
     for draw, arguments in (
         (faults.plot_transitions, [none]),
         (faults.plot_lock_paths, [none]),
-        (faults.plot_over_time, [events]),
+        (fault_times.plot_over_time, [events]),
         (locks.plot_callers, [TABLES["locks"].head(0)]),
         (census.plot_by_class, [vmas]),
         (census.plot_by_origin, [vmas]),
-        (census.plot_zero_pages_per_vma, [vmas, 4096]),
         (specimens.plot_observed, [mapped]),
     ):
         drawn, ax = plt.subplots()
@@ -329,7 +331,7 @@ def test_how_often_it_ran_is_what_was_traced(traced: set[str], watched: bool, sa
     tables = {"census": TABLES["census"], "faults": FAULTS.head(0), "tracing": tracing}
     parameters = {"workload": "pid:1", "seconds": 5.0} if watched else {"workload": "x"}
     run = run_of(tables, parameters=parameters)
-    assert any(said in paragraph for paragraph in sections._method(run))
+    assert any(said in paragraph for paragraph in run_report._method(run))
 
 
 # ---- the kernel ----
@@ -393,7 +395,7 @@ def test_the_address_is_one_setting_and_a_mail_reads_well_without_it(
     found = paths.project_url.__wrapped__()
     assert found == address
     monkeypatch.setattr(paths, "project_url", lambda: found)
-    repeated = sections.how_to_repeat([RECORDED], analysed=True)
+    repeated = reproduction.section([RECORDED], analysed=True)
     body = mail_body.body([Section("Answer", ["Yes."]), repeated], asked=True)
     shared = redaction.Wall.around([RECORDED]).scrub(body)
     assert shared.count(address or "https://") == (2 if address else 0)

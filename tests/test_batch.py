@@ -29,7 +29,8 @@ from waiting import PATIENCE, until
 
 from anonvma.base import paths
 from anonvma.run import runs
-from anonvma.study import job, runner
+from anonvma.study import directory as directory_module
+from anonvma.study import fingerprint, job
 from anonvma.study import matrix as study
 
 pytestmark = pytest.mark.usefixtures("build")
@@ -186,8 +187,8 @@ def test_what_is_done_is_not_done_again(interrupted: Interrupted) -> None:
 
 def states(file: Path, output: Path) -> Counter[str]:
     """How many cells are in which state; what ``--dry-run`` says."""
-    study._tools.cache_clear()
-    return Counter(runner.status(study.read(file), output).values())
+    fingerprint.tools.cache_clear()
+    return Counter(directory_module.status(study.read(file), output).values())
 
 
 def test_what_has_changed_is_done_again_and_nothing_else(

@@ -210,8 +210,6 @@ def test_figures_draw_what_the_tables_say(tmp_path: Path) -> None:
     assert sorted(widths) == [0, 0, 0, 3]
     axes = census.plot_by_origin(frame, ax=_axes())
     assert [bar.get_width() for bars in axes.containers for bar in bars] == [100.0]
-    axes = census.plot_zero_pages_per_vma(frame, PAGE, ax=_axes())
-    assert [bar.get_height() for bars in axes.containers for bar in bars] == [3.0]
 
 
 def _axes() -> Any:

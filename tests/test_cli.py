@@ -16,7 +16,7 @@ from waiting import PATIENCE
 
 from anonvma.base.errors import PrivilegeError
 from anonvma.cli import main
-from anonvma.report import cost_report, sections
+from anonvma.report import cost_report, layout, run_report
 from anonvma.run import runs
 from anonvma.target.local import Local
 
@@ -205,10 +205,10 @@ def test_report_and_record(cli: Cli, tmp_path: Path) -> None:
     (measured,) = (tmp_path / places["run"]).parent.glob("*-cost-small-allocs-mt")
     cost = runs.Run.open(measured)
     (told,) = cost_report.brief(cost)
-    assert sections.text([told], "").strip() in done.stdout
+    assert layout.text([told], "").strip() in done.stdout
     assert told.paragraphs[1][:60] in " ".join(text.split())
     run = runs.Run.open(tmp_path / places["run"])
-    assert sections.text(sections.sections(run)[:1], sections.title(run)) in done.stdout
+    assert layout.text(run_report.sections(run)[:1], run_report.title(run)) in done.stdout
     profiled = "samples" in run.manifest.tables  # where there is a perf
     assert len(list((tmp_path / places["text"]).parent.glob("*.ipynb"))) == 5 + profiled
 

@@ -38,7 +38,7 @@ from anonvma.perf import recording as perf_data
 from anonvma.perf import tool
 from anonvma.run.runs import Run
 from anonvma.run.writer import sweep
-from anonvma.tables import faults, locks, losses
+from anonvma.tables import locks, losses, specimen_faults, tracing_cost
 from anonvma.target.local import Local
 
 pytestmark = pytest.mark.usefixtures("build")
@@ -155,7 +155,7 @@ def test_small_allocs_is_traced(take: Take) -> None:
     share = losses.attribution(tracing)["share"]
     assert share.tolist() == [1.0, 1.0]
     assert losses.losses(tracing)["count"].sum() == 0
-    assert set(faults.cost(tracing)["traced"]) == {"faults", "events", "locks", "time"}
+    assert set(tracing_cost.cost(tracing)["traced"]) == {"faults", "events", "locks", "time"}
 
     # Each page once, read, found bare and left bare; so many in each VMA.
     events = run.table("fault_events")
@@ -196,7 +196,7 @@ def test_untraced_if_not_asked_for(target: Local, tmp_path: Path) -> None:
 def test_specimens_are_traced(take: Take) -> None:
     run = take("specimens", trace=True)
     made = run.table("specimens")
-    table = faults.of_specimens(made, runs_census(run), run.table("fault_events"))
+    table = specimen_faults.of_specimens(made, runs_census(run), run.table("fault_events"))
     # Told apart by call paths, and put together again.
     assert run.table("call_paths")["count"].sum() == run.table("faults")["count"].sum()
     what = table.set_index(["kind", "touch"])["what"]

@@ -13,7 +13,7 @@ import pytest
 from anonvma.base.errors import RunError
 from anonvma.compare import counts
 from anonvma.run import runs
-from anonvma.tables import faults, locks
+from anonvma.tables import locks, prediction
 
 
 def a_run(faults: list[int], counters: dict[str, list[int]], kb: list[int]) -> Any:
@@ -100,7 +100,7 @@ def test_recorded_pair_is_what_was_worked_out(kernel: str, load: str) -> None:
 def test_what_one_kernel_predicts_the_other_does(load: str, bare: int) -> None:
     """Found bare in user mode: each page read, or the first one written of each mapping."""
     pair = {name: runs.find_all(f"{name}-{load}-*") for name in ("early", "delayed")}
-    table = faults.prediction(pair).set_index("kernel")
+    table = prediction.prediction(pair).set_index("kernel")
     assert 0 <= table.loc["delayed", "predicted"] - bare <= 10
     assert table.loc["early", "to mmap_lock"] == table.loc["delayed", "predicted"]
     assert table.loc["early", "predicted"] == table.loc["delayed", "predicted"]
@@ -114,25 +114,15 @@ def test_what_one_kernel_predicts_the_other_does(load: str, bare: int) -> None:
 
 def test_recorded_specimens_are_the_same_on_both_kernels() -> None:
     """The early check costs a lock; what a fault leaves behind is the same."""
-    from anonvma.report import sections
-    from anonvma.tables import specimens
+    from anonvma.tables import census, specimens
 
     grids = []
     for kernel in ("early", "delayed"):
         run = runs.find(f"{kernel}-specimens-1")
-        table = specimens.observed(run.table("specimens"), sections.last_census(run))
+        table = specimens.observed(run.table("specimens"), census.last(run))
         grids.append(specimens.grid(table))
     assert grids[0].equals(grids[1])
     assert grids[0].loc["private-devzero", "read"] == "zero-page"
-
-
-def test_figure_has_a_point_a_run() -> None:
-    from matplotlib.figure import Figure
-
-    loads = {k: runs.find_all(f"{k}-small-allocs-mt-*") for k in ("early", "delayed")}
-    axes = counts.plot_side_by_side(loads, ax=Figure().subplots())
-    points = sum(len(collection.get_offsets()) for collection in axes.collections)
-    assert points == 3 * sum(map(len, loads.values()))
 
 
 def test_no_run_of_that_name() -> None:

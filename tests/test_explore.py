@@ -17,10 +17,13 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.testing.globalipapp import start_ipython
 
 from anonvma.base.errors import SelectionError
-from anonvma.explore import controls, views
+from anonvma.explore import controls, views_compare, views_faults
 from anonvma.explore import explorer as explore
-from anonvma.explore.selection import Filter, Vmas
-from anonvma.explore.views import VIEWS, Source
+from anonvma.explore import source as source_module
+from anonvma.explore.filter import Filter
+from anonvma.explore.selection import Vmas
+from anonvma.explore.source import Source
+from anonvma.explore.views import VIEWS
 from anonvma.probe import faults_file
 from anonvma.report.html_page import page as page_of
 from anonvma.run import runs
@@ -138,7 +141,7 @@ def test_faults_of_a_vma_are_those_in_its_range(explorer: explore.Explorer) -> N
             & (events["address"] < row["end"])
         )
         explorer.look_at(int(place))
-        view = views.fault_view(explorer.shown)
+        view = views_faults.fault_view(explorer.shown)
         assert f"{inside.sum():,} of {len(events):,} traced page faults" in " ".join(view.words)
 
 
@@ -149,7 +152,7 @@ def test_another_execution_is_matched_by_origin_and_says_so() -> None:
     events = run.table("fault_events")
     kept = (events["origin"] == "private /dev/zero") & (events["after"] == "bare")
     assert explorer.shown is not None
-    said = " ".join(views.fault_view(explorer.shown).words)
+    said = " ".join(views_faults.fault_view(explorer.shown).words)
     assert f"{kept.sum():,} of {len(events):,} traced page faults" in said
     assert "by origin alone" in said and "addresses differ" in said
 
@@ -157,11 +160,11 @@ def test_another_execution_is_matched_by_origin_and_says_so() -> None:
 def test_call_paths_are_there_or_say_why_not(explorer: explore.Explorer) -> None:
     explorer.controls["state"].value = ("zero-page",)
     assert explorer.shown is not None
-    view = views.call_paths(explorer.shown)
+    view = views_faults.call_paths(explorer.shown)
     (table,) = view.tables
     assert table["call_path"].str.contains("apply_touch → asm_exc_page_fault").any()
     assert set(table["change"]) == {"bare -> bare"}
-    without = views.call_paths(explore.Explorer("early-small-allocs-mt-3").shown)  # type: ignore[arg-type]
+    without = views_faults.call_paths(explore.Explorer("early-small-allocs-mt-3").shown)  # type: ignore[arg-type]
     assert not without.tables
     assert "No call paths of page faults were recorded here" in without.words[0]
     assert "collect it anew" in without.words[0]
@@ -200,7 +203,7 @@ def test_call_paths_of_hostile_functions() -> None:
 def test_what_differs_is_what_the_runs_hold() -> None:
     explorer = explore.Explorer("early-small-allocs-mt-1", "delayed-small-allocs-mt-1")
     assert explorer.shown is not None
-    view = views.differs(explorer.shown)
+    view = views_compare.differs(explorer.shown)
     table, transitions, environment = view.tables
     for name, run in (("A", "early-small-allocs-mt-1"), ("B", "delayed-small-allocs-mt-1")):
         census = runs.find(run).table("census")
@@ -218,9 +221,11 @@ def test_what_differs_is_what_the_runs_hold() -> None:
     assert (regimes["A"], regimes["B"]) == ("early", "delayed")
     assert not any("Beware" in words for words in view.words)
     explorer.controls["state"].value = ("zero-page",)
-    assert set(views.differs(explorer.shown).tables[0]["state"]) == {"zero-page"}
+    assert set(views_compare.differs(explorer.shown).tables[0]["state"]) == {"zero-page"}
     explorer.controls["other"].value = "specimens"
-    assert any("Beware: not the same work" in w for w in views.differs(explorer.shown).words)
+    assert any(
+        "Beware: not the same work" in w for w in views_compare.differs(explorer.shown).words
+    )
 
 
 # ---- wrong, half-written, empty, hostile ----
@@ -280,7 +285,7 @@ def test_a_damaged_column_is_one_sentence(
     content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
     file.write_bytes(content)
     with pytest.raises(SelectionError, match="its census cannot be read"):
-        views.source_of_run(run)
+        source_module.source_of_run(run)
 
 
 def test_nothing_selected_is_said_in_every_view(explorer: explore.Explorer) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from anonvma.report import headers, identities, redaction, reproduction, sections, subject
+from anonvma.report import headers, identities, layout, redaction, reproduction, subject
 from anonvma.run.runs import Run
 
 RECORDED = Path(__file__).resolve().parent.parent / "data" / "recorded"
@@ -66,7 +66,7 @@ def published(run: Run) -> tuple[str, redaction.Wall]:
     about = subject.Subject({run.id: [run]})
     wall = redaction.Wall.around([run])
     shared = about.shared(wall)
-    said = sections.text(shared.sections(analysed=True), shared.title)
+    said = layout.text(shared.sections(analysed=True), shared.title)
     told = shared.runs[0].manifest.model_dump_json(exclude={"tables", "raw"})
     words = reproduction.words(shared.runs, analysed=True)
     text = wall.scrub("\n".join([said, headers.one_line(shared.title), told, *words]))

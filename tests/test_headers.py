@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from anonvma.base.errors import MailError
-from anonvma.report import headers, mail_lint
-from anonvma.report import message as mail
+from anonvma.report import headers, mail, mail_file, mail_lint, reply
 
 SMUGGLED = "Bcc: eve@example.org"
 BREAKS = ["\n", "\r\n", "\r", "\n\n", "\x00", "\x0b", "\x85", "\u2028", "\n ", " \n\t\n"]
@@ -139,7 +138,7 @@ def test_a_hostile_mail_is_answered_without_a_word_of_it_in_the_headers(
         f"Cc: {line} <c@example.org>, --smtp-server=eve.example.org@example.org\n"
         f"Message-ID: <h@example.org>\nReferences: {line} <0@example.org>\n\nIs there?\n".encode()
     )
-    asked = mail.answered(str(file))
+    asked = reply.answered(str(file))
     assert "-X/tmp/log@example.org" in asked.note and "--smtp-server" in asked.note
     message = mail.compose(
         "the body\n",
@@ -201,14 +200,14 @@ def test_a_deep_header_is_a_sentence(deep: str, tmp_path: Path) -> None:
     file = tmp_path / "deep.eml"
     file.write_text(f"From: {deep}\nMessage-ID: <d@example.org>\nSubject: {deep}\n\nx\n")
     assert any(one.level == "error" for one in mail_lint.check(file.read_bytes()))
-    asked = mail.answered(str(file))
+    asked = reply.answered(str(file))
     mail.compose("x", subject="s", to=["a@example.org"], reply=asked)
 
 
 def test_a_message_that_was_read_can_be_shown() -> None:
     many = [f'"Nam\u00e9 {number}, of a list" <a{number}@example.org>' for number in range(9)]
     data = mail.compose("x\n", subject="s", to=many).as_bytes()
-    read = mail.parse(data)
+    read = mail_file.parse(data)
     assert "a8@example.org" in read.as_string() and len(read["To"].addresses) == 9
     assert len(headers.addresses(read, "To")) == 9
 

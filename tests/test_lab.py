@@ -76,7 +76,7 @@ def test_root_is_really_given_up(tmp_path: Path) -> None:
         "open(os.environ['PROBE'], 'w')"
     )
     words = [*lab.becoming(tmp_path, user), sys.executable, "-c", script]
-    environment = {**os.environ, "PROBE": str(lab.places.root() / "not-to-be-written")}
+    environment = {**os.environ, "PROBE": str(lab.paths.root() / "not-to-be-written")}
     done = subprocess.run(words, capture_output=True, text=True, cwd="/", env=environment)
     assert done.stdout.startswith(f"({user.uid}, {user.uid}, {user.uid}) ")
     assert f"({user.gid}, {user.gid}, {user.gid}) [" in done.stdout

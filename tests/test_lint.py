@@ -15,8 +15,8 @@ import pytest
 from waiting import PATIENCE
 
 from anonvma.base.errors import MailError
-from anonvma.report import mail_lint
-from anonvma.report import message as mail
+from anonvma.report import mail_file, mail_lint
+from anonvma.report import reply as reply_module
 
 HEAD = (
     "From: A Developer <a@example.org>\n"
@@ -233,8 +233,8 @@ def test_odd_charsets(charset: str) -> None:
 def test_a_paragraph_that_begins_with_from_does_not_end_a_message() -> None:
     body = "\nYes.\n\nFrom then on it is so.\nNote: the\ntime is 12:30.\n"
     box = ("From a Thu Jan  1 00:00:00 1970\n" + HEAD + body + "\n").encode() * 2
-    assert [part.count(b"Note:") for part in mail.split(box)] == [1, 1]
-    assert mail.split(b"From nobody\nno header") == [b"From nobody\nno header"]
+    assert [part.count(b"Note:") for part in mail_file.split(box)] == [1, 1]
+    assert mail_file.split(b"From nobody\nno header") == [b"From nobody\nno header"]
     assert ("error", "header-injection") in rules("From nobody\nno header")
 
 
@@ -252,4 +252,4 @@ def test_no_header_is_a_traceback(name: str, value: str) -> None:
     data = f"{head}{name}: {value}\n{BODY}".encode()
     mail_lint.check(data)
     with contextlib.suppress(MailError):
-        mail._from(mail.parse(data), None).above()
+        reply_module._from(mail_file.parse(data), None).above()

@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from anonvma.base.errors import MailError
-from anonvma.report import mail_lint
-from anonvma.report import message as mail
+from anonvma.report import mail, mail_file, mail_lint, reply
 
 # The shape of the mail that anonvma answers; its people and ids are invented.
 ASKED = """\
@@ -74,7 +73,7 @@ def test_the_message_id_is_new_each_time_and_does_not_name_the_host() -> None:
 
 
 def test_a_reply_to_a_saved_message(saved: Path) -> None:
-    asked = mail.answered(str(saved))
+    asked = reply.answered(str(saved))
     message = mail.compose(
         "Yes.\n",
         subject="not used",
@@ -107,7 +106,7 @@ def test_a_reply_to_a_saved_message(saved: Path) -> None:
 
 def test_ids_are_never_encoded_or_broken(saved: Path) -> None:
     """The standard library turns a long one into an encoded word, which threads with nothing."""
-    data = mail.compose("x", subject="s", reply=mail.answered(str(saved))).as_bytes()
+    data = mail.compose("x", subject="s", reply=reply.answered(str(saved))).as_bytes()
     parent = ASKED.partition("Message-ID: ")[2].partition("\n")[0].encode()
     assert data.count(parent) == 2
     ids = [line for line in data.partition(b"\n\n")[0].splitlines() if b"@host" in line]
@@ -117,11 +116,11 @@ def test_ids_are_never_encoded_or_broken(saved: Path) -> None:
 def test_lines_to_quote(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text("Is there perhaps a VMA\n\twith a tab\x1b[31m\n")
-    above = mail.answered(str(saved), lines).above()
+    above = reply.answered(str(saved), lines).above()
     assert above.endswith("wrote:\n> Is there perhaps a VMA\n> \twith a tab?[31m\n\n")
     # An id, and the lines: all that someone has who reads an archive and has no b4.
     monkeypatch.setenv("PATH", str(tmp_path))
-    asked = mail.answered("9@example.org", lines)
+    asked = reply.answered("9@example.org", lines)
     message = mail.compose("Yes.\n", subject="a subject", reply=asked)
     assert "yours to give" in asked.note and asked.note.count("\n") == 0
     assert message["In-Reply-To"] == message["References"] == "<9@example.org>"
@@ -135,22 +134,22 @@ def test_a_message_within_an_mbox(saved: Path, tmp_path: Path) -> None:
     other = ASKED.replace("a-long-message", "another").replace("Is there", ">From Is there")
     box.write_text(f"{between}{ASKED}\n{between}{other}\n", encoding="utf-8")
     wanted = other.partition("Message-ID: ")[2].partition("\n")[0]
-    asked = mail.answered(wanted, box)
+    asked = reply.answered(wanted, box)
     assert (asked.message_id, asked.author) == (wanted, "Ann Asker")
     assert "\nFrom Is there perhaps" in asked.quoted
     with pytest.raises(MailError, match="has 2 messages: say which one"):
-        mail.answered(str(box))
+        reply.answered(str(box))
 
 
 def test_an_mbox_is_what_the_standard_library_reads(tmp_path: Path) -> None:
     message = mail.compose("From here on\n\u00e9\n", subject="s", sender="a@example.org")
-    mail.to_mbox(message, tmp_path / "one.mbox")
-    mail.to_mbox(message, tmp_path / "one.mbox")  # is replaced, not added to
+    mail_file.to_mbox(message, tmp_path / "one.mbox")
+    mail_file.to_mbox(message, tmp_path / "one.mbox")  # is replaced, not added to
     box = mailbox.mbox(tmp_path / "one.mbox")
     (read,) = box
     box.close()
     assert read["Message-ID"] == message["Message-ID"]
-    (ours,) = mail.read_all(tmp_path / "one.mbox")
+    (ours,) = mail_file.read_all(tmp_path / "one.mbox")
     assert ours.get_content() == "From here on\n\u00e9\n"
 
 
@@ -180,7 +179,7 @@ def test_a_hostile_message_adds_no_header_to_the_answer(tmp_path: Path) -> None:
         b"\nx\x1b[31m\xff\n"
     )
     try:
-        data = mail.compose("x", subject="s", reply=mail.answered(str(file))).as_bytes()
+        data = mail.compose("x", subject="s", reply=reply.answered(str(file))).as_bytes()
     except MailError as error:
         assert "\n" not in str(error)
         return
@@ -197,13 +196,13 @@ def test_a_hostile_message_adds_no_header_to_the_answer(tmp_path: Path) -> None:
 )
 def test_what_is_no_message_id(reply_to: str, said: str) -> None:
     with pytest.raises(MailError, match=said):
-        mail.answered(reply_to)
+        reply.answered(reply_to)
 
 
 def test_a_message_without_an_id_cannot_be_answered(saved: Path) -> None:
     saved.write_text(ASKED.replace("Message-ID", "X-ID"))
     with pytest.raises(MailError, match="has no Message-ID"):
-        mail.answered(str(saved))
+        reply.answered(str(saved))
 
 
 @pytest.mark.parametrize("address", ["", "nobody", "a@b, c@d", "<>", "a b c", "@"])
@@ -253,17 +252,17 @@ def test_b4_is_asked_where_it_is_installed(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     wanted = ASKED.partition("Message-ID: ")[2].partition("\n")[0]
-    asked = mail.answered(wanted)
+    asked = reply.answered(wanted)
     assert asked.to == ("Ann Asker <ann@example.org>",)
     assert "linux-mm@example.com" in asked.cc and "Is there perhaps" in asked.quoted
     (tmp_path / "lines").write_text("which VMA?\n")
-    asked = mail.answered(wanted, tmp_path / "lines")
+    asked = reply.answered(wanted, tmp_path / "lines")
     assert (asked.quoted, asked.author, asked.note) == ("which VMA?", "Ann Asker", "")
     with pytest.raises(MailError, match=r"b4 mbox <absent@example\.org> brought nothing"):
-        mail.answered("absent@example.org")
+        reply.answered("absent@example.org")
 
 
 def test_without_b4_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MailError, match="b4 has to be installed: save the message"):
-        mail.answered("1@example.org")
+        reply.answered("1@example.org")

@@ -17,7 +17,7 @@ from anonvma.perf import counters, export, flame
 from anonvma.perf import profile as perf_profile
 from anonvma.perf.script import read
 from anonvma.report import changes as report_changes
-from anonvma.report import sections
+from anonvma.report import output
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
 
@@ -51,17 +51,17 @@ def imported(text: str, directory: Path) -> Run:
 def fault_callers(run: Run) -> Any:
     paths = perf_profile.fault_callers(perf_profile.of_run(run)[1], most=30)
     assert 0 <= paths.loc[paths["waiting"], "percent"].sum() <= 100.001
-    return sections.styled(paths[~paths["waiting"]])
+    return output.styled(paths[~paths["waiting"]])
 
 
 WAYS: dict[str, Callable[[Run], Any]] = {
     "metrics": metrics.of,
-    "counters": lambda run: sections.told(counters.counters(run), counters.lacking_said(run)),
-    "absent": lambda run: sections.told(counters.absent(run), counters.lacking_said(run)),
+    "counters": lambda run: output.told(counters.counters(run), counters.lacking_said(run)),
+    "absent": lambda run: output.told(counters.absent(run), counters.lacking_said(run)),
     "intervals": counters.plot_intervals,
     "sentences": perf_profile.sentences,
-    "parts": lambda run: sections.styled(perf_profile.mean(run, perf_profile.parts)),
-    "classes": lambda run: sections.told(perf_profile.by_vma_class(run), "none"),
+    "parts": lambda run: output.styled(perf_profile.mean(run, perf_profile.parts)),
+    "classes": lambda run: output.told(perf_profile.by_vma_class(run), "none"),
     "figure": flame.plot,
     "page": flame.interactive,
     "two pages": lambda run: flame.interactive(run, run),

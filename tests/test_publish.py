@@ -35,19 +35,22 @@ from selenium.webdriver.common.print_page_options import PrintOptions
 from waiting import PATIENCE
 
 from anonvma.base.errors import AnonvmaError
+from anonvma.base.section import Section
 from anonvma.base.text import printable
 from anonvma.report import (
     html_page,
+    mail,
     mail_body,
+    mail_file,
     mail_lint,
     notebooks,
     publication,
     publish,
     reproduction,
-    sections,
+    run_report,
 )
-from anonvma.report import message as mail
 from anonvma.report.publish import Envelope, Published
+from anonvma.report.verdict import Answer
 from anonvma.run import runs
 from anonvma.run.schema import SCHEMAS
 from anonvma.run.writer import RunWriter, to_table
@@ -119,7 +122,7 @@ def test_the_mail_reads_like_a_mail(published: Published) -> None:
 def test_the_message_is_one_a_list_takes(published: Published) -> None:
     assert published.complaints == []
     assert mail_lint.check(published.files["eml"].read_bytes()) == []
-    (inside,) = mail.split(published.files["mbox"].read_bytes())
+    (inside,) = mail_file.split(published.files["mbox"].read_bytes())
     assert inside == published.files["eml"].read_bytes()
 
 
@@ -129,7 +132,7 @@ def test_text_and_page_say_the_same(published: Published) -> None:
     mibs = runs.find("small-allocs-mt").table("throughput").groupby("repeat")["kb_per_s"].sum()
     for number in ("20,480", "204,800", "838,860,800", f"{mibs.mean() / 1024:,.0f}"):
         assert number in text and number in html
-    assert published.rendered[0].verdict == "yes"
+    assert published.rendered[0].verdict is Answer.YES
 
 
 def test_every_table_and_figure_has_its_source_or_its_words(published: Published) -> None:
@@ -147,7 +150,7 @@ def test_every_table_and_figure_has_its_source_or_its_words(published: Published
 
 def test_a_comparison_and_several(several: Published) -> None:
     run, pair = several.rendered
-    assert (run.verdict, pair.verdict) == ("no", "yes")
+    assert (run.verdict, pair.verdict) == (Answer.NO, Answer.YES)
     said = " ".join(pair.text.split())
     assert "took mmap_lock 72,162 times in early and 6,626 in delayed" in said
     assert "So bare VMAs explain >99.99 % of the change in mmap_lock" in said
@@ -169,7 +172,7 @@ def test_wide_tables_are_set_in_two() -> None:
     import pandas as pd
 
     table = pd.DataFrame({f"column number {n}": [n * 10**9] for n in range(9)})
-    parts = [sections.Section("A", ["x"]), sections.Section("B", [], table)]
+    parts = [Section("A", ["x"]), Section("B", [], table)]
     lines = mail_body.body(parts).splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("column number 0") for line in lines) >= 2
@@ -209,11 +212,11 @@ def test_hostile_names_show_harmlessly(tmp_path: Path, browser: webdriver.Chrome
     parameters = {"run": str(run.path), "specimens": ""}
     notebook = notebooks.execute("06-report", tmp_path / "out.ipynb", parameters)
     file = tmp_path / "hostile.html"
-    file.write_text(html_page.page(notebook, sections.title(run)), encoding="utf-8")
-    body = mail_body.body(sections.sections(run))
+    file.write_text(html_page.page(notebook, run_report.title(run)), encoding="utf-8")
+    body = mail_body.body(run_report.sections(run))
     data = mail.compose(
         body,
-        subject=printable(sections.title(run)),
+        subject=printable(run_report.title(run)),
         sender="a@example.org",
         to=["b@c.org"],
     ).as_bytes()

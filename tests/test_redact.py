@@ -28,11 +28,12 @@ from anonvma.base.errors import RedactionError
 from anonvma.report import (
     identities,
     images,
+    layout,
     markup,
     notebooks,
     publish,
     redaction,
-    sections,
+    run_report,
     subject,
 )
 from anonvma.run import runs
@@ -68,7 +69,7 @@ def test_two_hundred_planted_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(f"PLANTED_{number}", value)
     run = planted_run(tmp_path / "runs")
     # They are there to be found: in the run's files, and in the report as it would be without.
-    raw = "".join(sections.text(sections.sections(run), sections.title(run)).split())
+    raw = "".join(layout.text(run_report.sections(run), run_report.title(run)).split())
     assert sum(core in raw for core in CORES) > 60
     checkout = planted_checkout(tmp_path / "checkout")
     monkeypatch.setattr(notebooks.paths, "root", lambda: checkout)
@@ -102,10 +103,10 @@ def test_what_is_ours_is_not_touched() -> None:
     for name in ("small-allocs-mt", "early-small-allocs-mt-1"):
         about = subject.find(name, "specimens")
         wall = redaction.Wall.around(about.runs)
-        plain = sections.text(about.sections(), about.title)
+        plain = layout.text(about.sections(), about.title)
         assert wall.scrub(plain) == plain
         shared = about.shared(wall)
-        assert sections.text(shared.sections(), shared.title) == plain
+        assert layout.text(shared.sections(), shared.title) == plain
         assert wall.summary(plain) == {} and wall.said(plain) == ""
 
 

@@ -17,7 +17,7 @@ from commands import run_here
 
 from anonvma.collect.collection import collect
 from anonvma.collect.workload import Workload
-from anonvma.report import reproduction, sections
+from anonvma.report import layout, reproduction
 from anonvma.run import runs
 from anonvma.run.version import version
 from anonvma.target.local import Local
@@ -86,7 +86,7 @@ def test_commands_are_whole_for_a_shell() -> None:
 
     for name in ("small-allocs-mt", "early-small-allocs-mt-1", "specimens"):
         commands = reproduction.commands([runs.find(name)], analysed=True)
-        lines = list(sections.command_lines(commands))
+        lines = list(layout.command_lines(commands))
         assert max(map(len, lines)) <= 80
         joined = "\n".join(lines).replace("\\\n", " ")
         assert [shlex.split(line) for line in joined.splitlines()] == list(

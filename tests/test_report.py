@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anonvma.base import tabular
-from anonvma.report import answer, sections
+from anonvma.base import statistics, tabular
+from anonvma.base.section import Section
+from anonvma.report import answer, evidence, layout, output, run_report, verdict
 from anonvma.run import runs
 from anonvma.run.runs import Run
 
@@ -75,28 +76,27 @@ def test_repeats_that_disagree_are_shown(run: Run) -> None:
 
 
 def test_figures_are_those_of_the_tables(run: Run) -> None:
-    figures = sections.figures(run).set_index("figure")
+    figures = evidence.table(run).set_index("figure")
     faults = run.table("perf_stat").query("event == 'page-faults'")["value"].astype(float)
     assert figures.loc["page faults", "n"] == 5
     assert figures.loc["page faults", "mean"] == pytest.approx(np.mean(faults))
-    assert figures.loc["page faults", "sd"] == pytest.approx(np.std(faults, ddof=1))
     # Student's t for four degrees of freedom, from a table.
     margin = 2.776 * np.std(faults, ddof=1) / 5**0.5
     assert figures.loc["page faults", "high"] - np.mean(faults) == pytest.approx(margin, rel=1e-3)
     speed = run.table("throughput").groupby("repeat")["kb_per_s"].sum().mean() / 1024
-    assert figures.loc["throughput", "mean"] == pytest.approx(speed)
+    assert figures.loc["throughput, MiB/s", "mean"] == pytest.approx(speed)
 
 
 def test_one_repeat_has_no_interval() -> None:
-    row = sections._estimate("x", "", pd.Series([3.0]))
-    assert (row["n"], row["mean"]) == (1, 3.0)
-    assert np.isnan(row["low"]) and np.isnan(row["sd"])  # type: ignore[arg-type]
-    assert tabular.cell(row["low"]) == "-"
+    row = statistics.estimate(pd.Series([3.0]))
+    assert (row.n, row.mean) == (1, 3.0)
+    assert np.isnan(row.low)
+    assert tabular.cell(row.low) == "-"
 
 
 def test_text_is_fit_for_a_terminal(run: Run, made: Run) -> None:
-    parts = sections.sections(run, made, "A note.")
-    text = sections.text(parts, sections.title(run))
+    parts = run_report.sections(run, made, "A note.")
+    text = layout.text(parts, run_report.title(run))
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert all(character.isprintable() or character == "\n" for character in text)
     assert max(map(len, text.splitlines())) <= 80
@@ -106,7 +106,7 @@ def test_text_is_fit_for_a_terminal(run: Run, made: Run) -> None:
 
 
 def test_what_could_not_be_observed_is_said(run: Run) -> None:
-    (part,) = [p for p in sections.sections(run) if p.title == "What could not be observed"]
+    (part,) = [p for p in run_report.sections(run) if p.title == "What could not be observed"]
     assert len(part.paragraphs) == len(run.manifest.unobserved)
     for lack, said in zip(run.manifest.unobserved, part.paragraphs, strict=True):
         assert lack.what in said and lack.reason in said and lack.remedy in said
@@ -133,11 +133,11 @@ def test_cell(value: object, shown: str) -> None:
 
 def test_hostile_words_are_shown_harmlessly() -> None:
     name = "\x1b[31m<script>\u202e\nX"
-    part = sections.Section("T", [name], pd.DataFrame({"comm": [name]}))
-    text = sections.text([part], name)
+    part = Section("T", [name], pd.DataFrame({"comm": [name]}))
+    text = layout.text([part], name)
     assert "\x1b" not in text and "\u202e" not in text
     assert "\\x1b[31m" in text
-    shown = sections.styled(pd.DataFrame({"comm": [name]})).data
+    shown = output.styled(pd.DataFrame({"comm": [name]})).data
     assert "<script>" not in shown and "&lt;script&gt;" in shown
 
 
@@ -159,8 +159,8 @@ def test_mappings_of_dev_zero_that_have_no_file(run: Run) -> None:
     # Where the census has them by that name there is nothing to say.
     named = changed(run, census)
     named.manifest = other.manifest
-    assert answer.of_run(named).unnamed is None
-    assert answer.of_run(run).unnamed is None
+    assert verdict.of_run(named).unnamed is None
+    assert verdict.of_run(run).unnamed is None
 
 
 def test_alarm_comes_first(run: Run) -> None:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anonvma.base.errors import SelectionError
-from anonvma.explore import live, selection
-from anonvma.explore.selection import FLAGS, STATES, Filter, Vmas
+from anonvma.explore import census_reader, export, filter, live
+from anonvma.explore.filter import FLAGS, STATES, Filter
+from anonvma.explore.selection import Vmas
 from anonvma.run import runs
 
 SPECIMENS = runs.find("specimens-call-paths")
@@ -96,7 +97,7 @@ def test_rows_are_the_ordered_ones(wanted: Filter, key: str, descending: bool, b
 
 def test_a_repeat_is_read_as_the_whole_table_has_it() -> None:
     run = runs.find("small-allocs-mt")
-    assert selection.repeats_of(run) == [1, 2, 3, 4, 5]
+    assert census_reader.repeats_of(run) == [1, 2, 3, 4, 5]
     table = run.table("census")
     expected = table[table["repeat"] == 3].drop(columns="repeat").reset_index(drop=True)
     found = Vmas.of_run(run, 3).frame
@@ -152,14 +153,14 @@ def test_flags_are_those_of_smaps(build: Path) -> None:
     for block in re.finditer(r"^([0-9a-f]+)-\S+ .*?^VmFlags: ([\w ]+)$", smaps, re.M | re.S):
         if int(block[1], 16) not in flags:  # [vsyscall], which no mm has
             continue
-        names = set(selection.flag_names(flags[int(block[1], 16)])) & set(letters.values())
+        names = set(filter.flag_names(flags[int(block[1], 16)])) & set(letters.values())
         assert names == {letters[word] for word in block[2].split() if word in letters}
         compared += 1
     assert compared > 5
 
 
 def test_sizes_read_like_a_person_says_them() -> None:
-    said = [selection.size(n) for n in (0, 4096, 1 << 20, 3 << 29, (1 << 47) - 4096)]
+    said = [filter.size(n) for n in (0, 4096, 1 << 20, 3 << 29, (1 << 47) - 4096)]
     assert said == ["0 B", "4 KiB", "1 MiB", "1.5 GiB", "128.0 TiB"]
 
 
@@ -169,7 +170,7 @@ def test_sizes_read_like_a_person_says_them() -> None:
 def test_paragraph_is_ready_for_a_mail() -> None:
     tgid = int(FRAME["tgid"].iloc[0])
     found = VMAS.select(Filter(states=("zero-page",), processes=(tgid,), smallest=8192))
-    text = selection.paragraph(found, "specimens on Linux 6.18 (x86_64, 2 CPUs)")
+    text = export.paragraph(found, "specimens on Linux 6.18 (x86_64, 2 CPUs)")
     assert max(map(len, text.splitlines())) <= 72 and text.endswith(".\n")
     flat = " ".join(text.split())
     assert flat.startswith(f"{len(found):,} of {len(VMAS):,} VMAs (specimens on Linux 6.18")
@@ -177,19 +178,19 @@ def test_paragraph_is_ready_for_a_mail() -> None:
     zero = int(FRAME[by_pandas(found.filter)]["zero"].sum())
     assert f"{zero:,} of these the zero page" in flat
     assert str(tgid) not in text
-    none = selection.paragraph(VMAS.select(Filter(smallest=1 << 50)), "somewhere")
+    none = export.paragraph(VMAS.select(Filter(smallest=1 << 50)), "somewhere")
     assert none == f"Of {len(VMAS):,} VMAs (somewhere), those of at least 1,024 TiB: none.\n"
 
 
 def test_export_is_the_selection_in_three_ways(tmp_path: Path) -> None:
     found = VMAS.select(Filter(states=("zero-page", "guard")))
-    parquet, csv, text = selection.write(found, "here", "mine", tmp_path / "new" / "place")
+    parquet, csv, text = export.write(found, "here", "mine", tmp_path / "new" / "place")
     frame = found.frame()
     pd.testing.assert_frame_equal(pd.read_parquet(parquet), frame, check_dtype=False)
     again = pd.read_csv(csv)
     assert again["start"].tolist() == frame["start"].tolist()
     assert set(again["state"]) == {"zero-page", "guard"}
-    assert text.read_text() == selection.paragraph(found, "here")
+    assert text.read_text() == export.paragraph(found, "here")
     assert sorted(path.name for path in parquet.parent.iterdir()) == [
         "mine.csv",
         "mine.parquet",
@@ -200,12 +201,12 @@ def test_export_is_the_selection_in_three_ways(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a\nb"])
 def test_export_refuses_a_name_that_leads_elsewhere(tmp_path: Path, name: str) -> None:
     with pytest.raises(SelectionError, match="cannot be the name of a file here"):
-        list(selection.write(VMAS.select(Filter()), "here", name, tmp_path))
+        list(export.write(VMAS.select(Filter()), "here", name, tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_export_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SelectionError, match=r"cannot write .*: (Not a directory|File exists)"):
-        list(selection.write(VMAS.select(Filter()), "here", "x", tmp_path / "file"))
+        list(export.write(VMAS.select(Filter()), "here", "x", tmp_path / "file"))
     assert os.listdir(tmp_path) == ["file"]

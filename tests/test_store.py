@@ -17,7 +17,7 @@ from anonvma.base import paths
 from anonvma.base.errors import StoreError
 from anonvma.run import runs
 from anonvma.run.schema import SCHEMAS
-from anonvma.study import store
+from anonvma.study import store, store_views
 from anonvma.study.store import Store
 
 RECORDED = paths.recorded()
@@ -153,7 +153,7 @@ def test_more_than_memory(recorded: Store) -> None:
 
 
 def test_every_view_is_described() -> None:
-    described = store.views().groupby("view")["column"].apply(set)
+    described = store_views.views().groupby("view")["column"].apply(set)
     with Store([RECORDED]) as opened:
         for name, columns in described.items():
             assert set(opened.query(f"select * from {name} limit 0").columns) == columns
@@ -199,7 +199,7 @@ def test_what_did_not_change_is_not_read_again(
     for module in (store, runs):
         monkeypatch.setattr(module, "read_manifest", lambda path: pytest.fail(f"{path} is read"))
     monkeypatch.setattr(runs, "check_table", lambda *about: pytest.fail(f"{about} is hashed"))
-    monkeypatch.setattr(store, "_headlines_of", lambda parts: pytest.fail(f"{parts} are read"))
+    monkeypatch.setattr(store, "headlines_of", lambda parts: pytest.fail(f"{parts} are read"))
     again = asked(place)
     pd.testing.assert_frame_equal(first[0], again[0])
     pd.testing.assert_frame_equal(first[1], again[1])

@@ -13,8 +13,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anonvma.base import paths
 from anonvma.base.errors import StudyError
-from anonvma.study import matrix
+from anonvma.study import fingerprint, matrix, study_file
 
 pytestmark = pytest.mark.usefixtures("build")
 
@@ -63,7 +64,7 @@ def test_what_is_multiplied_left_out_and_added(tmp_path: Path) -> None:
     }  # fmt: skip
     more = [c for c in found.cells if c.parameters["threads"] == 8]
     assert [c.parameters["bytes"] for c in more] == ["16m", "16m"]
-    assert {cell.host for cell in found.cells} == {matrix.THIS_MACHINE}
+    assert {cell.host for cell in found.cells} == {fingerprint.THIS_MACHINE}
     assert found.compare == "kernel"
 
 
@@ -174,7 +175,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-KEYS = st.sampled_from([*matrix._Model.model_fields, "x"]) | st.text(max_size=8)
+KEYS = st.sampled_from([*study_file.Model.model_fields, "x"]) | st.text(max_size=8)
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
@@ -210,10 +211,10 @@ def test_the_studies_that_come_with_it(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("early", "delayed"):
         (build / "kernels" / name).mkdir(parents=True)
         (build / "kernels" / name / "bzImage").write_bytes(name.encode())
-    for name in matrix._PROGRAMS:
-        shutil.copy(matrix.paths.program(name), build)
+    for name in fingerprint._PROGRAMS:
+        shutil.copy(paths.program(name), build)
     monkeypatch.setenv("ANONVMA_BUILD", str(build))
-    matrix._tools.cache_clear()
+    fingerprint.tools.cache_clear()
     pair = matrix.read(directory / "pair.yaml")
     assert len(pair.cells) == 2 * 3 * 3 * 3 and pair.compare == "kernel"
     profile = yaml.safe_load((directory / "slurm" / "config.yaml").read_text())
@@ -222,5 +223,5 @@ def test_the_studies_that_come_with_it(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_key_is_in_the_readme() -> None:
     text = (studies.ROOT / "data" / "studies" / "README.md").read_text()
-    for name in matrix._Model.model_fields:
+    for name in study_file.Model.model_fields:
         assert f"| `{name}` |" in text

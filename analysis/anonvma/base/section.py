@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 
 import pandas as pd
 
 from anonvma.base.numerals import number
 
-__all__ = ["Section", "Whole"]
+__all__ = ["Key", "Section", "Whole"]
 
 _EXACT = 1e-9
 
@@ -54,6 +55,25 @@ class Whole:
         return f"Not in the table: {number(rest)} of {whole}{f' ({self.rest})' * bool(self.rest)}."
 
 
+class Key(enum.Enum):
+    """What a section is about, whatever its title: by this, and nothing else, one is found."""
+
+    ANSWER = "answer"
+    METHOD = "method"
+    EVIDENCE = "evidence"
+    CLASSES = "classes"
+    LOCK_PATHS = "lock-paths"
+    CALLERS = "callers"
+    PROFILE = "profile"
+    SPECIMENS = "specimens"
+    EXCEPTIONS = "exceptions"
+    LACKING = "lacking"
+    LOCK_COST = "lock-cost"
+    CHANGED = "changed"
+    UNOBSERVED = "unobserved"
+    REPRODUCTION = "reproduction"
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
     """A piece of the report.
@@ -61,6 +81,7 @@ class Section:
     Attributes
     ----------
     title : str
+        For a reader only.
     paragraphs : list of str
     table : DataFrame or None
         Shown without its index.
@@ -70,6 +91,8 @@ class Section:
         Where its numbers come from, each as ``RUN/FILE``; none where it has none.
     whole : Whole or None
         What the table's rows are parts of, where its heading or a sentence gives a total.
+    key : Key or None
+        None where nothing is drawn beside it, and nothing moves it.
     """
 
     title: str
@@ -78,6 +101,7 @@ class Section:
     commands: list[str] = dataclasses.field(default_factory=list)
     sources: tuple[str, ...] = ()
     whole: Whole | None = None
+    key: Key | None = None
 
     @property
     def words(self) -> list[str]:

@@ -10,25 +10,29 @@ three seconds, and `--help` needs none of them.
 from __future__ import annotations
 
 from anonvma.cli import (
+    census,
     comparing,
     cost,
+    doctor,
     exploring,
-    observe,
     profiling,
     publishing,
     rendering,
     studies,
+    tracing,
 )
 from anonvma.cli.group import main
 
 __all__ = [
+    "census",
     "comparing",
     "cost",
+    "doctor",
     "exploring",
     "main",
-    "observe",
     "profiling",
     "publishing",
     "rendering",
     "studies",
+    "tracing",
 ]

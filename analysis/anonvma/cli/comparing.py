@@ -83,7 +83,7 @@ def pair(
     from anonvma.base import paths, termination
     from anonvma.base.tabular import terminal_width
     from anonvma.collect import targets
-    from anonvma.report import notebooks, sections
+    from anonvma.report import layout, notebooks
     from anonvma.study.pair import Plan, collect_pair, kernels
 
     images = {"early": early, "delayed": delayed}
@@ -104,7 +104,7 @@ def pair(
             notebooks.execute(name, scratch / f"{name}.ipynb", told)
             shutil.copyfile(scratch / f"{name}.ipynb", place / f"{name}.ipynb")
             click.echo(f"{'notebook':10} {short(place / f'{name}.ipynb')}")
-    click.echo(sections.text(_pair_sections(plan, place), "", terminal_width()).rstrip())
+    click.echo(layout.text(_pair_sections(plan, place), "", terminal_width()).rstrip())
 
 
 def _notebooks_of(plan: Plan, place: Path) -> dict[str, dict[str, Any]]:
@@ -129,7 +129,7 @@ def _notebooks_of(plan: Plan, place: Path) -> dict[str, dict[str, Any]]:
 def _pair_sections(plan: Plan, place: Path) -> list[Section]:
     """Return what is told of a pair in the end: counts, then the ratio and its cause."""
     from anonvma.base.section import Section
-    from anonvma.compare import attribution, changes, counts
+    from anonvma.compare import attribution, changes, changes_words, counts
     from anonvma.run import processors, runs
 
     parts = []
@@ -137,7 +137,7 @@ def _pair_sections(plan: Plan, place: Path) -> list[Section]:
         names = ("early", "delayed")
         found = {name: runs.find_all(f"{place}/{name}-{load.name}-*") for name in names}
         table = counts.side_by_side(found)[[*names, "ratio"]].reset_index()
-        said = changes.headline_said(changes.headline(found), "early")
+        said = changes_words.headline_said(changes.headline(found), "early")
         said += processors.said(found)
         parts.append(Section(load.name, said, table))
     why = attribution.explain(found)
@@ -213,24 +213,26 @@ def compare_command(
         _show_comparison(found, kept, metric)
     if exit_code:
         verdicts = set(first["verdict"])
-        moved, unsure = verdicts & {"higher", "lower"}, verdicts - {"alike"}
+        moved = verdicts & set(changes.CHANGED)
+        unsure = verdicts - {changes.Verdict.EQUIVALENT}
         context.exit(10 if moved else 11 if unsure else 0)
 
 
 def _show_comparison(found: dict[str, list[Run]], kept: pd.DataFrame, metric: str | None) -> None:
+    from anonvma.base.section import Key
     from anonvma.base.tabular import terminal_width
-    from anonvma.compare import changes
+    from anonvma.compare import changes_text
     from anonvma.report import changes as report_changes
-    from anonvma.report import sections
+    from anonvma.report import layout
 
     parts = report_changes.sections(found, metric)
-    place = next(i for i, part in enumerate(parts) if part.title == "What changed")
+    place = next(i for i, part in enumerate(parts) if part.key is Key.CHANGED)
     heading = f"anonvma: {', '.join(found)} side by side"
-    click.echo(sections.text(parts[:place], heading, terminal_width()))
+    click.echo(layout.text(parts[:place], heading, terminal_width()))
     words = dataclasses.replace(parts[place], table=None)
-    click.echo(sections.text([words], "").lstrip())
-    click.echo(changes.text(kept, terminal_width()))
-    click.echo(sections.text(parts[place + 1 :], "", terminal_width()).lstrip(), nl=False)
+    click.echo(layout.text([words], "").lstrip())
+    click.echo(changes_text.text(kept, terminal_width()))
+    click.echo(layout.text(parts[place + 1 :], "", terminal_width()).lstrip(), nl=False)
 
 
 def _compare_json(
@@ -371,9 +373,10 @@ def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
     Example:
       anonvma scaling 'scaling-early-*' 'scaling-delayed-*'
     """  # noqa: D301  # click wants the character
+    from anonvma.base.section import Section
     from anonvma.base.tabular import terminal_width
     from anonvma.compare import conditions, scaling
-    from anonvma.report import sections
+    from anonvma.report import layout
 
     found = conditions.find(patterns)
     table, fits = scaling.by_threads(found), scaling.fit(scaling.points(found))
@@ -383,7 +386,7 @@ def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(told, indent=2))
         return
     parts = [
-        sections.Section("The serial share", said, fits.drop(columns=["n", "tasks"])),
-        sections.Section("By number of tasks", ["Throughput in MiB/s; waits in ms."], table),
+        Section("The serial share", said, fits.drop(columns=["n", "tasks"])),
+        Section("By number of tasks", ["Throughput in MiB/s; waits in ms."], table),
     ]
-    click.echo(sections.text(parts, "anonvma: scaling", terminal_width()), nl=False)
+    click.echo(layout.text(parts, "anonvma: scaling", terminal_width()), nl=False)

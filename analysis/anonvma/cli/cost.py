@@ -113,10 +113,10 @@ def cost_command(
 
 
 def _show(run: Run, figure: Path | None) -> None:
-    from anonvma.report import cost_report, sections
+    from anonvma.report import cost_report, layout
 
     heading = f"anonvma cost: {cost_report.title(run)}"
-    click.echo(sections.text(cost_report.sections(run), heading), nl=False)
+    click.echo(layout.text(cost_report.sections(run), heading), nl=False)
     click.echo()
     click.echo(f"{'run':10} {short(run.path)}")
     if figure is not None:

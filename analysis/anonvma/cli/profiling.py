@@ -110,9 +110,10 @@ def profile_command(
 
     Exit codes: 0 done; 1 the run has no samples; 2 usage.
     """  # noqa: D301 (as above)
+    from anonvma.base.section import Section
     from anonvma.base.tabular import terminal_width
     from anonvma.perf import profile
-    from anonvma.report import sections
+    from anonvma.report import layout
     from anonvma.run import runs
 
     opened = [runs.find(name, ["samples"]) for name in (run, base) if name]
@@ -126,13 +127,13 @@ def profile_command(
         click.echo(json_of({"runs": list(of)}, tables))
         return
     parts = [
-        sections.Section(head, [], table.rename(columns=_in_per_cent(table)))
+        Section(head, [], table.rename(columns=_in_per_cent(table)))
         for head, table in tables.items()
     ]
     said = profile.sentences(opened[0])
-    parts.insert(0, sections.Section("In short", said))
+    parts.insert(0, Section("In short", said))
     click.echo(
-        sections.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False
+        layout.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False
     )
 
 

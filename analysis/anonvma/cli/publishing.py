@@ -18,8 +18,7 @@ from anonvma.cli.completion import Publishable, RunName
 from anonvma.cli.group import main, short
 
 if TYPE_CHECKING:
-    from anonvma.report import mail_lint, publish
-    from anonvma.report import message as mail
+    from anonvma.report import mail, mail_lint, publish
 
 
 # ---- publishing ----
@@ -96,17 +95,17 @@ def publish_command(
     2 usage.
     """
     from anonvma.base import termination
-    from anonvma.report import message as mail
-    from anonvma.report import publication
+    from anonvma.report import mail, publication, reply
+    from anonvma.report import sending as sending_module
 
     if quote and not reply_to:
         raise click.UsageError("--quote needs --reply-to: what is it that you quote?")
     envelope = mail.Envelope(
-        sender=mail.one_address(sender) if sender else mail.identity(),
+        sender=mail.one_address(sender) if sender else sending_module.identity(),
         to=tuple(map(mail.one_address, to)),
         cc=tuple(map(mail.one_address, cc)),
         subject=heading,
-        reply=mail.answered(reply_to, quote) if reply_to else None,
+        reply=reply.answered(reply_to, quote) if reply_to else None,
     )
     if envelope.reply and envelope.reply.note:
         click.echo(f"anonvma: {envelope.reply.note}", err=True)
@@ -116,13 +115,22 @@ def publish_command(
         envelope.around("", "")  # headers that cannot be are told now, and not when all is rendered
     place = output or publication.default_output(names)
     publication.check_output(place)
-    from anonvma.report import (  # slow to import, and not needed until now
-        identities,
-        publish,
-    )
+    from anonvma.report import publish  # slow to import, and not needed until now
 
     with termination.scratch() as scratch:
         done = publish.write(names, scratch, envelope, output=place, made=made, allow=allow)
+    _tell(done, as_json)
+    sent = sending and _send(done)
+    if as_json:
+        click.echo(json.dumps({**_published_json(done), "sent": sent}, indent=2))
+    if envelope.sender is None:  # the complaint that says so is an error, with its remedy
+        context.exit(1)
+
+
+def _tell(done: publish.Published, as_json: bool) -> None:
+    """Say what was withheld, what a list would complain about, and where the files are."""
+    from anonvma.report import identities
+
     for name, value in done.withheld.items():
         click.echo(f"anonvma: withheld {name}: {printable(value)}", err=True)
     if paths.project_url() is None:
@@ -136,25 +144,20 @@ def publish_command(
     for complaint in done.complaints:
         click.echo(f"anonvma: {complaint.level}: {complaint.sentence}", err=True)
     if not as_json:
-        click.echo(f"{'answer':10} {', '.join(one.verdict for one in done.rendered)}")
+        click.echo(f"{'answer':10} {', '.join(one.verdict.value for one in done.rendered)}")
         for kind, file in done.files.items():
             click.echo(f"{kind:10} {short(file)}")
-    sent = sending and _send(done)
-    if as_json:
-        click.echo(json.dumps({**_published_json(done), "sent": sent}, indent=2))
-    if envelope.sender is None:  # the complaint that says so is an error, with its remedy
-        context.exit(1)
 
 
 def _refuse_unsendable(envelope: mail.Envelope) -> None:
     """Refuse to send what cannot be sent, whatever its text will be."""
     from anonvma.report import mail_lint
-    from anonvma.report import message as mail
+    from anonvma.report import sending as sending_module
 
     _refuse_complaints(mail_lint.check(envelope.around("Nothing yet.\n", "anonvma").as_bytes()))
     if not sys.stdin.isatty():
         raise MailError("not sent: --send asks first, and standard input is no terminal.")
-    mail.can_send()
+    sending_module.can_send()
 
 
 def _refuse_complaints(complaints: list[mail_lint.Complaint]) -> None:
@@ -164,16 +167,17 @@ def _refuse_complaints(complaints: list[mail_lint.Complaint]) -> None:
 
 def _send(done: publish.Published) -> bool:
     """Show the mail, ask, and hand it to git; what a list would refuse is not sent."""
-    from anonvma.report import message as mail
+    from anonvma.report import mail_file as mail_file_module
+    from anonvma.report import sending as sending_module
 
     _refuse_complaints(done.complaints)
-    message = mail.parse(done.files["eml"].read_bytes())
+    message = mail_file_module.parse(done.files["eml"].read_bytes())
     click.echo_via_pager(message.as_string())
     click.echo(f"From: {message['From']}\nTo: {message['To']}\nCc: {message['Cc'] or ''}", err=True)
     if not click.confirm(f"Send {done.files['eml'].name} to these by git send-email?", err=True):
         click.echo("anonvma: not sent.", err=True)
         return False
-    mail.send(done.files["eml"])
+    sending_module.send(done.files["eml"])
     click.echo("anonvma: sent.", err=True)
     return True
 
@@ -183,7 +187,7 @@ def _published_json(done: publish.Published) -> dict[str, Any]:
 
     return {
         "files": {kind: str(file) for kind, file in done.files.items()},
-        "reports": [{"title": one.title, "answer": one.verdict} for one in done.rendered],
+        "reports": [{"title": one.title, "answer": one.verdict.value} for one in done.rendered],
         "withheld": withheld_from(done.rendered),
         "complaints": [dataclasses.asdict(one) for one in done.complaints],
     }
@@ -208,15 +212,15 @@ def lint_command(context: click.Context, mail_file: str, as_json: bool, strict: 
     Exit codes: 0 nothing but warnings; 1 errors; 2 usage.
     """
     from anonvma.base import bounded
+    from anonvma.report import mail_file as mail_file_module
     from anonvma.report import mail_lint
-    from anonvma.report import message as mail
 
     found = []
     try:
         data = bounded.read(Path(mail_file), 256 << 20)
     except OSError as error:
         raise MailError(f"cannot read {mail_file}: {error.strerror}.") from None
-    for message in mail.split(data):
+    for message in mail_file_module.split(data):
         found += mail_lint.check(message)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))

@@ -100,7 +100,7 @@ def _collect(output: Path, parameters: dict[str, Any], tell: Tell) -> Run:
 
     notebook = notebooks.execute("01-collect", output, parameters, tell)
     tell(1, "done")
-    return Run.open(notebooks.text_of_cell(notebook, "run-directory"))
+    return Run.open(notebooks.result(notebook)["run"])
 
 
 def _measure(run: Run, budget: float, tell: Tell) -> Run:
@@ -129,7 +129,7 @@ def _render(
 ) -> None:
     """Run the other notebooks, put everything in its place at once, and print the answer."""
     from anonvma.base import marker
-    from anonvma.report import cost_report, notebooks, sections
+    from anonvma.report import cost_report, layout, notebooks, run_report
     from anonvma.report.html_page import page
     from anonvma.report.subject import Subject
 
@@ -148,9 +148,9 @@ def _render(
         execute("04-profile", profiled)
     measured = {"cost": str(cost.path)} if cost else {}
     notebook = execute("06-report", {**shared, "note": note, **measured})
-    parts = sections.sections(run, made, note, cost=cost)
-    heading = sections.title(run)
-    (scratch / "report.txt").write_text(sections.text(parts, heading), encoding="utf-8")
+    parts = run_report.sections(run, made, note, cost=cost)
+    heading = run_report.title(run)
+    (scratch / "report.txt").write_text(layout.text(parts, heading), encoding="utf-8")
     fragments = Subject({run.id: [run]}, made).fragments()
     html = page(notebook, heading, fragments=fragments)
     (scratch / "report.html").write_text(html, encoding="utf-8")
@@ -158,9 +158,9 @@ def _render(
         shutil.copytree(scratch, partial, dirs_exist_ok=True)
         partial.chmod(0o755)  # the scratch directory is for us alone
     click.echo()
-    click.echo(sections.text(parts[:1], heading))
+    click.echo(layout.text(parts[:1], heading))
     if cost:
-        click.echo(sections.text(cost_report.brief(cost), "").lstrip())
+        click.echo(layout.text(cost_report.brief(cost), "").lstrip())
         click.echo(f"{'cost':10} {short(cost.path)}")
     for what, where in (
         ("text", place / "report.txt"),

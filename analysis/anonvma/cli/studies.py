@@ -171,7 +171,8 @@ def query(
                    where metric = 'vm-scalability.throughput' group by all"
     anonvma query --csv "select run, origin, sum(count) from faults group by all" > faults.csv
     """  # noqa: D301
-    from anonvma.study.store import Store, views
+    from anonvma.study.store import Store
+    from anonvma.study.store_views import views
 
     if as_json + as_csv + as_tsv > 1:
         raise click.UsageError("--json, --csv and --tsv exclude each other.")

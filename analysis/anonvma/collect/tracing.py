@@ -106,7 +106,16 @@ def unobserved(what: str, reason: str) -> Unobserved:
         CALL_PATHS: "the call paths of page faults",
     }
     remedy = "another kernel; 'anonvma doctor' says what this one lacks"
-    return Unobserved(what=lacking[what], reason=reason, remedy=remedy)
+    tables = _TABLES.get(what, [])
+    return Unobserved(what=lacking[what], reason=reason, remedy=remedy, tables=tables)
+
+
+_TABLES = {
+    FAULTS: ["faults", "fault_events"],
+    LOCKS: ["locks"],
+    TIME: ["time", "time_totals"],
+    CALL_PATHS: ["call_paths"],
+}
 
 
 class Output(NamedTuple):

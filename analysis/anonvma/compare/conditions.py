@@ -16,11 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from anonvma.base import paths as places
+from anonvma.base import paths
 from anonvma.base.errors import RunError
 from anonvma.run.runs import Run
 
-__all__ = ["ASPECTS", "are_recorded", "beside", "check", "differences", "find", "regimes"]
+__all__ = ["ASPECTS", "are_recorded", "beside", "check", "differences", "find"]
 
 ASPECTS = {
     "kernel": ("kernel_release", "image_sha256", "append", "regime"),
@@ -163,7 +163,7 @@ def regimes(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 def are_recorded(conditions: Mapping[str, Sequence[Run]]) -> bool:
     """Tell whether all runs are among those that come with anonvma."""
-    ours = places.recorded().resolve()
+    ours = paths.recorded().resolve()
     return all(run.path.parent == ours for runs in conditions.values() for run in runs)
 
 

@@ -13,17 +13,13 @@ The unit is the run, here one boot of a kernel: what its repeats say is averaged
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from anonvma.run.runs import Run, having
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["expected", "plot_side_by_side", "side_by_side"]
+__all__ = ["expected", "side_by_side"]
 
 
 def _of_repeats(*columns: str) -> Callable[[Run], pd.Series[float]]:
@@ -42,14 +38,18 @@ def _of_vmstat(counter: str) -> Callable[[Run], pd.Series[float]]:
     return measure
 
 
+_faults = _of_repeats("minor_faults", "major_faults")
+_aborted = _of_vmstat("vma_lock_abort")
+
+
 def _throughput(run: Run) -> pd.Series[float]:
     return run.table("throughput").groupby("repeat")["kb_per_s"].sum() / 1024
 
 
 MEASURES: dict[str, Callable[[Run], pd.Series[float]]] = {
-    "page faults": _of_repeats("minor_faults", "major_faults"),
+    "page faults": _faults,
     "under the VMA's lock": _of_vmstat("vma_lock_success"),
-    "aborted, to mmap_lock": _of_vmstat("vma_lock_abort"),
+    "aborted, to mmap_lock": _aborted,
     "retried": _of_vmstat("vma_lock_retry"),
     "missed": _of_vmstat("vma_lock_miss"),
     "context switches": _of_repeats("voluntary_ctxt", "involuntary_ctxt"),
@@ -99,35 +99,6 @@ def _mean(measure: Callable[[Run], pd.Series[float]], run: Run) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def plot_side_by_side(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axes:
-    """Draw how the faults of each condition were taken, one point a run."""
-    import seaborn as sns
-
-    shown = ["page faults", "under the VMA's lock", "aborted, to mmap_lock"]
-    rows = [
-        {"measure": name, "kernel": condition, "count": _mean(MEASURES[name], run)}
-        for condition, runs in conditions.items()
-        for run in runs
-        for name in shown
-    ]
-    ax = sns.stripplot(
-        pd.DataFrame(rows),
-        x="count",
-        y="measure",
-        hue="kernel",
-        dodge=True,
-        jitter=False,
-        size=9,
-        palette="colorblind",
-        ax=ax,
-    )
-    ax.set(xlabel="faults in one run", ylabel="")
-    ax.set_xlim(left=-ax.get_xlim()[1] / 50)
-    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
-    sns.despine(ax=ax)
-    return ax
-
-
 def expected(runs: Sequence[Run]) -> pd.DataFrame:
     """Work out what must be counted, and set it beside what was.
 
@@ -160,8 +131,8 @@ def _expectation(run: Run) -> dict[str, object]:
     aborts = {"early": pages if reads else mappings, "delayed": 0}.get(regime)
     if not mappings:  # a kernel that keeps no file for them, so they cannot be told from others
         mappings, aborts = None, None
-    faults = _mean(MEASURES["page faults"], run)
-    counted = _mean(MEASURES["aborted, to mmap_lock"], run)
+    faults = _mean(_faults, run)
+    counted = _mean(_aborted, run)
     return {
         "run": run.id,
         "regime": regime,

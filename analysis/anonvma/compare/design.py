@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from anonvma.base import paths as places
+from anonvma.base import paths
 from anonvma.base.errors import RunError
 from anonvma.base.numerals import percent
 from anonvma.run.runs import Run
@@ -203,7 +203,7 @@ def directory(name: str) -> Path:
     RunError
         When there is none.
     """
-    for path in (Path(name), places.runs() / name):
+    for path in (Path(name), paths.runs() / name):
         if (path / FILE).is_file():
             return path
     raise RunError(

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anonvma.base import paths as places
+from anonvma.base import paths
 from anonvma.base.errors import RunError
 from anonvma.base.numerals import percent
 from anonvma.compare import changes
@@ -60,7 +60,7 @@ def mail(file: Path | None = None) -> pd.DataFrame:
     RunError
         When the file is missing or damaged.
     """
-    file = file or places.root() / "data" / "reference" / "mail.csv"
+    file = file or paths.root() / "data" / "reference" / "mail.csv"
     words = {"change": "str", "metric": "str"}
     try:
         table = pd.read_csv(file, dtype=words)
@@ -174,11 +174,11 @@ def _beside(theirs: Mapping[Any, Any], ours: pd.DataFrame, note: str) -> dict[st
             "note": note or "not measured in both",
         }  # fmt: skip
     mine = ours.loc[name]
-    moved = mine["verdict"] in ("higher", "lower")
+    moved = mine["verdict"] in changes.CHANGED
     up = told.startswith(("+", "over"))
     direction = "no change"
     if moved:
-        direction = "same" if (mine["verdict"] == "higher") == up else "other"
+        direction = "same" if (mine["verdict"] == changes.Verdict.HIGHER) == up else "other"
     return {
         "metric": name,
         "theirs": told,

@@ -27,6 +27,7 @@ import pandas as pd
 from anonvma.base import statistics
 from anonvma.base.errors import RunError
 from anonvma.base.numerals import percent
+from anonvma.run import processors
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
 
@@ -282,7 +283,8 @@ def caveats(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
     """Say what about the runs keeps their scaling from being the kernel's."""
     runs = [run for each in conditions.values() for run in each]
     found = []
-    turns = [run for run in runs if any("took turns" in note for note in run.manifest.notes)]
+    backings = [processors.of_run(run) for run in runs]
+    turns = [each for each in backings if each and each.backing is processors.Backing.TURNS]
     if turns:
         found.append(
             f"In {len(turns)} of {len(runs)} runs the processors were emulated in turns on one "

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anonvma.explore.selection import STATES, Selection, Vmas, size
+from anonvma.explore.filter import STATES, size
+from anonvma.explore.selection import Selection, Vmas
 from anonvma.tables.census import COLOURS
 
 if TYPE_CHECKING:

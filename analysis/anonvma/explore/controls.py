@@ -20,7 +20,8 @@ from anonvma.base import paths
 from anonvma.base.errors import SelectionError
 from anonvma.base.text import printable
 from anonvma.collect.preflight import LIVE
-from anonvma.explore.selection import STATES, Filter, Vmas, size
+from anonvma.explore.filter import STATES, Filter, size
+from anonvma.explore.selection import Vmas
 
 __all__ = [
     "KEYS",

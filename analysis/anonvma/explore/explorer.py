@@ -17,28 +17,29 @@ from __future__ import annotations
 import atexit
 import html
 import keyword
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import ipywidgets
 from IPython.core.getipython import get_ipython
 
 from anonvma.base import paths
-from anonvma.base.errors import AnonvmaError, SelectionError
-from anonvma.base.text import printable
-from anonvma.explore import controls, live, selection, views
-from anonvma.explore.controls import LINKS, LIVE, NONE, ROWS, SIZES, TABS
-from anonvma.explore.selection import Filter, Vmas
-from anonvma.explore.views import VIEWS, Shown, Source
-from anonvma.run import catalogue, runs
+from anonvma.base.errors import SelectionError
+from anonvma.explore import census_reader, controls, live
+from anonvma.explore import export as files
+from anonvma.explore.controls import LINKS, LIVE, NONE, ROWS, SIZES
+from anonvma.explore.filter import Filter
+from anonvma.explore.panel import EXPORT, Panel
+from anonvma.explore.selection import Vmas
+from anonvma.explore.source import Source, source_of_run
+from anonvma.explore.view import Shown
+from anonvma.run import runs
 
 __all__ = ["LIVE", "Explorer"]
 
 
-class Explorer:
+class Explorer(Panel):
     """Controls and views over one source of VMAs, and perhaps a second one beside it.
 
     Parameters
@@ -69,88 +70,14 @@ class Explorer:
     ) -> None:
         if Explorer._latest is not None:  # the cell was run again: nobody can stop that one now
             Explorer._latest.stop()
-        self.shown: Shown | None = None
-        self.trouble = ""
-        self.watch: live.Watch | None = None
+        super().__init__()
         self._where = where
         self._observer: live.Observer | None = None
-        self._quiet = False
-        self._lock = threading.RLock()  # the watching thread changes controls, too
-        self._stale = set(TABS)
-        self._status = ipywidgets.HTML()
-        self._views = {name: ipywidgets.HTML() for name in TABS}
-        for view in self._views.values():
-            view.add_class("anonvma-view")
-        self.controls = controls.make(catalogue.known())
-        self.tabs = controls.tabs(self.controls, self._views)
-        self.widget = controls.lay_out(self.controls, self._status, self.tabs)
         self._listen()
         if run is not None:
             self.open(run)
         if other is not None:
             self.compare(other)
-
-    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        """Show the controls where there are widgets, and elsewhere what they show, in words."""
-        shown: dict[str, Any] = self.widget._repr_mimebundle_()
-        said = self.summary()
-        shown["text/plain"] = said
-        shown["text/html"] = (
-            f"<p>{html.escape(printable(said))}</p><p>The controls appear while the notebook runs; "
-            "what follows shows each view without them.</p>"
-        )
-        return shown
-
-    # ---- what it offers in a notebook ----
-
-    @property
-    def selection(self) -> selection.Selection:
-        """What is selected.
-
-        Raises
-        ------
-        SelectionError
-            When nothing is open.
-        """
-        return self._open().selection
-
-    def summary(self) -> str:
-        """Say in a sentence what is selected, or what is wrong."""
-        if self.trouble:
-            return self.trouble
-        return views.summary(self.shown) if self.shown else "Nothing is open: choose a run."
-
-    def twin(self, name: str) -> None:
-        """Show a view without controls, as the output of a cell.
-
-        Parameters
-        ----------
-        name : str
-            One of `anonvma.explore.views.VIEWS`, or ``live``.
-
-        Raises
-        ------
-        SelectionError
-            When there is no such view, or nothing is open.
-        """
-        if name == "live":
-            views.display(self._live_view())
-        elif name in VIEWS:
-            views.display(VIEWS[name](self._open()))
-        else:
-            raise SelectionError(
-                f"there is no view {name!r}: choose {', '.join([*VIEWS, 'live'])}."
-            )
-
-    def paragraph(self) -> str:
-        """Return a paragraph on the selection, ready for a mail."""
-        shown = self._open()
-        return selection.paragraph(shown.selection, shown.source.where)
-
-    def _open(self) -> Shown:
-        if self.shown is None:
-            raise SelectionError(self.trouble or "nothing is open: choose a run.")
-        return self.shown
 
     # ---- the controls ----
 
@@ -182,32 +109,6 @@ class Explorer:
             on(f"to {tab}", lambda tab=tab: self.go_to(tab))  # type: ignore[misc]
         self.tabs.observe(lambda _: self._react(self._draw), "selected_index")
 
-    def _react(self, react: Callable[[], None]) -> None:
-        """Do what a control asks for; what goes wrong is said in the view."""
-        with self._lock:
-            if self._quiet:
-                return
-            try:
-                self.trouble = ""
-                react()
-            except AnonvmaError as error:
-                self.trouble = str(error)
-            self._say()
-
-    def _say_trouble(self, sentence: str) -> None:
-        self.trouble = sentence
-        self._say()
-
-    @contextmanager
-    def _silently(self) -> Iterator[None]:
-        """Change controls without doing what they ask for."""
-        with self._lock:
-            before, self._quiet = self._quiet, True
-            try:
-                yield
-            finally:
-                self._quiet = before
-
     # ---- choosing what is explored ----
 
     def open(self, run: str | Path) -> None:
@@ -238,8 +139,8 @@ class Explorer:
             return
         run = runs.find(name)
         self._pause()
-        self._take(views.source_of_run(run))
-        known = selection.repeats_of(run)
+        self._take(source_of_run(run))
+        known = census_reader.repeats_of(run)
         with self._silently():
             self.controls["repeat"].options = [(f"{n} of {len(known)}", n) for n in known]
             self.controls["repeat"].value = known[-1]
@@ -247,10 +148,10 @@ class Explorer:
     def _choose_repeat(self) -> None:
         shown, repeat = self._open(), self.controls["repeat"].value
         if shown.source.run is not None and repeat is not None:
-            self._take(views.source_of_run(shown.source.run, repeat))
+            self._take(source_of_run(shown.source.run, repeat))
 
     def _choose_other(self, name: str) -> None:
-        other = None if name == NONE else views.source_of_run(runs.find(name))
+        other = None if name == NONE else source_of_run(runs.find(name))
         self._open().other = other
         self._refresh()
 
@@ -359,50 +260,6 @@ class Explorer:
             self.controls["row"].value = place if place in values else None
         self._refresh()
 
-    def go_to(self, tab: str) -> None:
-        """Open a tab."""
-        self.tabs.selected_index = list(TABS).index(tab)
-
-    # ---- drawing ----
-
-    def _refresh(self) -> None:
-        self._stale = set(TABS)
-        seen = list(TABS)[self.tabs.selected_index or 0]
-        for name, view in self._views.items():
-            if name != seen:  # rather nothing for a moment than what is no longer so
-                view.value = ""
-        if self.shown is not None:
-            self.shown.compressed = self.controls["axis"].value == "compressed"
-        self._draw()
-
-    def _draw(self) -> None:
-        """Draw the view that can be seen, if it is not what it should be."""
-        name = list(TABS)[self.tabs.selected_index or 0]
-        if name not in self._stale:
-            return
-        if name == "live":
-            self._views[name].value = views.as_html(self._live_view())
-        elif name == "export":
-            said = html.escape(self.paragraph()) if self.shown else ""
-            self._views[name].value = f"<p>{_EXPORT}</p><pre>{said}</pre>"
-        elif self.shown is not None:
-            self._views[name].value = views.as_html(VIEWS[name](self.shown))
-        else:
-            self._views[name].value = f"<p>{html.escape(self.summary())}</p>"
-        self._stale.discard(name)
-
-    def view(self, name: str) -> str:
-        """Return what a view shows, as HTML."""
-        self.go_to(name)
-        self._draw()
-        return str(self._views[name].value)
-
-    def _say(self) -> None:
-        kind = "anonvma-trouble" if self.trouble else "anonvma-said"
-        role = "alert" if self.trouble else "status"
-        said = html.escape(printable(self.summary()))
-        self._status.value = f'<p class="{kind}" role="{role}">{said}</p>'
-
     # ---- live ----
 
     def start(self) -> None:
@@ -460,11 +317,6 @@ class Explorer:
             source = Source(LIVE, where, watch.vmas)
             self._react(lambda: self._take(source))
 
-    def _live_view(self) -> views.View:
-        if self.watch is None:
-            return views.View("Live", ["Not watching: press 'Start'."])
-        return views.live(self.watch)
-
     def _trace(self) -> None:
         """Trace the faults of the chosen process of the live machine."""
         shown = self._open()
@@ -510,24 +362,16 @@ class Explorer:
         shown = self._open()
         if not variable.isidentifier() or keyword.iskeyword(variable):
             raise SelectionError(f"{variable!r} cannot be the name of a variable.")
-        written = list(
-            selection.write(shown.selection, shown.source.where, name, paths.runs() / into)
-        )
+        written = list(files.write(shown.selection, shown.source.where, name, paths.runs() / into))
         shell = get_ipython()
         if shell is not None:
             shell.user_ns[variable] = shown.selection.frame()
         where = "".join(f"<li><code>{html.escape(str(path))}</code></li>" for path in written)
         return (
             f"<p>{len(shown.selection):,} VMAs are in <code>{html.escape(variable)}</code>, a "
-            f"DataFrame of this notebook, and in</p><ul>{where}</ul><p>{_EXPORT}</p>"
+            f"DataFrame of this notebook, and in</p><ul>{where}</ul><p>{EXPORT}</p>"
             f"<pre>{html.escape(self.paragraph())}</pre>"
         )
-
-
-_EXPORT = (
-    "Export makes a DataFrame in this notebook, a Parquet file, a CSV file and a paragraph for a "
-    "mail. The files name processes and paths as the census does; the paragraph names none:"
-)
 
 
 def _same_vma(shown: Shown, vmas: Vmas) -> int | None:

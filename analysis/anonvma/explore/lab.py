@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from anonvma.base import paths as places
+from anonvma.base import paths
 from anonvma.base.errors import SetupError
 from anonvma.explore.live import CAPABILITIES
 
@@ -89,7 +89,7 @@ def command(notebook: Path, browser: bool, port: int, more: Sequence[str] = ()) 
         "--ServerApp.ip=127.0.0.1",
         "--ServerApp.allow_remote_access=False",
         f"--ServerApp.port={port}",
-        f"--ServerApp.root_dir={places.root()}",
+        f"--ServerApp.root_dir={paths.root()}",
         # What it prints, and a browser elsewhere is given, opens the notebook, not the launcher.
         f"--LabApp.default_url=/lab/tree/{urllib.parse.quote(str(notebook))}",
         # Its kernels' own sockets, too.
@@ -97,7 +97,7 @@ def command(notebook: Path, browser: bool, port: int, more: Sequence[str] = ()) 
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
     ]
-    return [*words, str(places.root() / notebook)]
+    return [*words, str(paths.root() / notebook)]
 
 
 def run(
@@ -162,7 +162,7 @@ def _given_up(user: User, notebook: Path) -> Iterator[tuple[list[str], dict[str,
         environment |= {"SHELL": "/bin/sh", "ANONVMA_RUNS": str(runs)}
         print(
             f"anonvma: JupyterLab runs as user number {user.uid}, who cannot change this checkout; "
-            f"what is exported or collected goes to {places.runs()} when it ends.",
+            f"what is exported or collected goes to {paths.runs()} when it ends.",
             file=sys.stderr,
         )
         try:
@@ -176,11 +176,11 @@ def _keep(made: Path) -> None:
     for path in sorted(made.iterdir()):
         for inner in (path, *path.rglob("*")):
             os.chown(inner, 0, 0, follow_symlinks=False)
-        places.runs().mkdir(parents=True, exist_ok=True)
-        place, number = places.runs() / path.name, 1
+        paths.runs().mkdir(parents=True, exist_ok=True)
+        place, number = paths.runs() / path.name, 1
         while place.exists() or place.is_symlink():
             number += 1
-            place = places.runs() / f"{path.name}-{number}"
+            place = paths.runs() / f"{path.name}-{number}"
         shutil.move(path, place)
         print(f"anonvma: kept {place}", file=sys.stderr)
 
@@ -250,7 +250,7 @@ def _in_sight(directory: Path, become: list[str], user: User, notebook: Path) ->
     refusal = _refusal([], become, notebook)
     if refusal is None:
         return []
-    needed = [places.root(), Path(sys.prefix), Path(sys.base_prefix)]
+    needed = [paths.root(), Path(sys.prefix), Path(sys.base_prefix)]
     needed += [Path(os.path.realpath(path)) for path in needed]
     hidden: dict[Path, list[Path]] = {}
     for path in dict.fromkeys(needed):
@@ -261,8 +261,8 @@ def _in_sight(directory: Path, become: list[str], user: User, notebook: Path) ->
     place.mkdir(mode=0o700)
     words = [f"hidden:{up}" for up in hidden]
     # A directory inside another one that is shown comes with it.
-    for paths in hidden.values():
-        words += [str(p) for p in paths if not any(other in p.parents for other in paths)]
+    for shown in hidden.values():
+        words += [str(p) for p in shown if not any(other in p.parents for other in shown)]
     show = ["unshare", "--mount", "sh", "-c", _SHOW, "sh", str(place), *words, "--"]
     again = _refusal(show, become, notebook)
     if not hidden or again is not None:
@@ -279,7 +279,7 @@ def _in_sight(directory: Path, become: list[str], user: User, notebook: Path) ->
 def _refusal(show: list[str], become: list[str], notebook: Path) -> str | None:
     """Return why the user cannot run our Python and read the notebook, or None if that works."""
     script = "import sys, anonvma.explore.explorer; open(sys.argv[1]).close()"
-    python = [sys.executable, "-c", script, str(places.root() / notebook)]
+    python = [sys.executable, "-c", script, str(paths.root() / notebook)]
     done = subprocess.run([*show, *become, *python], capture_output=True, cwd="/", check=False)
     if done.returncode == 0:
         return None
@@ -310,10 +310,10 @@ def _programs(directory: Path, user: User) -> Path:
     directory.mkdir(mode=0o755)
     for name in ("vmload", "specimens", "guest-init"):
         with suppress(SetupError):
-            (directory / name).symlink_to(places.program(name))
+            (directory / name).symlink_to(paths.program(name))
     probe = directory / "vmaprobe"
     try:
-        shutil.copyfile(places.program("vmaprobe"), probe)
+        shutil.copyfile(paths.program("vmaprobe"), probe)
     except SetupError as error:
         print(f"anonvma: {error} Until then there is no live view.", file=sys.stderr)
         return directory
@@ -338,7 +338,7 @@ def _programs(directory: Path, user: User) -> Path:
 @contextmanager
 def _directory() -> Iterator[Path]:
     """Make a directory beside the built programs, and remove those of others that were killed."""
-    build = places.build()
+    build = paths.build()
     try:
         build.mkdir(exist_ok=True)
         for stale in build.glob(f"{_PREFIX}*"):

@@ -24,7 +24,8 @@ import pandas as pd
 from anonvma.base import paths, scratch
 from anonvma.base.errors import AnonvmaError, PrivilegeError, ProbeError
 from anonvma.collect import targets
-from anonvma.explore.selection import STATES, Vmas
+from anonvma.explore.filter import STATES
+from anonvma.explore.selection import Vmas
 from anonvma.probe import census_file, faults_file
 from anonvma.probe.census_file import Census
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from anonvma.base.section import Section
-from anonvma.compare import attribution, design, environment, time_attribution
+from anonvma.base.section import Key, Section
+from anonvma.compare import attribution, attribution_table, design, environment, time_attribution
 from anonvma.compare import conditions as setting
-from anonvma.compare.changes import RULE, answered, brief, shown, table
+from anonvma.compare.blame import Verdict
+from anonvma.compare.changes import RULE, shown, table
+from anonvma.compare.changes_text import brief
+from anonvma.compare.changes_words import answered
 from anonvma.report import time_report
 from anonvma.run.runs import Run
 
@@ -37,16 +40,18 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     for head in heads:
         answer += causes[head].sentences
         answer += [sentence for found in [times[head]] if found for sentence in found.sentences]
-    parts = [Section("Answer", answer)]
-    for head in heads:
+    parts = [Section("Answer", answer, key=Key.ANSWER)]
+    known = [head for head in heads if causes[head].verdict is not Verdict.UNKNOWN]
+    for head in known:
         title = f"Which VMAs caused it: {base} to {head}"
-        if causes[head].verdict != "unknown":
-            parts.append(Section(title, [attribution.HOW], attribution.printed(causes[head].table)))
-    if any(causes[head].verdict != "unknown" or times[head] is not None for head in heads):
+        parts.append(
+            Section(title, [attribution.HOW], attribution_table.printed(causes[head].table))
+        )
+    if known or any(times.values()):
         parts += time_report.sections(conditions, times)
     kept = shown(found, metric)
     said = [f"{len(kept)} of {len(found)} rows. {RULE} low and high bound the 95 % interval."]
-    parts.append(Section("What changed", said, brief(kept)))
+    parts.append(Section("What changed", said, brief(kept), key=Key.CHANGED))
     return parts + _setting_sections(conditions)
 
 

@@ -6,21 +6,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
+import numpy as np
 
 from anonvma.base.errors import RunError
 from anonvma.base.numerals import interval, number
+from anonvma.base.section import Key, Section
 from anonvma.compare import changes
+from anonvma.compare.changes import Verdict
 from anonvma.report import changes as report_changes
-from anonvma.report import evidence, kernel_facts
-from anonvma.report import sections as report
+from anonvma.report import evidence, kernel_facts, reproduction, unobserved
+from anonvma.report.evidence import Figure
+from anonvma.report.sources import drawn_from
 from anonvma.run import processors
 from anonvma.run.runs import Run, having
 
-__all__ = ["CHANGED", "finding", "sections", "title"]
-
-CHANGED = "What changed"
-"""The section of `anonvma.report.changes.sections` that has the rows."""
+__all__ = ["finding", "name", "sections", "title"]
 
 _TABLES = (
     "repeats",
@@ -35,13 +35,18 @@ _TABLES = (
 )
 
 
+def name(conditions: Mapping[str, Sequence[Run]]) -> str:
+    """Name what was compared."""
+    first, *_ = conditions.values()
+    return f"{first[0].manifest.workload.name}, {' against '.join(conditions)}"
+
+
 def title(conditions: Mapping[str, Sequence[Run]]) -> str:
     """Return the report's title."""
-    first, *_ = conditions.values()
-    return f"anonvma: {first[0].manifest.workload.name}, {' against '.join(conditions)}"
+    return f"anonvma: {name(conditions)}"
 
 
-_SHOWN = {"higher": "{}", "lower": "{}", "alike": "alike, {}"}
+_SHOWN = {Verdict.HIGHER: "", Verdict.LOWER: "", Verdict.EQUIVALENT: "alike, "}
 
 
 def finding(conditions: Mapping[str, Sequence[Run]]) -> str:
@@ -59,7 +64,7 @@ def finding(conditions: Mapping[str, Sequence[Run]]) -> str:
         return f"{of}: no change of {what} shown"
     within = interval(row["low"], row["high"], apart=1)
     said = f"{what} times {number(row['ratio'])} ({within})"
-    return f"{of}: {_SHOWN[row['verdict']].format(said)}{_overcommitted(conditions[heads[-1]])}"
+    return f"{of}: {_SHOWN[row['verdict']]}{said}{_overcommitted(conditions[heads[-1]])}"
 
 
 def _overcommitted(opened: Sequence[Run]) -> str:
@@ -69,9 +74,7 @@ def _overcommitted(opened: Sequence[Run]) -> str:
     return f", {found.virtual} virtual CPUs on {found.real}"
 
 
-def sections(
-    conditions: Mapping[str, Sequence[Run]], analysed: bool = False
-) -> list[report.Section]:
+def sections(conditions: Mapping[str, Sequence[Run]], analysed: bool = False) -> list[Section]:
     """Say everything a report on a comparison says.
 
     Parameters
@@ -82,15 +85,15 @@ def sections(
         Whether to say what analyses the runs here and now.
     """
     opened = [run for each in conditions.values() for run in each]
-    sources = tuple(file for run in opened for file in report.drawn_from(run, *_TABLES))
+    sources = tuple(file for run in opened for file in drawn_from(run, *_TABLES))
     answer, *others = report_changes.sections(conditions)
     said = [_verdict(conditions), *_mechanism(conditions), *answer.paragraphs]
     return [
-        report.Section("Answer", said, sources=sources),
-        report.Section("How it was found", [_method(conditions), *_notes(opened)]),
+        Section("Answer", said, sources=sources, key=Key.ANSWER),
+        Section("How it was found", [_method(conditions), *_notes(opened)], key=Key.METHOD),
         *(dataclasses.replace(part, sources=sources) for part in others),
-        _unobserved(opened),
-        report.how_to_repeat(opened, analysed=analysed),
+        unobserved.section(opened),
+        reproduction.section(opened, analysed=analysed),
     ]
 
 
@@ -128,8 +131,8 @@ def _mechanism(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
 
 def _left_bare(opened: Sequence[Run]) -> float:
     looked = having(opened, "census")
-    rows = [evidence.table(run).set_index("figure")["mean"] for run in looked]
-    return float(pd.Series([row["of these, read and never written"] for row in rows]).mean())
+    read = [evidence.numbers(run)[Figure.READ].mean for run in looked]
+    return float(np.mean(read))
 
 
 def _method(conditions: Mapping[str, Sequence[Run]]) -> str:
@@ -144,14 +147,3 @@ def _method(conditions: Mapping[str, Sequence[Run]]) -> str:
 
 def _notes(opened: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(note for run in opened for note in run.manifest.notes))
-
-
-def _unobserved(opened: Sequence[Run]) -> report.Section:
-    said = [
-        f"{lack.what}: {lack.reason}. Remedy: {lack.remedy}."
-        for run in opened
-        for lack in run.manifest.unobserved
-    ]
-    words = list(dict.fromkeys(said)) or ["Nothing that was asked for."]
-    sources = tuple(f"{run.id}/manifest.json" for run in opened)
-    return report.Section("What could not be observed", words, sources=sources)

@@ -8,15 +8,14 @@ from typing import Any
 import pandas as pd
 
 from anonvma.base.numerals import interval, number
-from anonvma.base.section import Section
+from anonvma.base.section import Key, Section
 from anonvma.compare import cost_bound
 from anonvma.compare.cost import Cost, Verdict, of_run, row_of, sides, switches, waits
 from anonvma.run.runs import Run
 
-__all__ = ["ANSWER", "brief", "sections", "sentences", "title"]
+__all__ = ["brief", "sections", "sentences", "title"]
 
-ANSWER = "What mmap_lock costs here"
-"""The section that says it."""
+_ANSWER = "What mmap_lock costs here"
 
 
 def _interval(row: pd.Series[Any]) -> str:
@@ -115,7 +114,7 @@ def brief(run: Run) -> list[Section]:
     held = run.manifest.tables
     names = [name for name in ("lock_cost", "lock_waits") if name in held]
     sources = tuple(f"{run.id}/{held[name].file}" for name in names)
-    return [Section(ANSWER, said, rates.table, sources=sources)]
+    return [Section(_ANSWER, said, rates.table, sources=sources, key=Key.LOCK_COST)]
 
 
 def sections(run: Run) -> list[Section]:
@@ -132,7 +131,7 @@ def sections(run: Run) -> list[Section]:
     ]
     means = switches(run).reset_index().drop(columns="n")
     parts = [
-        Section(ANSWER, [*sentences(found), *lacking]),
+        Section(_ANSWER, [*sentences(found), *lacking], key=Key.LOCK_COST),
         Section("Throughput by number of threads", rates, found.table.reset_index()),
         Section("Context switches of one execution", ["Means."], means),
     ]

@@ -49,9 +49,9 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _html(table: pd.DataFrame) -> str:
-    from anonvma.report import sections
+    from anonvma.report import output
 
-    shown = str(sections.styled(plain(table).head(MOST)).data)
+    shown = str(output.styled(plain(table).head(MOST)).data)
     return shown + "".join(f"<p>{html.escape(words)}</p>" for words in _below(table))
 
 

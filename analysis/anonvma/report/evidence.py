@@ -7,6 +7,7 @@ comes from. The unit is the run's repeat; the interval is that of the mean.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,9 +17,32 @@ from anonvma.base import statistics
 from anonvma.run.runs import Run
 from anonvma.tables.faults import traced_repeats
 
-__all__ = ["estimate", "table"]
+__all__ = ["Figure", "numbers", "table"]
 
 COLUMNS = ["figure", "n", "mean", "low", "high", "from"]
+
+
+class Figure(enum.Enum):
+    """A number of a run; the value is what a report calls it, with its unit."""
+
+    VMAS = "VMAs of the workload"
+    BARE = "bare VMAs"
+    READ = "of these, read and never written"
+    ZERO_PAGES = "zero pages in those"
+    FAULTS_TRACED = "page faults traced"
+    FOUND_BARE = "found a bare VMA"
+    LEFT_BARE = "of these, left it bare"
+    UNDER_MMAP_LOCK = "found bare, under mmap_lock"
+    LOCK_READ = "mmap_lock taken for reading"
+    LOCK_WRITE = "mmap_lock taken for writing"
+    VMA_LOCK_ABORT = "vma_lock_abort, machine"
+    VMA_LOCK_SUCCESS = "vma_lock_success, machine"
+    THROUGHPUT = "throughput, MiB/s"
+    PAGE_FAULTS = "page faults"
+    CONTEXT_SWITCHES = "context switches"
+    TASK_CLOCK = "task clock, ms"
+    USER_TIME = "user time, ms"
+    SYSTEM_TIME = "system time, ms"
 
 
 def table(run: Run) -> pd.DataFrame:
@@ -30,22 +54,31 @@ def table(run: Run) -> pd.DataFrame:
         Columns: figure (with its unit), n (repeats), mean, low and high (95 % confidence interval
         of the mean by Student's t; null for fewer than three repeats), from (the run's table).
     """
-    held = run.manifest.tables
-    rows: list[dict[str, object]] = []
-    for source, measures in _SOURCES.items():
-        if source in held:
-            for figure, values in measures(run):
-                rows.append({"figure": figure, **estimate(values), "from": source})
+    rows = [
+        {"figure": figure.value, **_bounds(values), "from": source}
+        for source, figure, values in _measured(run)
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def estimate(values: pd.Series[float]) -> dict[str, float]:
-    """Return n, mean, and low and high of the mean's 95 % interval."""
+def numbers(run: Run) -> dict[Figure, statistics.Estimate]:
+    """Return the same numbers by what they are."""
+    return {figure: statistics.estimate(values) for _, figure, values in _measured(run)}
+
+
+def _measured(run: Run) -> Iterator[tuple[str, Figure, pd.Series[float]]]:
+    for source, measures in _SOURCES.items():
+        if source in run.manifest.tables:
+            for figure, values in measures(run):
+                yield source, figure, values
+
+
+def _bounds(values: pd.Series[float]) -> dict[str, float]:
     each = statistics.estimate(values)
     return {"n": each.n, "mean": each.mean, "low": each.low, "high": each.high}
 
 
-Measures = Iterator[tuple[str, "pd.Series[float]"]]
+Measures = Iterator[tuple[Figure, "pd.Series[float]"]]
 
 
 def _by_repeat(counts: pd.Series[Any], run: Run) -> pd.Series[float]:
@@ -56,11 +89,11 @@ def _by_repeat(counts: pd.Series[Any], run: Run) -> pd.Series[float]:
 def _of_census(run: Run) -> Measures:
     vmas = run.table("census")
     zero = vmas[vmas["class"] == "zero-page"]
-    yield "VMAs of the workload", _by_repeat(vmas.groupby("repeat").size(), run)
-    yield "bare VMAs", _by_repeat(vmas[vmas["bare"]].groupby("repeat").size(), run)
-    yield "of these, read and never written", _by_repeat(zero.groupby("repeat").size(), run)
+    yield Figure.VMAS, _by_repeat(vmas.groupby("repeat").size(), run)
+    yield Figure.BARE, _by_repeat(vmas[vmas["bare"]].groupby("repeat").size(), run)
+    yield Figure.READ, _by_repeat(zero.groupby("repeat").size(), run)
     pages = zero["zero"].astype("float64").groupby(zero["repeat"]).sum()
-    yield "zero pages in those", _by_repeat(pages, run)
+    yield Figure.ZERO_PAGES, _by_repeat(pages, run)
 
 
 def _of_faults(run: Run) -> Measures:
@@ -71,10 +104,10 @@ def _of_faults(run: Run) -> Measures:
     left = bare & (faults["after"] == "bare")
     under = bare & (faults["mode"] == "user") & faults["path"].isin(["mmap", "retry"])
     chosen = {
-        "page faults traced": bare | ~bare,
-        "found a bare VMA": bare,
-        "of these, left it bare": left,
-        "found bare, under mmap_lock": under,
+        Figure.FAULTS_TRACED: bare | ~bare,
+        Figure.FOUND_BARE: bare,
+        Figure.LEFT_BARE: left,
+        Figure.UNDER_MMAP_LOCK: under,
     }
     for figure, rows in chosen.items():
         summed = count.where(rows, 0.0).groupby(faults["repeat"]).sum()
@@ -87,32 +120,32 @@ def _of_locks(run: Run) -> Measures:
     got = locks[locks["success"]]
     repeats = traced_repeats(run, "locks") or sorted(locks["repeat"].unique())
     count = got["count"].astype("float64")
-    for mode, said in (("read", "for reading"), ("write", "for writing")):
+    for mode, figure in (("read", Figure.LOCK_READ), ("write", Figure.LOCK_WRITE)):
         summed = count.where(got["mode"] == mode, 0.0).groupby(got["repeat"]).sum()
-        yield f"mmap_lock taken {said}", summed.reindex(repeats, fill_value=0.0)
+        yield figure, summed.reindex(repeats, fill_value=0.0)
 
 
 def _of_vmstat(run: Run) -> Measures:
     vmstat = run.table("vmstat")
-    for counter in ("vma_lock_abort", "vma_lock_success"):
-        rows = vmstat[vmstat["counter"] == counter]
+    for figure in (Figure.VMA_LOCK_ABORT, Figure.VMA_LOCK_SUCCESS):
+        rows = vmstat[vmstat["counter"] == figure.name.lower()]
         if len(rows):
             difference = rows.set_index("repeat")["difference"].astype("float64")
-            yield f"{counter}, machine", difference
+            yield figure, difference
 
 
 def _of_throughput(run: Run) -> Measures:
     if len(rows := run.table("throughput")):
-        yield "throughput, MiB/s", rows.groupby("repeat")["kb_per_s"].sum() / 1024
+        yield Figure.THROUGHPUT, rows.groupby("repeat")["kb_per_s"].sum() / 1024
 
 
-# Event, what it is called, what to divide perf's number by.
+# Event, figure, what to divide perf's number by.
 _EVENTS = (
-    ("page-faults", "page faults", 1.0),
-    ("context-switches", "context switches", 1.0),
-    ("task-clock", "task clock, ms", 1.0),
-    ("user_time", "user time, ms", 1e6),
-    ("system_time", "system time, ms", 1e6),
+    ("page-faults", Figure.PAGE_FAULTS, 1.0),
+    ("context-switches", Figure.CONTEXT_SWITCHES, 1.0),
+    ("task-clock", Figure.TASK_CLOCK, 1.0),
+    ("user_time", Figure.USER_TIME, 1e6),
+    ("system_time", Figure.SYSTEM_TIME, 1e6),
 )
 
 

@@ -13,11 +13,12 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import nbformat
 from nbconvert import HTMLExporter
 
+from anonvma.base.section import Key
 from anonvma.report.markup import harmless, plain
 from anonvma.report.redaction import Wall
 
@@ -118,7 +119,7 @@ def page(
     notebook: nbformat.NotebookNode,
     title: str,
     wall: Wall | None = None,
-    fragments: Mapping[str, str] | None = None,
+    fragments: Mapping[Key, str] | None = None,
 ) -> str:
     """Return one self-contained HTML page of an executed notebook.
 
@@ -128,11 +129,11 @@ def page(
     title : str
     wall : Wall, optional
         Through which all of it goes; by default everything passes, for a page that stays here.
-    fragments : mapping of str to str
-        HTML made by anonvma, such as an interactive flame graph, by the title of the section that
-        it stands in: on a screen in place of that section's figure, which is for paper. They may
-        have scripts of their own, which add their handlers themselves: one written into an
-        attribute (``onclick=``) does not run here.
+    fragments : mapping of Key to str
+        HTML made by anonvma, such as an interactive flame graph, by the key of the section that
+        it stands in (see `anonvma.report.output.words`): on a screen in place of that section's
+        figure, which is for paper. They may have scripts of their own, which add their handlers
+        themselves: one written into an attribute (``onclick=``) does not run here.
     """
     wall = wall or Wall.none()
     exporter = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
@@ -140,12 +141,10 @@ def page(
     exporter.exclude_anchor_links = True
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     # Neither its metadata nor the tags of its cells become part of the page.
-    bare = nbformat.v4.new_notebook(cells=[_bare(cell) for cell in notebook.cells])  # type: ignore[no-untyped-call]
+    live = {key.value: harmless(part, wall, ours=True) for key, part in (fragments or {}).items()}
+    cells = [_bare(cell, live) for cell in notebook.cells]
+    bare = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_notebook_node(bare)
-    live = {
-        html.escape(plain(wall.scrub(title)), quote=False): harmless(part, wall, ours=True)
-        for title, part in (fragments or {}).items()
-    }
     parts = [_with_contents(_with_fragments(harmless(body, wall), live))]
     if said := wall.said(*parts):
         parts.append(f"<footer><p>{html.escape(said)}</p></footer>")
@@ -154,20 +153,25 @@ def page(
 
 _HEAD = re.compile(r"(<h2)([^>]*>)(.*?)(</h2>)", re.S)
 _FIGURE = re.compile(r"<img [^>]*>")
+_MARK = "anonvma-part-"
+"""Stands with a key at the end of a heading while a page is made, to find the section by."""
 
 
 def _with_fragments(body: str, fragments: Mapping[str, str]) -> str:
-    """Put each fragment into the section of its title, before the figure that it stands for."""
+    """Put each fragment into the section of its key, before the figure that it stands for."""
     heads = list(_HEAD.finditer(body))
     ends = [head.start() for head in heads[1:]] + [len(body)]
     left = dict(fragments)
     written = [body[: heads[0].start()] if heads else body]
     for head, end in zip(heads, ends, strict=True):
         section = body[head.start() : end]
-        fragment = left.pop(head[3].strip(), None)
+        words, _, key = head[3].strip().rpartition(f" {_MARK}")
+        fragment = left.pop(key, None) if words else None
         if fragment is not None:
+            section = section.replace(f" {_MARK}{key}", "", 1)
             figure = _FIGURE.search(section)
-            place = figure.start() if figure else head.end() - head.start()
+            head_end = section.index("</h2>") + len("</h2>")
+            place = figure.start() if figure else head_end
             drawn = section[place:]
             if figure:
                 drawn = f'<span class="flame-drawn">{figure[0]}</span>' + section[figure.end() :]
@@ -220,21 +224,29 @@ def index(title: str, words: str, heads: Sequence[str], rows: Sequence[Sequence[
     )
 
 
-def _bare(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return a cell without metadata, its outputs without any but a figure's alternative text."""
+def _bare(cell: nbformat.NotebookNode, marked: Collection[str]) -> nbformat.NotebookNode:
+    """Return a cell without metadata, its outputs without any but a figure's alternative text.
+
+    The headings of some sections are marked, by the keys of these.
+    """
     if cell.cell_type != "code":
         return nbformat.v4.new_markdown_cell(cell.source)  # type: ignore[no-untyped-call, no-any-return]
-    outputs = [_bare_output(output) for output in cell.outputs if output.output_type != "error"]
+    sound = (output for output in cell.outputs if output.output_type != "error")
+    outputs = [_bare_output(output, marked) for output in sound]
     return nbformat.v4.new_code_cell(outputs=outputs)  # type: ignore[no-untyped-call, no-any-return]
 
 
 _SHOWN = ("text/html", "text/markdown", "image/png", "image/jpeg", "image/svg+xml", "text/plain")
 
 
-def _bare_output(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def _bare_output(output: nbformat.NotebookNode, marked: Collection[str]) -> nbformat.NotebookNode:
     if output.output_type == "stream":
         return nbformat.v4.new_output("stream", name="stdout", text=output.text)  # type: ignore[no-untyped-call, no-any-return]
     data = {kind: output.data[kind] for kind in _SHOWN if kind in output.data}
+    part = output.metadata.get("text/markdown", {}).get("part")
+    if part in marked:
+        first, newline, rest = data["text/markdown"].partition("\n")
+        data["text/markdown"] = f"{first} {_MARK}{part}{newline}{rest}"
     kept = {}
     for kind, about in output.metadata.items():
         if kind in data and isinstance(about, dict):

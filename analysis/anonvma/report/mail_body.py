@@ -14,22 +14,19 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from anonvma.base import paths, tabular
-from anonvma.report import sections
+from anonvma.base.section import Key, Section
+from anonvma.report import layout
 from anonvma.report.answer import QUESTION
-from anonvma.report.sections import Section
+from anonvma.report.sources import sources_said
 from anonvma.run.version import version
 
 __all__ = ["body", "signature"]
 
 COLUMNS = 80
 # Of a long report, what a mail leaves to the page.
-_LEFT_OUT = (
-    "Bare VMAs by class",
-    "Where touched does not mean anon_vma, nor untouched none",
-    "Specimens this machine lacks",
-)
-_ORDER = ("Evidence", "How it was found")
-_LAST = ("What could not be observed", "How to repeat it")
+_LEFT_OUT = (Key.CLASSES, Key.EXCEPTIONS, Key.LACKING)
+_FIRST = (Key.EVIDENCE, Key.METHOD)
+_LAST = (Key.UNOBSERVED, Key.REPRODUCTION)
 
 
 _ASKED_BY = (
@@ -56,16 +53,16 @@ def body(parts: Sequence[Section], withheld: str = "", asked: bool = False) -> s
         Ends in the signature. Free of control characters.
     """
     answer, *others = parts
-    quoted = [f"> {line}" for line in sections.wrapped(QUESTION, sections.WIDTH - 2)]
-    lines = [*sections.wrapped(_ASKED_BY), *quoted, ""] if asked else []
+    quoted = [f"> {line}" for line in layout.wrapped(QUESTION, layout.WIDTH - 2)]
+    lines = [*layout.wrapped(_ASKED_BY), *quoted, ""] if asked else []
     lines += _paragraphs(answer)
     if origin := _origin(answer):
         lines += [*origin, ""]
     for part in _in_order(others):
-        if part.title == "Specimens":
+        if part.key is Key.SPECIMENS:
             said = [part.paragraphs[0], "The table has these; a column says what was done to them."]
             part = dataclasses.replace(part, paragraphs=said, table=_answering(part.table))
-        if part.title == "What could not be observed" and withheld:
+        if part.key is Key.UNOBSERVED and withheld:
             part = dataclasses.replace(part, paragraphs=[*part.paragraphs, withheld])
         lines += [part.title, "-" * len(part.title), "", *_paragraphs(part)]
         for block in _blocks(part.table):
@@ -73,7 +70,7 @@ def body(parts: Sequence[Section], withheld: str = "", asked: bool = False) -> s
         if part.table is not None:
             lines[-1:] = [*_origin(part), ""]
         if part.commands:
-            lines += [*sections.command_lines(part.commands), ""]
+            lines += [*layout.command_lines(part.commands), ""]
     return "\n".join([*lines, *signature()]) + "\n"
 
 
@@ -84,12 +81,12 @@ def signature() -> list[str]:
 
 
 def _in_order(parts: Sequence[Section]) -> list[Section]:
-    kept = [part for part in parts if part.title not in _LEFT_OUT]
+    kept = [part for part in parts if part.key not in _LEFT_OUT]
 
     def place(part: Section) -> int:
-        if part.title in _ORDER:
-            return _ORDER.index(part.title) - len(_ORDER)
-        return _LAST.index(part.title) + 1 if part.title in _LAST else 0
+        if part.key in _FIRST:
+            return _FIRST.index(part.key) - len(_FIRST)
+        return _LAST.index(part.key) + 1 if part.key in _LAST else 0
 
     return sorted(kept, key=place)
 
@@ -104,14 +101,14 @@ def _answering(grid: pd.DataFrame | None) -> pd.DataFrame | None:
 
 def _paragraphs(part: Section) -> Iterator[str]:
     for paragraph in filter(None, part.words):
-        yield from sections.wrapped(paragraph)
+        yield from layout.wrapped(paragraph)
         yield ""
 
 
 def _origin(part: Section) -> list[str]:
     """Where the numbers come from: short, for a mail has no room to name each file twice."""
-    said = sections.sources_said(part)
-    return sections.wrapped(f"(from {said})") if said and len(said) <= 3 * COLUMNS else []
+    said = sources_said(part)
+    return layout.wrapped(f"(from {said})") if said and len(said) <= 3 * COLUMNS else []
 
 
 def _blocks(table: pd.DataFrame | None) -> Iterator[pd.DataFrame]:

@@ -16,8 +16,7 @@ from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import EmailMessage, MIMEPart
 
-from anonvma.report import headers
-from anonvma.report import message as mail
+from anonvma.report import headers, mail, mail_file
 
 __all__ = ["Complaint", "check"]
 
@@ -74,10 +73,10 @@ def check(data: bytes) -> list[Complaint]:
     Parameters
     ----------
     data : bytes
-        The message as it would be sent, headers and all; see `anonvma.report.message.split` for an
-        mbox.
+        The message as it would be sent, headers and all; see
+        `anonvma.report.mail_file.split` for an mbox.
     """
-    message = mail.parse(data)
+    message = mail_file.parse(data)
     head, body_line = _head_of(data)
     found = [
         *_size(data),
@@ -188,7 +187,7 @@ def _unmeant(message: EmailMessage, names: Mapping[str, int]) -> Iterator[Compla
 def _date(message: EmailMessage) -> Iterator[Complaint]:
     if not (said := headers.raw(message, "Date")):
         return
-    written = mail.moment(said)
+    written = mail_file.moment(said)
     if written is None:
         yield _error("date", f"Date is no date: {said!r}.")
     elif written.timestamp() > time.time() + _AHEAD:
@@ -272,7 +271,7 @@ def _decoded(message: EmailMessage, found: list[Complaint]) -> str | None:
     charset = (part.get_content_charset() or "us-ascii").lower()
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
-    if not mail.is_charset(charset):
+    if not mail_file.is_charset(charset):
         found.append(_error("undecodable", f"its charset {charset!r} is unknown."))
         return data.decode("utf-8", "replace")
     try:

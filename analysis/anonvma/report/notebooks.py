@@ -7,7 +7,6 @@ target to do runs there.
 
 from __future__ import annotations
 
-import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from anonvma.base.errors import NotebookError
 from anonvma.base.steps import Tell
 from anonvma.report import engine
 from anonvma.report.engine import Refused, one_kernel
+from anonvma.report.output import RESULT
 
-__all__ = ["execute", "one_kernel", "text_of_cell"]
+__all__ = ["execute", "one_kernel", "result"]
 
 
 def execute(
@@ -133,11 +133,10 @@ def _literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def text_of_cell(notebook: nbformat.NotebookNode, tag: str) -> str:
-    """Return what the cell with a tag printed."""
-    written = io.StringIO()
+def result(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Return what a notebook hands to whoever executed it; see `anonvma.report.output.result`."""
+    found: dict[str, Any] = {}
     for cell in notebook.cells:
-        if tag in cell.metadata.get("tags", []):
-            for output in cell.outputs:
-                written.write(output.get("text", ""))
-    return written.getvalue().strip()
+        for output in cell.get("outputs", []):
+            found |= output.get("data", {}).get(RESULT, {})
+    return found

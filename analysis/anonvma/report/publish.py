@@ -17,12 +17,15 @@ import pandas as pd
 
 from anonvma.base import marker
 from anonvma.base.errors import RedactionError
+from anonvma.base.section import Key, Section
 from anonvma.base.text import printable
 from anonvma.report import (
     evidence,
     headers,
     html_page,
+    layout,
     mail_body,
+    mail_file,
     mail_lint,
     notebooks,
     publication,
@@ -30,11 +33,10 @@ from anonvma.report import (
     reproduction,
     subject,
 )
-from anonvma.report import message as mail
-from anonvma.report import sections as report
-from anonvma.report.message import Envelope
-from anonvma.report.sections import Section
+from anonvma.report.evidence import Figure
+from anonvma.report.mail import Envelope
 from anonvma.report.subject import Subject
+from anonvma.report.verdict import Answer
 
 __all__ = ["Envelope", "Published", "Rendered", "put", "render", "write"]
 
@@ -47,11 +49,11 @@ class Rendered:
     ----------
     about : Subject
         Behind the wall.
-    title : str
+    name : str
+        What it is about, in a few words.
     finding : str
         In a line: the subject of a mail.
-    verdict : str
-        ``yes`` or ``no``.
+    verdict : Answer
     sections : list of Section
     text, html : str
         The whole report.
@@ -60,13 +62,18 @@ class Rendered:
     """
 
     about: Subject
-    title: str
+    name: str
     finding: str
-    verdict: str
+    verdict: Answer
     sections: list[Section]
     text: str
     html: str
     wall: redaction.Wall
+
+    @property
+    def title(self) -> str:
+        """What the report is called."""
+        return f"anonvma: {self.name}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +135,13 @@ def render(name: str, scratch: Path, found: Subject, allow: Path | None = None) 
     wall = redaction.Wall.around(found.runs, allowed)
     about = found.shared(wall)
     sections = about.sections(analysed=True)
-    title = wall.scrub(headers.one_line(printable(about.title)))
-    text = wall.scrub(report.text(sections, title))
+    name = wall.scrub(headers.one_line(printable(about.name)))
+    title = f"anonvma: {name}"
+    text = wall.scrub(layout.text(sections, title))
     html = html_page.page(notebook, title, wall, about.fragments())
     _refuse_leaks(wall, text, html)
     finding = wall.scrub(headers.one_line(printable(about.finding)))
-    return Rendered(about, title, finding, about.verdict.value, sections, text, html, wall)
+    return Rendered(about, name, finding, about.verdict, sections, text, html, wall)
 
 
 def _absolute(given: dict[str, str]) -> dict[str, str]:
@@ -188,7 +196,7 @@ def put(
         _refuse_leaks(one.wall, body)
     message = envelope.around(body, title)
     (scratch / "report.eml").write_bytes(message.as_bytes())
-    mail.to_mbox(message, scratch / "report.mbox")
+    mail_file.to_mbox(message, scratch / "report.mbox")
     kinds = {"text": "report.txt", "eml": "report.eml", "mbox": "report.mbox"}
     files = {kind: scratch / name for kind, name in kinds.items()} | {"html": page_file}
     return files, mail_lint.check(message.as_bytes())
@@ -208,7 +216,7 @@ def _put_report(one: Rendered, directory: Path) -> None:
 def _summary(rendered: Sequence[Rendered]) -> tuple[str, list[Section]]:
     """Say in one letter what several reports say."""
     table = _overview(rendered)
-    yes = [one for one in rendered if one.verdict == "yes"]
+    yes = [one for one in rendered if one.verdict is Answer.YES]
     answer = (
         f"{'Yes' if yes else 'No'}: {len(yes)} of {len(rendered)} reports find VMAs with a NULL "
         "vm_ops that page faults have filled without giving them an anon_vma."
@@ -221,19 +229,21 @@ def _summary(rendered: Sequence[Rendered]) -> tuple[str, list[Section]]:
     )
     sources = tuple(f"{run.id}/manifest.json" for one in rendered for run in one.about.runs)
     parts = [
-        Section("Answer", [answer, *each]),
-        Section("Evidence", [said], table, sources=sources),
-        _joined("How it was found", rendered),
-        _joined("What could not be observed", rendered),
+        Section("Answer", [answer, *each], key=Key.ANSWER),
+        Section("Evidence", [said], table, sources=sources, key=Key.EVIDENCE),
+        _joined(Key.METHOD, rendered),
+        _joined(Key.UNOBSERVED, rendered),
         _repeated(rendered),
     ]
     title = f"{len(yes)} of {len(rendered)} workloads leave VMAs read and without an anon_vma"
     return title, parts
 
 
-def _joined(title: str, rendered: Sequence[Rendered]) -> Section:
-    same = [part for one in rendered for part in one.sections if part.title == title]
-    return Section(title, list(dict.fromkeys(words for part in same for words in part.paragraphs)))
+def _joined(key: Key, rendered: Sequence[Rendered]) -> Section:
+    """Return in one section what several reports say in theirs of the same key."""
+    same = [part for one in rendered for part in one.sections if part.key is key]
+    words = dict.fromkeys(words for part in same for words in part.paragraphs)
+    return Section(same[0].title, list(words), key=key)
 
 
 def _repeated(rendered: Sequence[Rendered]) -> Section:
@@ -246,7 +256,10 @@ def _repeated(rendered: Sequence[Rendered]) -> Section:
         if command != reproduction.PUBLISH
     )
     return Section(
-        "How to repeat it", reproduction.words(every, analysed=True), commands=list(typed)
+        "How to repeat it",
+        reproduction.words(every, analysed=True),
+        commands=list(typed),
+        key=Key.REPRODUCTION,
     )
 
 
@@ -255,18 +268,17 @@ def _overview(rendered: Sequence[Rendered]) -> pd.DataFrame:
     for one in rendered:
         specimens = one.about.specimens
         for run in (run for run in one.about.runs if run is not specimens):
-            numbers = evidence.table(run).set_index("figure")
-            row = numbers.loc["of these, read and never written"]
-            under = numbers["mean"].get("found bare, under mmap_lock")
+            numbers = evidence.numbers(run)
+            read, under = numbers[Figure.READ], numbers.get(Figure.UNDER_MMAP_LOCK)
             rows.append(
                 {
                     "run": run.id,
-                    "answer": "yes" if row["mean"] > 0 else "no",
-                    "n": row["n"],
-                    "mean": row["mean"],
-                    "low": row["low"],
-                    "high": row["high"],
-                    "mmap_lock": float("nan") if under is None else under,
+                    "answer": "yes" if read.mean > 0 else "no",
+                    "n": read.n,
+                    "mean": read.mean,
+                    "low": read.low,
+                    "high": read.high,
+                    "mmap_lock": under.mean if under else float("nan"),
                 }
             )
     return pd.DataFrame(rows)
@@ -278,13 +290,13 @@ def _put_index(
     heads = ["report", "answer", "runs", "kernel"]
     rows, taken = [], set[str]()
     for one in rendered:
-        slug = publication.slug(one.title.removeprefix("anonvma: "))
+        slug = publication.slug(one.name)
         name = next(n for n in (slug, *(f"{slug}-{i}" for i in range(2, 10**6))) if n not in taken)
         taken.add(name)
         _put_report(one, directory / name)
         opened = [run for each in one.about.conditions.values() for run in each]
         kernels = dict.fromkeys(run.manifest.target["kernel_release"] for run in opened)
-        about = [one.title, one.verdict, str(len(opened)), ", ".join(kernels)]
+        about = [one.title, one.verdict.value, str(len(opened)), ", ".join(kernels)]
         rows.append([f"{name}/report.html", *about])
     words = parts[0].paragraphs[0]
     (directory / "index.html").write_text(

@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anonvma.base import paths
+from anonvma.base.section import Key, Section
 from anonvma.run.manifest import Manifest
 from anonvma.run.runs import Run
 from anonvma.run.version import version
 
-__all__ = ["commands", "commit_of", "manifest_sha256", "words"]
+__all__ = ["commands", "commit_of", "manifest_sha256", "section", "words"]
 
 PUBLISH = ".venv/bin/anonvma publish latest"
 """What prints the verdict in the end."""
@@ -38,6 +39,23 @@ def commit_of(made_by: str) -> str | None:
 def manifest_sha256(run: Run) -> str:
     """Return the hash of a run's manifest, in which is the hash of every other file."""
     return hashlib.sha256((run.path / "manifest.json").read_bytes()).hexdigest()
+
+
+def section(
+    opened: Sequence[Run], specimen_run: Run | None = None, analysed: bool = False
+) -> Section:
+    """Say how to repeat runs, so that nothing but these words is needed.
+
+    With `analysed`, what analyses them here and now is part of it.
+    """
+    every = [*opened, *([specimen_run] if specimen_run else [])]
+    return Section(
+        "How to repeat it",
+        words(opened, specimen_run, analysed),
+        commands=commands(opened, analysed),
+        sources=tuple(f"{run.id}/manifest.json" for run in every),
+        key=Key.REPRODUCTION,
+    )
 
 
 # ---- in words ----

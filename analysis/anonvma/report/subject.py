@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from anonvma.base.errors import RunError
-from anonvma.compare import attribution, changes, cost
+from anonvma.base.section import Key, Section
+from anonvma.compare import acquisitions, changes, changes_text, cost
 from anonvma.perf import flame, profile
-from anonvma.report import answer, comparison, cost_report, publication, redaction
-from anonvma.report import sections as report
+from anonvma.report import answer, comparison, output, publication, redaction, run_report
+from anonvma.report import verdict as verdict_module
 from anonvma.run import runs
 from anonvma.run.runs import Run
 from anonvma.tables import census, faults, locks, specimens
@@ -68,21 +69,30 @@ class Subject:
     @property
     def title(self) -> str:
         """What the report is called."""
-        return report.title(self.run) if self.run else comparison.title(self.conditions)
+        return f"anonvma: {self.name}"
 
     @property
-    def verdict(self) -> answer.Answer:
+    def name(self) -> str:
+        """What the report is about, in a few words."""
+        return answer.name_of(self.run) if self.run else comparison.name(self.conditions)
+
+    @property
+    def verdict(self) -> verdict_module.Answer:
         """Whether any run of it has the VMA that the mail asks for."""
         every = (run for each in self.conditions.values() for run in each)
-        found = {answer.of_run(run).answer for run in every}
-        return answer.Answer.YES if answer.Answer.YES in found else answer.Answer.NO
+        found = {verdict_module.of_run(run).answer for run in every}
+        return (
+            verdict_module.Answer.YES
+            if verdict_module.Answer.YES in found
+            else verdict_module.Answer.NO
+        )
 
     @property
     def finding(self) -> str:
         """What was found, in a line."""
         return answer.finding(self.run) if self.run else comparison.finding(self.conditions)
 
-    def sections(self, note: str | None = None, analysed: bool = False) -> list[report.Section]:
+    def sections(self, note: str | None = None, analysed: bool = False) -> list[Section]:
         """Say everything, the answer first.
 
         Parameters
@@ -93,7 +103,7 @@ class Subject:
             Whether to say what analyses it here and now.
         """
         if self.run:
-            return report.sections(self.run, self.specimens, note, analysed, self.cost)
+            return run_report.sections(self.run, self.specimens, note, analysed, self.cost)
         first, *others = comparison.sections(self.conditions, analysed)
         said = [*([note] if note else []), *first.paragraphs]
         return [dataclasses.replace(first, paragraphs=said), *others]
@@ -109,33 +119,33 @@ class Subject:
         ]
         return Subject(conditions, *others)
 
-    def figures(self) -> dict[str, list[Callable[[], Drawn]]]:
-        """What there is to draw, by the title of the section that it belongs to.
+    def figures(self) -> dict[Key, list[Callable[[], Drawn]]]:
+        """What there is to draw, by the key of the section that it belongs to.
 
         One panel a figure: side by side they could not be read on a phone.
         """
         if self.run is None:
             return _of_comparison(self.conditions)
         run, made = self.run, self.specimens
-        drawn: dict[str, list[Callable[[], Drawn]]] = {
-            "Answer": [lambda: _classes(run), lambda: _origins(run)]
+        drawn: dict[Key, list[Callable[[], Drawn]]] = {
+            Key.ANSWER: [lambda: _classes(run), lambda: _origins(run)]
         }
         if "faults" in run.manifest.tables:
-            drawn["The lock they were taken under"] = [lambda: _lock_paths(run)]
+            drawn[Key.LOCK_PATHS] = [lambda: _lock_paths(run)]
         if "locks" in run.manifest.tables:
-            drawn["Who took mmap_lock"] = [lambda: _callers(run)]
+            drawn[Key.CALLERS] = [lambda: _callers(run)]
         if self.has_profiles:
-            drawn[report.PROFILE] = [lambda: _flames(run)]
+            drawn[Key.PROFILE] = [lambda: _flames(run)]
         if made:
-            drawn["Specimens"] = [lambda: _specimens(made)]
+            drawn[Key.SPECIMENS] = [lambda: _specimens(made)]
         if measured := self.cost:
-            drawn[cost_report.ANSWER] = [lambda: _cost(measured)]
+            drawn[Key.LOCK_COST] = [lambda: _cost(measured)]
         return drawn
 
-    def fragments(self) -> dict[str, str]:
+    def fragments(self) -> dict[Key, str]:
         """Return what a page has besides the notebook: the interactive flame graph.
 
-        By the title of the section that it stands in. Of a comparison it is the differential one
+        By the key of the section that it stands in. Of a comparison it is the differential one
         of its first condition and its last.
         """
         if not self.has_profiles:
@@ -143,10 +153,10 @@ class Subject:
         names = list(self.conditions)
         sides = [list(self.conditions[name]) for name in (names[-1], names[0])]
         if self.run:
-            return {report.PROFILE: flame.interactive(sides[0], title="Flame graph")}
+            return {Key.PROFILE: flame.interactive(sides[0], title="Flame graph")}
         ends = (names[0], names[-1])
         title = f"Flame graph, {' to '.join(ends)}"
-        return {comparison.CHANGED: flame.interactive(*sides, title=title, names=ends)}
+        return {Key.CHANGED: flame.interactive(*sides, title=title, names=ends)}
 
 
 def find(
@@ -207,28 +217,28 @@ def _cost(run: Run) -> Drawn:
     drawn, ax = plt.subplots(figsize=(5.5, 3))
     cost.plot_by_threads(run, ax)
     table = cost.by_threads(run).reset_index()
-    said = report.in_words(table, "threads", "ratio", "low", "high")
+    said = output.in_words(table, "threads", "ratio", "low", "high")
     return drawn, f"Throughput under the VMA's lock over that under mmap_lock. {said}"
 
 
 def _classes(run: Run) -> Drawn:
     import matplotlib.pyplot as plt
 
-    vmas = report.last_census(run)
+    vmas = census.last(run)
     drawn, ax = plt.subplots(figsize=(5.5, 2.4))
     census.plot_by_class(vmas, ax)
     table = census.by_class(vmas).reset_index()
-    return drawn, f"Bare VMAs by class. {report.in_words(table, 'class', 'vmas')}"
+    return drawn, f"Bare VMAs by class. {output.in_words(table, 'class', 'vmas')}"
 
 
 def _origins(run: Run) -> Drawn:
     import matplotlib.pyplot as plt
 
-    vmas = report.last_census(run)
+    vmas = census.last(run)
     drawn, ax = plt.subplots(figsize=(5.5, 2.6))
     census.plot_by_origin(vmas, ax)
     table = census.by_origin(vmas).reset_index()
-    said = report.in_words(table, "origin", "vmas", "anon_vma", "zero-page")
+    said = output.in_words(table, "origin", "vmas", "anon_vma", "zero-page")
     return drawn, f"Anonymous VMAs by origin. {said}"
 
 
@@ -238,7 +248,7 @@ def _lock_paths(run: Run) -> Drawn:
     traced = run.table("faults")
     drawn, ax = plt.subplots(figsize=(5.5, 2.6))
     faults.plot_lock_paths(traced, ax=ax)
-    said = report.in_words(faults.lock_paths(traced), "change", "vma", "retry", "mmap")
+    said = output.in_words(faults.lock_paths(traced), "change", "vma", "retry", "mmap")
     return drawn, f"The lock of each fault in user mode. {said}"
 
 
@@ -248,15 +258,15 @@ def _callers(run: Run) -> Drawn:
     taken = run.table("locks")
     drawn, ax = plt.subplots(figsize=(5.5, 3))
     locks.plot_callers(taken, ax=ax)
-    table = locks.callers(taken).head(report.CALLERS)
+    table = locks.callers(taken).head(run_report.CALLERS)
     table = table.assign(asked_by=table["asked_by"] + ", for " + table["mode"])
-    return drawn, f"Who took mmap_lock. {report.in_words(table, 'asked_by', 'taken')}"
+    return drawn, f"Who took mmap_lock. {output.in_words(table, 'asked_by', 'taken')}"
 
 
 def _specimens(made: Run) -> Drawn:
     import matplotlib.pyplot as plt
 
-    table = specimens.observed(made.table("specimens"), report.last_census(made))
+    table = specimens.observed(made.table("specimens"), census.last(made))
     drawn, ax = plt.subplots(figsize=(6, 0.24 * table["kind"].nunique() + 1))
     specimens.plot_observed(table, ax)
     states = table["state"].astype(str).value_counts()
@@ -266,19 +276,20 @@ def _specimens(made: Run) -> Drawn:
 
 def _flames(run: Run) -> Drawn:
     ax = flame.plot(run, title="Where the time went")
-    (table,) = (profile.tables({run.id: run}, most=5)["By function and what it calls"],)
-    return _figure_of(ax), f"Flame graph. {report.in_words(table, 'symbol', 'mean')}"
+    table = profile.mean(run, profile.children).nlargest(5, "mean")
+    table = table.rename_axis("symbol").reset_index()
+    return _figure_of(ax), f"Flame graph. {output.in_words(table, 'symbol', 'mean')}"
 
 
 def _of_comparison(
     conditions: Mapping[str, Sequence[Run]],
-) -> dict[str, list[Callable[[], Drawn]]]:
-    drawn: dict[str, list[Callable[[], Drawn]]] = {
-        comparison.CHANGED: [lambda: _changed(conditions)],
+) -> dict[Key, list[Callable[[], Drawn]]]:
+    drawn: dict[Key, list[Callable[[], Drawn]]] = {
+        Key.CHANGED: [lambda: _changed(conditions)],
     }
     every = [run for each in conditions.values() for run in each]
     if all({"locks", "faults"} <= set(run.manifest.tables) for run in every):
-        drawn["Answer"] = [lambda: _taken(conditions)]
+        drawn[Key.ANSWER] = [lambda: _taken(conditions)]
     return drawn
 
 
@@ -286,8 +297,8 @@ def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
     import matplotlib.pyplot as plt
 
     drawn, ax = plt.subplots(figsize=(7, 1 + 0.6 * len(conditions)))
-    attribution.plot_taken(conditions, ax=ax)
-    totals = attribution.taken(conditions).sum(axis=1)
+    acquisitions.plot_taken(conditions, ax=ax)
+    totals = acquisitions.taken(conditions).sum(axis=1)
     said = ", ".join(f"{name}: {count:,.0f}" for name, count in totals.items())
     return drawn, f"Acquisitions of mmap_lock in one repeat, by what for. In all, {said}."
 
@@ -297,8 +308,8 @@ def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
 
     rows = changes.shown(changes.table(conditions))
     drawn, ax = plt.subplots(figsize=(7, 3.6))
-    changes.plot_shown(rows, ax=ax)
-    return drawn, f"Ratios with their intervals. {report.in_words(rows.head(6), 'metric', 'ratio')}"
+    changes_text.plot_shown(rows, ax=ax)
+    return drawn, f"Ratios with their intervals. {output.in_words(rows.head(6), 'metric', 'ratio')}"
 
 
 def _figure_of(ax: Axes) -> Figure:

@@ -128,11 +128,12 @@ class RawFile(_Strict):
 
 
 class Unobserved(_Strict):
-    """Something that this run could not observe."""
+    """Something that this run could not observe, and the tables that it lacks for it."""
 
     what: str
     reason: str
     remedy: str
+    tables: list[str] = []
 
 
 class Command(_Strict):

@@ -54,8 +54,9 @@ def of_run(run: Run) -> Processors | None:
     if target.get("kind") != "guest":
         return None
     virtual, real = int(target["cpus"]), target.get("real_cpus")
-    turns = target.get("qemu_threads") == "single"
-    if turns or any("took turns on one thread" in note for note in run.manifest.notes):
+    # A run from before this was recorded was emulated on one thread, as QEMU does before 8.1.
+    threads = target.get("qemu_threads") or ("single" if target.get("accel") == "tcg" else None)
+    if threads == "single":
         return Processors(virtual, real, Backing.TURNS)
     if real is None:
         return Processors(virtual, None, Backing.UNKNOWN)

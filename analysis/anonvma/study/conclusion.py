@@ -15,10 +15,10 @@ import pandas as pd
 
 from anonvma.base import marker, tabular
 from anonvma.base.errors import RunError
-from anonvma.compare import attribution, changes, counts
-from anonvma.report import html_page
-from anonvma.report import sections as report
-from anonvma.report.sections import Section
+from anonvma.base.section import Section
+from anonvma.compare import attribution, changes, changes_words, counts
+from anonvma.report import html_page, layout
+from anonvma.report import output as output_module
 from anonvma.run import processors
 from anonvma.run.runs import Run
 from anonvma.study.matrix import Cell, Study
@@ -38,7 +38,7 @@ def write(study: Study, outcome: Outcome) -> Path | None:
     place = outcome.directory / "report"
     parts, heading = sections(study, outcome), f"anonvma: study {study.name}"
     with marker.replacing(place) as partial:
-        (partial / "report.txt").write_text(report.text(parts, heading), encoding="utf-8")
+        (partial / "report.txt").write_text(layout.text(parts, heading), encoding="utf-8")
         (partial / "report.html").write_text(_page(parts, heading), encoding="utf-8")
         _tidy(study, outcome).to_csv(partial / "comparison.csv", index=False)
     return place
@@ -84,7 +84,7 @@ def _explained(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
     base, *heads = conditions
     if not heads:
         return []
-    said = changes.headline_said(changes.headline(conditions), base)
+    said = changes_words.headline_said(changes.headline(conditions), base)
     said += processors.said(conditions)
     for head in heads:
         said += attribution.explain(conditions, head).sentences
@@ -194,9 +194,9 @@ def _page(parts: Sequence[Section], heading: str) -> str:
     book = nbformat.v4
     cells = [book.new_markdown_cell(f"# {heading}")]  # type: ignore[no-untyped-call]
     for part in parts:
-        cells.append(book.new_markdown_cell(report.markdown(part)))  # type: ignore[no-untyped-call]
+        cells.append(book.new_markdown_cell(layout.markdown(part)))  # type: ignore[no-untyped-call]
         if part.table is not None:
-            html = str(report.styled(part.table).data)
+            html = str(output_module.styled(part.table).data)
             output = book.new_output("display_data", {"text/html": html})  # type: ignore[no-untyped-call]
             cells.append(book.new_code_cell("", outputs=[output]))  # type: ignore[no-untyped-call]
     return html_page.page(book.new_notebook(cells=cells), heading)  # type: ignore[no-untyped-call]

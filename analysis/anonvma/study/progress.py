@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from anonvma.base.text import printable
-from anonvma.study import runner
+from anonvma.study import directory, runner
 from anonvma.study.matrix import Study
 from anonvma.study.runner import Event, Outcome
 
@@ -21,7 +21,7 @@ __all__ = ["carry_out", "show_plan"]
 
 def show_plan(study: Study, place: Path, as_json: bool) -> None:
     """Print the cells in their order, and which of them are done already."""
-    states = runner.status(study, place)
+    states = directory.status(study, place)
     if as_json:
         for cell in study.cells:
             told = {"cell": cell.name, "id": cell.id, "state": states[cell.name]}

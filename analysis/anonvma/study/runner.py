@@ -24,7 +24,6 @@ import contextlib
 import ctypes
 import dataclasses
 import datetime
-import fcntl
 import json
 import math
 import os
@@ -35,17 +34,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from anonvma.base.errors import StudyError
 from anonvma.run.runs import Run
-from anonvma.study.job import CELL, LIFELINE, PLAN, STOP, complete, is_locked
-from anonvma.study.matrix import THIS_MACHINE, Cell, Study
+from anonvma.study.clock import Clock
+from anonvma.study.directory import cells_there, status, taken
+from anonvma.study.fingerprint import THIS_MACHINE
+from anonvma.study.job import LIFELINE, PLAN, STOP, complete, is_locked
+from anonvma.study.matrix import Cell, Study
 
-__all__ = ["Event", "Outcome", "carry_out", "status"]
+__all__ = ["Event", "Outcome", "carry_out"]
+
 
 Event = dict[str, Any]
 """What happened: ``event`` and ``time`` (ISO 8601, UTC), and what data/studies/README.md says."""
@@ -54,7 +57,6 @@ _FORMAT = 1
 _PR_SET_PDEATHSIG = 1
 _POLL = 0.2  # seconds
 _PATIENCE = 30.0  # seconds for what runs to end when asked to
-_OURS = ("study.yaml", PLAN, "snakemake.log", "cells", "failed", "superseded", "report", "work")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,32 +78,6 @@ class Outcome:
     runs: dict[str, Run]
     failures: dict[str, str]
     interrupted: bool
-
-
-def status(study: Study, directory: Path) -> dict[str, str]:
-    """Return, by a cell's name, ``done``, ``changed`` (since it was done) or ``to do``.
-
-    A cell is known by what it is, not by its name, which depends on what else is in the study.
-    """
-    found = {}
-    there = _cells_there(directory)
-    for cell in study.cells:
-        place = there.get(cell.id)
-        if place is None:
-            found[cell.name] = "to do"
-        else:
-            done = complete(place, cell.id, cell.key)
-            found[cell.name] = "done" if done else "changed"
-    return found
-
-
-def _cells_there(directory: Path) -> dict[str, Path]:
-    """Return where each cell lies that has ever been done, by its id."""
-    found: dict[str, Path] = {}
-    for file in sorted(directory.glob(f"cells/*/{CELL}")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found[json.loads(file.read_bytes())["id"]] = file.parent
-    return found
 
 
 def carry_out(
@@ -144,55 +120,13 @@ def carry_out(
             "Use a checkout in a directory without."
         )
     directory = directory.resolve()
-    with _taken(directory, study):
+    with taken(directory, study):
         work = _Work(study, directory, tell, keep_going, profile)
         work.prepare()
         if work.left:
             with _asked_to_stop(work):
                 work.run_snakemake(jobs)
         return work.outcome()
-
-
-@contextlib.contextmanager
-def _taken(directory: Path, study: Study) -> Iterator[None]:
-    """Have a study's directory for ourselves."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise StudyError(
-            f"cannot make the study's directory {directory}: {error.strerror}."
-        ) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(
-                f"another anonvma batch works in {directory}: wait until it is done, or give "
-                "another --output."
-            ) from None
-        _check_whose(directory, study)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _check_whose(directory: Path, study: Study) -> None:
-    try:
-        name = json.loads((directory / PLAN).read_bytes())["study"]
-    except FileNotFoundError:
-        others = sorted(set(os.listdir(directory)) - {*_OURS, ".snakemake"})
-        if others:
-            raise StudyError(
-                f"{directory} holds other things ({others[0]!r}): give an empty or a new --output."
-            ) from None
-        return
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # cut short: it is written anew
-    if name != study.name:
-        raise StudyError(
-            f"{directory} is of study {name!r}, and this is {study.name!r}: give another --output."
-        )
 
 
 @contextlib.contextmanager
@@ -227,7 +161,7 @@ class _Work:
         self.failures: dict[str, str] = {}
         self._tell = tell
         self._offsets: Counter[str] = Counter()
-        self._clock = _Clock()
+        self._clock = Clock()
         hosts = dict.fromkeys(cell.host for cell in study.cells)
         self.tokens = {host: f"host_{number}" for number, host in enumerate(hosts)}
         self.left: dict[str, Cell] = {}
@@ -265,7 +199,7 @@ class _Work:
 
     def _rename_cells(self) -> None:
         """Give cells that were done under another name the one that they have now."""
-        there = _cells_there(self.directory)
+        there = cells_there(self.directory)
         for cell in self.study.cells:
             place, wanted = there.get(cell.id), self.directory / "cells" / cell.name
             if place is not None and place != wanted and not wanted.exists():
@@ -456,34 +390,3 @@ class _Work:
 def _end_with_parent() -> None:
     """Have the kernel kill Snakemake with us, in whatever way; what it runs sees to itself."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-class _Clock:
-    """How long the rest will take, from how long its like took."""
-
-    def __init__(self) -> None:
-        self._left: Counter[str] = Counter()
-        self._times: dict[str, list[float]] = {}
-
-    def begin(self, cells: Iterable[Cell]) -> None:
-        self._left = Counter(cell.host for cell in cells)
-
-    def done(self, cell: Cell, seconds: float | None) -> None:
-        self._left[cell.host] -= 1
-        if seconds is not None:
-            self._times.setdefault(cell.host, []).append(seconds)
-
-    def failed(self, cell: Cell) -> None:
-        self._left[cell.host] -= 1
-
-    def left(self) -> float | None:
-        """Return the seconds that the busiest host still takes; None while nothing is known."""
-        every = [second for times in self._times.values() for second in times]
-        if not every:
-            return None
-        mean = sum(every) / len(every)
-        times = [
-            count * (sum(own) / len(own) if (own := self._times.get(host)) else mean)
-            for host, count in self._left.items()
-        ]
-        return round(max(times, default=0.0), 1)

@@ -22,9 +22,6 @@ whatever it says, and what a directory or a file of a run is called is never par
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import json
 import os
 import re
 import shutil
@@ -36,92 +33,26 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
-from pyarrow import fs
 
-from anonvma.base import bounded, paths, scratch
+from anonvma.base import paths, scratch
 from anonvma.base.errors import RunError, StoreError
 from anonvma.run import runs
-from anonvma.run.manifest import Manifest, TableFile, read_manifest
+from anonvma.run.manifest import read_manifest
 from anonvma.run.runs import Run
-from anonvma.run.schema import SCHEMAS, field
+from anonvma.run.schema import SCHEMAS
+from anonvma.study.dataset import Part, dataset, headlines_of
 from anonvma.study.inventory import Entry, Inventory
 from anonvma.study.job import CELL
 from anonvma.study.seals import Seals
+from anonvma.study.store_views import HEADLINES, HEADLINES_SCHEMA, OF_HEADLINES, RUNS, row_of
 
-__all__ = ["Store", "directories", "views"]
+__all__ = ["Store", "directories"]
+
 
 _SKIPPED = ("superseded", "failed", "work", "raw", "report")
 _SKIPPED_ENDS = (".partial", ".failed")
 _MEMORY = "1GB"
-
-RUNS = pa.schema(
-    [
-        field("run", pa.string(), "", "its directory below that of all runs; joins the tables"),
-        field("study", pa.string(), "", "that it is a cell of, else null"),
-        field("cell", pa.string(), "", "which one"),
-        field("target", pa.string(), "", "as the study calls it"),
-        field("kernel", pa.string(), "", "as the study calls it"),
-        field("workload", pa.string(), "", "as it was named"),
-        field("parameters", pa.string(), "JSON", "of the workload"),
-        field("threads", pa.int64(), "", "null where the workload is not a case"),
-        field("bytes", pa.int64(), "bytes", "null likewise"),
-        field("repeats", pa.int32(), "", "how often it was observed"),
-        field("created", pa.timestamp("us", tz="UTC"), "", "when it was begun"),
-        field("finished", pa.timestamp("us", tz="UTC"), "", "when it was whole"),
-        field("kind", pa.string(), "", "of target: local, guest, ..."),
-        field("kernel_release", pa.string(), "", "uname -r"),
-        field("regime", pa.string(), "", "none, early or delayed; null if not observed"),
-        field("image_sha256", pa.string(), "", "of a guest's kernel, else null"),
-        field("architecture", pa.string(), "", ""),
-        field("cpu_model", pa.string(), "", ""),
-        field("cpus", pa.int32(), "", "online"),
-        field("memory_bytes", pa.int64(), "bytes", ""),
-        field("accel", pa.string(), "", "of a guest: kvm or tcg"),
-        field("anonvma", pa.string(), "", "version that made it"),
-        field("unobserved", pa.int32(), "", "how many things could not be observed"),
-        field("lost", pa.int64(), "", "what the censuses lost, summed"),
-    ]
-)
-
-_RUN = RUNS.field("run")
-_HEADLINES_SCHEMA = pa.schema(
-    [
-        _RUN,
-        field("metric", pa.string(), "", "such as vm-scalability.throughput, in KiB/s"),
-        field("value", pa.float64(), "", "mean over the repeats of the run"),
-    ]
-)
-
-HEADLINES = """
-select run, 'vm-scalability.throughput' as metric, avg(kb_per_s)::double as value
-from (select run, repeat, sum(kb_per_s) as kb_per_s from throughput group by run, repeat)
-group by run
-union all by name
-unpivot (
-    select run,
-        avg(seconds) as "vm-scalability.time.elapsed_time",
-        avg(minor_faults)::double as "vm-scalability.time.minor_page_faults",
-        avg(voluntary_ctxt)::double as "vm-scalability.time.voluntary_context_switches"
-    from repeats group by run
-) on columns(* exclude run) into name metric value value
-union all by name
-select run, 'proc-vmstat.' || counter as metric, avg(difference)::double as value
-from vmstat where counter like 'vma\\_lock\\_%' escape '\\' group by run, counter
-union all by name
-select run, 'anonvma.bare.' || class as metric, (count(*) / count(distinct repeat))::double as value
-from census where bare group by run, class
-"""
-"""Means over the repeats of a run. Throughput is in KiB/s over all tasks, elapsed_time in s;
-``anonvma.bare.CLASS`` is the number of bare VMAs of that class."""
-
-_OF_HEADLINES = ("throughput", "repeats", "vmstat", "census")
 _OF_ROW = ("manifest.json", CELL)
-
-_VIEWS = {
-    "runs": "One row a run, from its manifest.",
-    "headlines": "A few numbers of each run by the names kernel people read, means over repeats.",
-}
 
 
 def directories(root: Path) -> Iterator[Path]:
@@ -136,24 +67,6 @@ def directories(root: Path) -> Iterator[Path]:
         else:
             kept = (n for n in names if n not in _SKIPPED and not n.endswith(_SKIPPED_ENDS))
             names[:] = sorted(n for n in kept if not n.startswith("."))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Part:
-    """One run's part of a view."""
-
-    run: str
-    directory: Path
-    table: str
-    told: dict[str, Any]
-
-    @functools.cached_property
-    def entry(self) -> TableFile:
-        return TableFile.model_validate(self.told)
-
-    @property
-    def file(self) -> Path:
-        return self.directory / self.entry.file
 
 
 class Store(AbstractContextManager["Store"]):
@@ -187,7 +100,7 @@ class Store(AbstractContextManager["Store"]):
         self.roots = [Path(root) for root in roots] or [paths.runs()]
         self.damaged: list[str] = []
         self._rows: list[dict[str, Any]] = []
-        self._files: dict[str, list[_Part]] = {}
+        self._files: dict[str, list[Part]] = {}
         self._seals = {root: Seals(root) for root in self.roots}
         self._inventories = {root: Inventory(root, f"{RUNS}{HEADLINES}") for root in self.roots}
         for root in self.roots:
@@ -223,7 +136,7 @@ class Store(AbstractContextManager["Store"]):
             name = f"{root.name}/{name}"
         self._rows.append({"run": name, **entry.row})
         for table, told in entry.tables.items():
-            self._files.setdefault(table, []).append(_Part(name, directory, table, told))
+            self._files.setdefault(table, []).append(Part(name, directory, table, told))
 
     def _read(self, root: Path, directory: Path, check: bool) -> Entry:
         """Read a run's manifest, and keep what it says; with `check` look at all of the run."""
@@ -233,7 +146,7 @@ class Store(AbstractContextManager["Store"]):
         except UnicodeEncodeError:
             shown = os.fsencode(directory).decode(errors="backslashreplace")
             raise RunError(f"the name of {shown} is not UTF-8: rename it.") from None
-        row = _row(directory, manifest)
+        row = row_of(directory, manifest)
         try:
             pa.Table.from_pylist([{"run": directory.name, **row}], schema=RUNS)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
@@ -254,7 +167,7 @@ class Store(AbstractContextManager["Store"]):
         connection = duckdb.connect(":memory:")
         connection.register("runs", pa.Table.from_pylist(self._rows, schema=RUNS))
         for name, declared in SCHEMAS.items():
-            connection.register(name, _dataset(declared, []))
+            connection.register(name, dataset(declared, []))
         connection.execute(f"create view headlines as {HEADLINES}")
         for option, value in (
             ("memory_limit", memory),
@@ -341,7 +254,7 @@ class Store(AbstractContextManager["Store"]):
 
     def _tables(self, names: Sequence[str]) -> list[str]:
         """Return the tables that some views need."""
-        needed = {*names, *(_OF_HEADLINES if "headlines" in names else ())}
+        needed = {*names, *(OF_HEADLINES if "headlines" in names else ())}
         return sorted(needed & set(self._files))
 
     def _fill_headlines(self) -> bool:
@@ -351,8 +264,8 @@ class Store(AbstractContextManager["Store"]):
         """
         if self._filled:
             return True
-        parts: dict[tuple[str, Path], list[_Part]] = {}
-        for table in _OF_HEADLINES:
+        parts: dict[tuple[str, Path], list[Part]] = {}
+        for table in OF_HEADLINES:
             for part in self._files.get(table, ()):
                 parts.setdefault((part.run, part.directory), []).append(part)
         known: dict[str, dict[str, float] | None] = {}
@@ -364,7 +277,7 @@ class Store(AbstractContextManager["Store"]):
         if unread:
             sound = [part for part in unread if self._is_sound(part)]
             try:
-                found = _headlines_of(sound)
+                found = headlines_of(sound)
             except (duckdb.Error, pa.ArrowException):
                 return False  # a table that cannot be read, as will be told
             for (run, directory), own in parts.items():
@@ -379,7 +292,7 @@ class Store(AbstractContextManager["Store"]):
         for run, values in known.items():
             rows += [{"run": run, "metric": m, "value": v} for m, v in (values or {}).items()]
         self._connection.execute("drop view headlines")
-        table = pa.Table.from_pylist(rows, schema=_HEADLINES_SCHEMA)
+        table = pa.Table.from_pylist(rows, schema=HEADLINES_SCHEMA)
         self._connection.register("headlines", table)
         self._filled = True
         return True
@@ -396,7 +309,7 @@ class Store(AbstractContextManager["Store"]):
                 seals.save()
             self._register(name, sound)
 
-    def _is_sound(self, part: _Part) -> bool:
+    def _is_sound(self, part: Part) -> bool:
         seals = next(s for root, s in self._seals.items() if part.directory.is_relative_to(root))
         try:
             if not seals.holds(part.file, part.entry.sha256):
@@ -415,7 +328,7 @@ class Store(AbstractContextManager["Store"]):
             readable = []
             for part in self._files[name]:
                 try:
-                    for _ in _dataset(SCHEMAS[name], [part]).to_batches():
+                    for _ in dataset(SCHEMAS[name], [part]).to_batches():
                         pass
                     readable.append(part)
                 except (pa.ArrowException, OSError) as error:
@@ -425,9 +338,9 @@ class Store(AbstractContextManager["Store"]):
                 self._register(name, readable)
         return len(self.damaged) > before
 
-    def _register(self, name: str, parts: Sequence[_Part]) -> None:
+    def _register(self, name: str, parts: Sequence[Part]) -> None:
         self._files[name] = list(parts)
-        self._connection.register(name, _dataset(SCHEMAS[name], parts))
+        self._connection.register(name, dataset(SCHEMAS[name], parts))
 
 
 def _check_memory(text: str) -> None:
@@ -444,73 +357,6 @@ def _check_memory(text: str) -> None:
         )
 
 
-def _headlines_of(parts: Sequence[_Part]) -> dict[str, dict[str, float]]:
-    """Return the headlines of those runs that have these tables."""
-    found: dict[str, dict[str, float]] = {}
-    with duckdb.connect(":memory:") as connection:
-        for name in _OF_HEADLINES:
-            own = [part for part in parts if part.table == name]
-            connection.register(name, _dataset(SCHEMAS[name], own))
-        for run, metric, value in connection.execute(HEADLINES).fetchall():
-            found.setdefault(run, {})[metric] = value
-    return found
-
-
-def _dataset(declared: pa.Schema, parts: Sequence[_Part]) -> ds.Dataset:
-    """Return the same table of many runs as one, which is read when it is asked for."""
-    plain = [pa.field("run", pa.string())]
-    for column in declared:
-        kind = column.type
-        plain.append(
-            pa.field(column.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
-        )
-    schema, form, local = pa.schema(plain), ds.ParquetFileFormat(), fs.LocalFileSystem()
-    if not parts:
-        return ds.dataset(schema.empty_table())
-    fragments = [
-        form.make_fragment(
-            str(part.file),
-            filesystem=local,
-            partition_expression=ds.field("run") == part.run,
-        )
-        for part in parts
-    ]
-    return ds.FileSystemDataset(fragments, schema, form, local)
-
-
-def _row(directory: Path, manifest: Manifest) -> dict[str, Any]:
-    target, parameters = manifest.target, manifest.parameters
-    told = _of_study(directory)
-    whole = {n: v for n in ("threads", "bytes") if type(v := parameters.get(n)) is int}
-    regime = manifest.features.get("regime")
-    return {
-        **told,
-        "workload": manifest.workload.name,
-        "parameters": json.dumps(parameters, sort_keys=True),
-        **whole,
-        "repeats": manifest.repeats,
-        "created": manifest.created,
-        "finished": manifest.finished,
-        "regime": regime.get("name") if isinstance(regime, dict) else None,
-        **{name: target.get(name) for name in RUNS.names if name in target},
-        "anonvma": manifest.anonvma,
-        "unobserved": len(manifest.unobserved),
-        "lost": sum(manifest.losses.values()),
-    }
-
-
-def _of_study(directory: Path) -> dict[str, str | None]:
-    """Return which cell of which study a run is, if it is one."""
-    try:
-        told = json.loads(bounded.regular(directory / CELL, 1 << 20))
-        axes = told["axes"]
-        words = {"study": told["study"], "cell": told["name"]}
-        words |= {"target": axes.get("target"), "kernel": axes.get("kernel")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-    return {name: value for name, value in words.items() if isinstance(value, str)}
-
-
 def _sentence(error: Exception) -> str:
     """Return the first line of DuckDB's message, without the kind of error before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
@@ -522,16 +368,3 @@ def _sentence(error: Exception) -> str:
     )
     said = [part.rstrip(".!") for part in (first, hint) if part]
     return f"the query cannot be answered: {'; '.join(said)}."
-
-
-def views() -> pd.DataFrame:
-    """Return what can be queried: view, column, type, unit, what it is."""
-    declared = {"runs": RUNS, "headlines": _HEADLINES_SCHEMA, **SCHEMAS}
-    rows = []
-    for name, schema in declared.items():
-        for column in schema if name in _VIEWS else [_RUN, *schema]:
-            about = {k.decode(): v.decode() for k, v in (column.metadata or {}).items()}
-            kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-            told = {"view": name, "column": column.name, "type": str(kind)}
-            rows.append({**told, "unit": about["unit"], "what it is": about["description"]})
-    return pd.DataFrame(rows)

@@ -32,7 +32,8 @@ import pandas as pd
 from anonvma.base import statistics
 from anonvma.base.errors import StoreError
 from anonvma.base.numerals import percent
-from anonvma.report import sections
+from anonvma.base.section import Section
+from anonvma.report import layout
 from anonvma.study.store import Store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ METRICS = (
     "proc-vmstat.vma_lock_abort",
     "anonvma.bare.zero-page",
 )
-"""What is shown unless asked otherwise; every metric of `anonvma.study.store.HEADLINES` can be."""
+"""What is shown unless asked otherwise; every metric of the view ``headlines`` can be."""
 
 _SQL = """
 select r.run, r.created, r.kernel_release, r.workload, r.parameters, h.metric, h.value,
@@ -291,13 +292,13 @@ def text(rows: pd.DataFrame, found: pd.DataFrame) -> str:
     heading = f"Trend of {runs:,} runs"
     if runs:
         heading += f", {rows['created'].min():%Y-%m-%d} to {rows['created'].max():%Y-%m-%d}"
-    parts = [sections.Section("Changes", _said(rows, found))]
+    parts = [Section("Changes", _said(rows, found))]
     for name, part in rows.groupby("series"):
-        parts.append(sections.Section(str(name), [], _values(part)))
+        parts.append(Section(str(name), [], _values(part)))
         changed = found[found["series"] == name]
         if len(changed):
-            parts.append(sections.Section(f"Changes of {name}", [], _readable(changed)))
-    return sections.text(parts, heading)
+            parts.append(Section(f"Changes of {name}", [], _readable(changed)))
+    return layout.text(parts, heading)
 
 
 def _said(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:

@@ -34,6 +34,7 @@ import pandas as pd
 from anonvma.base.axes import own
 from anonvma.base.section import Whole
 from anonvma.probe.census_file import LOSSES, NOTES, ORIGINS, Census, read
+from anonvma.run.runs import Run
 from anonvma.run.vocabulary import CLASSES
 from anonvma.tables.empty_figure import blank
 
@@ -53,10 +54,10 @@ __all__ = [
     "by_origin",
     "by_process",
     "by_repeat",
+    "last",
     "losses",
     "plot_by_class",
     "plot_by_origin",
-    "plot_zero_pages_per_vma",
     "read",
     "wholes",
     "zero_pages_per_vma",
@@ -71,6 +72,13 @@ COLOURS = {
     "other": "#332288",
     "anon_vma": "#009e73",
 }
+
+
+def last(run: Run) -> pd.DataFrame:
+    """Return the census of a run's last repeat, one row per VMA."""
+    vmas = run.table("census")
+    rows: pd.DataFrame = vmas[vmas["repeat"] == vmas["repeat"].max()].drop(columns="repeat")
+    return rows
 
 
 def bare(vmas: pd.DataFrame) -> pd.DataFrame:
@@ -258,21 +266,6 @@ def zero_pages_per_vma(vmas: pd.DataFrame, page_size: int) -> pd.DataFrame:
         .reset_index()
     )
     return table.sort_values("vmas", ascending=False, kind="stable", ignore_index=True)
-
-
-def plot_zero_pages_per_vma(vmas: pd.DataFrame, page_size: int, ax: Axes | None = None) -> Axes:
-    """Draw how many bare VMAs hold how many zero pages, one colour an origin."""
-    import seaborn as sns
-    from matplotlib.ticker import EngFormatter
-
-    table = zero_pages_per_vma(vmas, page_size).astype({"zero": "int64"})
-    if table.empty:
-        return blank(ax, "What reading leaves behind", "no bare VMA that was read")
-    ax = sns.barplot(table, x="zero", y="vmas", hue="origin", ax=ax, palette="colorblind")
-    ax.yaxis.set_major_formatter(EngFormatter())
-    ax.set(xlabel="zero pages in one VMA", ylabel="VMAs", title="What reading leaves behind")
-    sns.despine(ax=ax)
-    return ax
 
 
 _DRIVERS_PAGES = 0x4000 | 0x400 | 0x10000000  # VM_IO, VM_PFNMAP, VM_MIXEDMAP

@@ -18,18 +18,15 @@ named columns; each ``plot_x`` draws the table of ``x``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from anonvma.base import statistics
 from anonvma.base.axes import own
 from anonvma.base.section import Whole
-from anonvma.run.runs import Run, having
+from anonvma.run.runs import Run
 from anonvma.run.vocabulary import STATES
-from anonvma.tables import specimens
 from anonvma.tables.census import COLOURS
 from anonvma.tables.empty_figure import blank
 
@@ -37,27 +34,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
+    "TRANSITION_COLOURS",
     "by_origin",
-    "cost",
     "counterfactual",
+    "handled",
     "lock_paths",
-    "of_specimens",
-    "over_time",
-    "per_vma",
     "plot_lock_paths",
-    "plot_over_time",
     "plot_transitions",
-    "prediction",
+    "repeats",
     "timed_count",
     "traced",
     "traced_repeats",
+    "transition",
     "transitions",
     "wholes",
 ]
 
+
 _BY_FAULT = ("faults", "events")
 _PATH_COLOURS = {"vma": "#009e73", "retry": "#e69f00", "mmap": "#d55e00", "unknown": "#999999"}
-_TRANSITION_COLOURS = {
+TRANSITION_COLOURS = {
     "bare -> bare": COLOURS["zero-page"],
     "bare -> anon_vma": "#56b4e9",
     "anon_vma -> anon_vma": COLOURS["anon_vma"],
@@ -65,7 +61,7 @@ _TRANSITION_COLOURS = {
 }
 
 
-def _transition(faults: pd.DataFrame) -> pd.Series[str]:
+def transition(faults: pd.DataFrame) -> pd.Series[str]:
     """Name each fault's change of state."""
     # By codes: joining the words of a million faults would take a second.
     before, after = (faults[name].astype("category").cat for name in ("before", "after"))
@@ -75,7 +71,7 @@ def _transition(faults: pd.DataFrame) -> pd.Series[str]:
     return pd.Series(named, index=faults.index).astype("str")
 
 
-def _handled(faults: pd.DataFrame) -> pd.DataFrame:
+def handled(faults: pd.DataFrame) -> pd.DataFrame:
     """Return the faults that did not end in an error: those that any counter has."""
     found = faults[faults["result"] != "error"]
     # The tables' whole numbers may be null, which NumPy's functions do not know.
@@ -95,7 +91,8 @@ def traced_repeats(run: Run, *what: str) -> list[int]:
     return sorted(set(tracing.loc[tracing["traced"].isin(what or _BY_FAULT), "repeat"]))
 
 
-def _repeats(faults: pd.DataFrame) -> int:
+def repeats(faults: pd.DataFrame) -> int:
+    """Return how many repeats the faults are of."""
     return max(int(faults.attrs.get("repeats", faults["repeat"].nunique())), 1)
 
 
@@ -122,7 +119,7 @@ def transitions(faults: pd.DataFrame) -> pd.DataFrame:
         fill_value=0,
         observed=True,
     )
-    table = table.reindex(columns=["read", "write", "exec"], fill_value=0) / _repeats(faults)
+    table = table.reindex(columns=["read", "write", "exec"], fill_value=0) / repeats(faults)
     table["faults"] = table.sum(axis=1)
     table = table.sort_values("faults", ascending=False, kind="stable").reset_index()
     return table.rename_axis(columns=None).astype({"before": "str", "after": "str"})
@@ -133,7 +130,7 @@ def plot_transitions(faults: pd.DataFrame, ax: Axes | None = None) -> Axes:
     import seaborn as sns
 
     ax = own(ax, 5.5, 4.5)
-    table = transitions(_handled(faults))
+    table = transitions(handled(faults))
     if table.empty:
         return blank(ax, "Page faults by what they found and left", "no page fault")
     matrix = table.pivot(index="before", columns="after", values="faults").fillna(0)
@@ -166,11 +163,11 @@ def by_origin(faults: pd.DataFrame) -> pd.DataFrame:
         left bare, and mean_ns (mean time of one fault that has a time; null where the source has
         none).
     """
-    found = _handled(faults)
+    found = handled(faults)
     found = found[found["before"].isin(["bare", "anon_vma"])]
     rows = []
     for origin, part in found.groupby("origin", observed=True):
-        counts, n = part["count"], _repeats(faults)
+        counts, n = part["count"], repeats(faults)
         was_bare = part["before"] == "bare"
         timed = part["time_ns"].astype("float64").sum(min_count=1)
         rows.append(
@@ -208,16 +205,16 @@ def lock_paths(faults: pd.DataFrame) -> pd.DataFrame:
         One row a change of state, most faults first: change, then a column a path (mean of one
         repeat; ``unknown`` only where there is any) and faults.
     """
-    found = _handled(faults)
+    found = handled(faults)
     found = found[found["mode"] == "user"]
-    found = found.assign(change=_transition(found))
+    found = found.assign(change=transition(found))
     table = found.pivot_table(
         index="change", columns="path", values="count", aggfunc="sum", fill_value=0, observed=True
     )
     wanted = ["vma", "retry", "mmap"]
     if "unknown" in table and table["unknown"].any():
         wanted.append("unknown")
-    table = table.reindex(columns=wanted, fill_value=0) / _repeats(faults)
+    table = table.reindex(columns=wanted, fill_value=0) / repeats(faults)
     table["faults"] = table.sum(axis=1)
     table = table.sort_values("faults", ascending=False, kind="stable").reset_index()
     return table.rename_axis(columns=None)
@@ -263,7 +260,7 @@ def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
         repeat), which an early check sends to mmap_lock; of these, make anon_vma, for which a
         delayed one takes mmap_lock by trying; and spared, those it leaves to the VMA's lock alone.
     """
-    found = _handled(faults)
+    found = handled(faults)
     found = found[(found["before"] == "bare") & (found["mode"] == "user")]
     spared = found["count"].where(found["after"] == "bare", 0.0)
     made = found["count"].where(found["after"] != "bare", 0.0)
@@ -271,7 +268,7 @@ def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
         pd.DataFrame({"found bare": found["count"], "make anon_vma": made, "spared": spared})
         .groupby(found["origin"].astype("object"))
         .sum()
-        .div(_repeats(faults))
+        .div(repeats(faults))
         .sort_values("found bare", ascending=False, kind="stable")
     )
     table.loc["all"] = table.sum()
@@ -280,7 +277,7 @@ def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
 
 def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
     """What the rows of `transitions`, `by_origin`, `lock_paths` and `counterfactual` add up to."""
-    n = _repeats(faults)
+    n = repeats(faults)
     count = faults["count"].astype("float64")
     bare, anon = faults["before"] == "bare", faults["before"] == "anon_vma"
     failed, kernel = "ended in an error", "taken by the kernel itself or in get_user_pages()"
@@ -300,203 +297,3 @@ def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
             summed_up=True,
         ),
     }
-
-
-def prediction(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Set what is predicted on one kernel beside what another one did.
-
-    Parameters
-    ----------
-    runs : mapping of str to sequence of Run
-        By the name of a kernel, its runs of one workload, on kernels whose regime was observed;
-        those without traced faults count for none.
-
-    Returns
-    -------
-    DataFrame
-        One row a kernel: kernel, regime, n (runs), predicted (faults an early check would send to
-        mmap_lock, by its own trace, mean), to mmap_lock (those of them that its trace has under
-        mmap_lock), aborts (``vma_lock_abort`` of /proc/vmstat; null where it is not counted).
-    """
-    rows = []
-    for name, opened in runs.items():
-        each = having(opened, "faults", "vmstat")
-        parts = [_prediction(run) for run in each]
-        rows.append(
-            {
-                "kernel": name,
-                "regime": each[0].manifest.features["regime"]["name"],
-                "n": len(each),
-                **{key: float(np.mean([part[key] for part in parts])) for key in parts[0]},
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _prediction(run: Run) -> dict[str, float]:
-    faults = run.table("faults")
-    found = _handled(faults)
-    found = found[(found["before"] == "bare") & (found["mode"] == "user")]
-    vmstat = run.table("vmstat")
-    aborts = vmstat.loc[vmstat["counter"] == "vma_lock_abort", "difference"].astype("float64")
-    return {
-        "predicted": found["count"].sum() / _repeats(faults),
-        "to mmap_lock": found.loc[found["path"] == "mmap", "count"].sum() / _repeats(faults),
-        "aborts": float(aborts.mean()),
-    }
-
-
-# ---- when and where ----
-
-
-def over_time(events: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
-    """Faults on their way through one repeat, the first that was traced.
-
-    Parameters
-    ----------
-    events : DataFrame
-        The run's ``fault_events``.
-    bins : int
-        How many intervals the time is cut into.
-
-    Returns
-    -------
-    DataFrame
-        One row an interval and change: ms (its beginning, since the workload's first fault),
-        change (the three of anonymous VMAs, or ``other``), faults.
-    """
-    first = events[events["repeat"] == events["repeat"].min()]
-    change = _transition(first)
-    change = change.where(change.isin(list(_TRANSITION_COLOURS)), "other")
-    begun = first["time_ns"] - first["time_ns"].min()
-    width = max(int(begun.max()) // bins + 1, 1) if len(begun) else 1
-    table = pd.crosstab(begun // width, change).reindex(range(bins), fill_value=0)
-    table = table.reindex(columns=list(_TRANSITION_COLOURS), fill_value=0)
-    table.index = pd.Index(np.arange(bins) * width / 1e6, name="ms")
-    return table.reset_index().melt("ms", var_name="change", value_name="faults")
-
-
-def plot_over_time(events: pd.DataFrame, bins: int = 60, ax: Axes | None = None) -> Axes:
-    """Draw `over_time` as stacked areas."""
-    import seaborn as sns
-    from matplotlib.ticker import EngFormatter
-
-    ax = own(ax, 8, 2.8)
-    if events.empty:
-        return blank(ax, "Page faults over time, by what they found and left", "no page fault")
-    table = over_time(events, bins).pivot(index="ms", columns="change", values="faults")
-    names = [name for name in _TRANSITION_COLOURS if table[name].any()]
-    ax = table[names].plot.area(
-        ax=ax, color=[_TRANSITION_COLOURS[name] for name in names], linewidth=0
-    )
-    ax.yaxis.set_major_formatter(EngFormatter())
-    ax.set(xlabel="ms since the first fault", ylabel="faults in an interval")
-    ax.set_title("Page faults over time, by what they found and left")
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
-    sns.despine(ax=ax)
-    return ax
-
-
-def per_vma(events: pd.DataFrame) -> pd.DataFrame:
-    """How many faults the VMAs of each origin took, each, in the repeat that has events.
-
-    A VMA is told by its process, its start and its origin, in each repeat.
-
-    Returns
-    -------
-    DataFrame
-        One row a number of faults: origin, change (of all of them, or ``mixed``), faults (in one
-        VMA), vmas (mean of one repeat), most VMAs first.
-    """
-    events = events[(events["result"] != "error") & events["origin"].notna()]
-    change = _transition(events)
-    found = events.assign(change=change, origin=events["origin"].astype(str))
-    vmas = found.groupby(["repeat", "process", "vm_start", "origin"]).agg(
-        faults=("address", "size"), change=("change", "first"), changes=("change", "nunique")
-    )
-    vmas.loc[vmas["changes"] > 1, "change"] = "mixed"
-    sizes = vmas.groupby(["origin", "change", "faults"]).size().div(_repeats(events))
-    table = sizes.rename("vmas").reset_index()
-    return table.sort_values("vmas", ascending=False, kind="stable", ignore_index=True)
-
-
-# ---- what it costs ----
-
-
-def cost(tracing: pd.DataFrame) -> pd.DataFrame:
-    """What tracing costs the workload: its speed traced over its speed untraced, in pairs.
-
-    Returns
-    -------
-    DataFrame
-        One row a tracer: traced (``events``: faults, and each as an event), n (repeats), untraced
-        and with it (mean throughput, MiB/s; null for a workload that prints none), ratio (geometric
-        mean; below 1 is slower), low and high (95 % confidence interval by Student's t on the
-        logarithms; null for n below 3). Speed is the workload's throughput, or where it prints
-        none, 1 / its time. No rows where neither is known.
-    """
-    rate = tracing["kb_per_s"].astype("float64")
-    speed = rate.fillna(1 / tracing["seconds"].astype("float64"))
-    every = tracing.assign(rate=rate, speed=speed)
-    wide = every.pivot(index="repeat", columns="traced", values="speed")
-    rates = every.pivot(index="repeat", columns="traced", values="rate")
-    rows = []
-    for name in ("faults", "events", "locks", "time"):
-        if name not in wide or "untraced" not in wide:
-            continue
-        pairs = wide[["untraced", name]].dropna()
-        if len(pairs):
-            each = statistics.estimate(pairs[name] / pairs["untraced"], ratio=True)
-            times = {"n": each.n, "ratio": each.mean, "low": each.low, "high": each.high}
-            mib = rates.loc[pairs.index, ["untraced", name]].mean() / 1024
-            means = {"untraced": mib["untraced"], "with it": mib[name]}
-            rows.append({"traced": name, **means, **times})
-    columns = ["traced", "n", "untraced", "with it", "ratio", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-# ---- specimens ----
-
-
-def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
-    """What became of each specimen, and the faults that its own range took, in their order.
-
-    Parameters
-    ----------
-    made : DataFrame
-        The ``specimens`` table of a run.
-    vmas : DataFrame
-        The census of the specimens' processes.
-    events : DataFrame
-        The ``fault_events`` of the same run.
-
-    Returns
-    -------
-    DataFrame
-        One row a specimen that could be made, in that order: kind, touch, vm_ops, anon_vma and
-        state (see `anonvma.tables.specimens.observed`), faults (how many), what (each distinct kind
-        of fault: access, change and, in brackets, lock path), left_bare (of the faults those that
-        found it bare and left it so) and explain. No fault of its own has
-        what was not touched, was inherited over a fork, was moved here, or was filled by
-        get_user_pages(), which is no exception.
-    """
-    seen = specimens.observed(made, vmas)
-    table = seen[["kind", "touch", "vm_ops", "anon_vma", "state"]]
-    ranges = made.loc[made["missing"].isna(), ["pid", "start", "end"]]
-    events = _handled(events).sort_values("address", kind="stable")
-    # A place may have held another mapping before; one with vm_ops never becomes anonymous.
-    anonymous = events["before"].isin(["bare", "anon_vma"]).to_numpy()
-    addresses, tgids = events["address"].to_numpy(), events["tgid"].to_numpy()
-    faults, what, left_bare = [], [], []
-    for (pid, start, end), state in zip(
-        ranges.itertuples(index=False), table["state"], strict=True
-    ):
-        low, high = np.searchsorted(addresses, np.array([start, end], np.uint64))
-        mine = (tgids[low:high] == pid) & (anonymous[low:high] == (state != "vm_ops"))
-        found = events.iloc[low:high][mine].sort_values("time_ns", kind="stable")
-        told = found["access"].astype(str) + " " + _transition(found)
-        told += " (" + found["path"].astype(str) + ")"
-        faults.append(len(found))
-        left_bare.append(int(((found["before"] == "bare") & (found["after"] == "bare")).sum()))
-        what.append("; ".join(dict.fromkeys(told)))
-    return table.assign(faults=faults, what=what, left_bare=left_bare, explain=seen["explain"])

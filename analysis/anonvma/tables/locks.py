@@ -95,9 +95,12 @@ def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     -------
     DataFrame
         One row a caller and mode, the largest difference first: asked_by, mode, then a column a
-        kernel (mean of its repeats and runs) and difference, the last less the first.
+        kernel (mean of its repeats and runs) and difference, the last less the first. No rows
+        where one of them has no run that was traced.
     """
     traced = {name: having(each, "locks") for name, each in runs.items()}
+    if not all(traced.values()):
+        return pd.DataFrame(columns=["asked_by", "mode", *runs, "difference"])
     taken = {
         name: pd.concat([callers(run.table("locks")) for run in each])
         .groupby(["asked_by", "mode"])["taken"]

@@ -235,22 +235,22 @@ def source_said(run: Run) -> str:
     paths = (
         f"the lock paths are not known, for {lacks}"
         if isinstance(lacks, str)
-        else "one repeated under mmap_lock shows as *retry* only where a busy mmap_lock was the "
-        "reason, else as *mmap*"
+        else "one repeated under mmap_lock shows as retry only where a busy mmap_lock was the "
+        "reason, else as mmap"
     )
     return (
-        "Source: the tracepoints `page_fault_user` and `page_fault_kernel`, called with interrupts "
+        "Source: the tracepoints page_fault_user and page_fault_kernel, called with interrupts "
         "off, so that none is missed; each VMA is found in the maple tree without a lock. Neither "
         f"fentry nor kprobe.multi, which give times, was used{_not_used(first)}. So a fault has no "
-        f"time; {paths}; and faults of `get_user_pages()` are counted, not shown. For times, use a "
-        "kernel with CONFIG_FPROBE=y, such as a guest's (`-p target guest:IMAGE`), or fentry on "
+        f"time; {paths}; and faults of get_user_pages() are counted, not shown. For times, use a "
+        "kernel with CONFIG_FPROBE=y, such as a guest's (-p target guest:IMAGE), or fentry on "
         "one that is not preemptible."
     )
 
 
 _TIMED = {
-    "fentry": "Source: fentry and fexit of `handle_mm_fault()`, which give each fault its time.",
-    "kprobe": "Source: kprobe.multi and kretprobe.multi of `handle_mm_fault()`, which are called "
+    "fentry": "Source: fentry and fexit of handle_mm_fault(), which give each fault its time.",
+    "kprobe": "Source: kprobe.multi and kretprobe.multi of handle_mm_fault(), which are called "
     "with preemption off and give each fault its time.",
 }
 

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a target's kernel allows."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from anonvma.base import paths
+from anonvma.base.errors import AnonvmaError, SetupError
+from anonvma.cli.completion import Target
+from anonvma.cli.group import main
+from anonvma.cli.probing import pass_on
+from anonvma.collect import targets
+from anonvma.target import target
+
+
+@main.command()
+@click.option(
+    "--target", "where", type=Target(), default="local", show_default=True, help="Where to look."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def doctor(where: str, as_json: bool) -> None:
+    """What the target's kernel allows, with the reason and the remedy where it does not.
+
+    It also tells its regime, that is which lock page faults take there, by taking some.
+    """
+    from anonvma.collect import regime
+
+    try:
+        program = paths.program("vmaprobe")
+    except SetupError as error:
+        _survey(where, as_json, error)
+        return
+    with targets.parse(where) as there:
+        argv = [there.push(program), "features"]
+        privileged = _can_be_privileged(there)
+        done = there.run([*argv, *(["--json"] if as_json else [])], privileged=privileged)
+        pass_on(done)
+        found = regime.NO_PRIVILEGE
+        if privileged:
+            found = regime.observe(there)
+    if as_json:
+        told = {**json.loads(done.stdout), "regime": found._asdict(), "notes": there.notes}
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(done.stdout.decode(), nl=False)
+    click.echo(f"{'regime':22} {found.name or 'unknown'}: {found.evidence}")
+    for note in there.notes:
+        click.echo(note)
+
+
+def _survey(where: str, as_json: bool, error: SetupError) -> None:
+    """Say what can be known without the probe, which needs a compiler to be built."""
+    from anonvma.target import survey
+
+    if where != "local":  # guests and far machines get the probe from here
+        raise error
+    with targets.parse(where) as here:
+        found = survey.without_probe(here)
+    unknown = (
+        f"{error} Only the probe can say the rest, such as which lock page faults take here. "
+        "Without a compiler 'anonvma demo' shows a report from recorded data."
+    )
+    if as_json:
+        facts = {fact.name: {"has": fact.has, "what": fact.said} for fact in found}
+        click.echo(json.dumps({"without_probe": facts, "unknown": unknown}, indent=2))
+        return
+    for fact in found:
+        click.echo(f"{fact.name:22} {'yes' if fact.has else 'no':4} {fact.said}")
+    click.echo(f"anonvma: {unknown}", err=True)
+
+
+def _can_be_privileged(there: target.Target) -> bool:
+    """Whether the target gives us privilege; doctor reports either way."""
+    try:
+        there.require_privilege()
+    except AnonvmaError as error:
+        click.echo(f"anonvma: {error} What follows is what you can do without.", err=True)
+        return False
+    return True

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What became of each specimen, and the faults that its own range took."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from anonvma.tables import specimens
+from anonvma.tables.faults import handled, transition
+
+__all__ = ["of_specimens"]
+
+
+def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+    """What became of each specimen, and the faults that its own range took, in their order.
+
+    Parameters
+    ----------
+    made : DataFrame
+        The ``specimens`` table of a run.
+    vmas : DataFrame
+        The census of the specimens' processes.
+    events : DataFrame
+        The ``fault_events`` of the same run.
+
+    Returns
+    -------
+    DataFrame
+        One row a specimen that could be made, in that order: kind, touch, vm_ops, anon_vma and
+        state (see `anonvma.tables.specimens.observed`), faults (how many), what (each distinct kind
+        of fault: access, change and, in brackets, lock path), left_bare (of the faults those that
+        found it bare and left it so) and explain. No fault of its own has
+        what was not touched, was inherited over a fork, was moved here, or was filled by
+        get_user_pages(), which is no exception.
+    """
+    seen = specimens.observed(made, vmas)
+    table = seen[["kind", "touch", "vm_ops", "anon_vma", "state"]]
+    ranges = made.loc[made["missing"].isna(), ["pid", "start", "end"]]
+    events = handled(events).sort_values("address", kind="stable")
+    # A place may have held another mapping before; one with vm_ops never becomes anonymous.
+    anonymous = events["before"].isin(["bare", "anon_vma"]).to_numpy()
+    addresses, tgids = events["address"].to_numpy(), events["tgid"].to_numpy()
+    faults, left_bare, what = [], [], []
+    for (pid, start, end), state in zip(
+        ranges.itertuples(index=False), table["state"], strict=True
+    ):
+        low, high = np.searchsorted(addresses, np.array([start, end], np.uint64))
+        mine = (tgids[low:high] == pid) & (anonymous[low:high] == (state != "vm_ops"))
+        found = events.iloc[low:high][mine].sort_values("time_ns", kind="stable")
+        told = found["access"].astype(str) + " " + transition(found)
+        told += " (" + found["path"].astype(str) + ")"
+        faults.append(len(found))
+        left_bare.append(int(((found["before"] == "bare") & (found["after"] == "bare")).sum()))
+        what.append("; ".join(dict.fromkeys(told)))
+    return table.assign(faults=faults, what=what, left_bare=left_bare, explain=seen["explain"])
