@@ -77,7 +77,7 @@ static int try_program(const char *name, const char **step)
 	struct bpf_link *link;
 	int error;
 
-	*step = "open";
+	*step = "opened";
 	if (!object)
 		return -errno;
 	bpf_object__for_each_program(program, object) {
@@ -87,10 +87,10 @@ static int try_program(const char *name, const char **step)
 		if (wanted)
 			chosen = program;
 	}
-	*step = "load";
+	*step = "loaded";
 	error = chosen ? bpf_object__load(object) : -ENOENT;
 	if (!error) {
-		*step = "attach";
+		*step = "attached";
 		link = attach_program(chosen);
 		error = link ? 0 : -errno;
 		bpf_link__destroy(link);
@@ -114,7 +114,7 @@ static void check_program(const struct feature *feature, struct verdict *verdict
 		return;
 	if (error == -EPERM && geteuid())
 		remedy = "root, or CAP_BPF and CAP_PERFMON";
-	no(verdict, remedy, "to %s it failed: %s", step, strerror(-error));
+	no(verdict, remedy, "it cannot be %s: %s", step, strerror(-error));
 }
 
 static bool works(const char *const programs[2])

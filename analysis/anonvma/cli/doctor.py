@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import textwrap
 
 import click
 
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, SetupError
+from anonvma.base.tabular import terminal_width
 from anonvma.cli.completion import Target
 from anonvma.cli.group import main
 from anonvma.cli.probing import pass_on
@@ -36,19 +38,34 @@ def doctor(where: str, as_json: bool) -> None:
     with targets.parse(where) as there:
         argv = [there.push(program), "features"]
         privileged = _can_be_privileged(there)
-        done = there.run([*argv, *(["--json"] if as_json else [])], privileged=privileged)
+        done = there.run([*argv, "--json"], privileged=privileged)
         pass_on(done)
-        found = regime.NO_PRIVILEGE
-        if privileged:
-            found = regime.observe(there)
+        seen = regime.observe(there) if privileged else regime.NO_PRIVILEGE
+    found = json.loads(done.stdout)
     if as_json:
-        told = {**json.loads(done.stdout), "regime": found._asdict(), "notes": there.notes}
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps({**found, "regime": seen._asdict(), "notes": there.notes}, indent=2))
         return
-    click.echo(done.stdout.decode(), nl=False)
-    click.echo(f"{'regime':22} {found.name or 'unknown'}: {found.evidence}")
+    user = "root" if found["root"] else "not root"
+    click.echo(f"Linux {found['kernel']} ({found['arch']}), {user}")
+    for name, feature in found["features"].items():
+        _echo(name, "yes" if feature["available"] else "no", feature["what"])
+        for words in (feature["how"], feature["reason"]):
+            if words:
+                _echo("", "", words)
+        if feature["remedy"]:
+            _echo("", "", f"remedy: {feature['remedy']}")
+    _echo("regime", "", f"{seen.name or 'unknown'}: {seen.evidence}")
     for note in there.notes:
-        click.echo(note)
+        _echo("", "", note)
+
+
+def _echo(name: str, verdict: str, words: str) -> None:
+    """Print a line of the table, wrapped where a terminal has no room for it."""
+    head = f"{name:22} {verdict:4} "
+    width = terminal_width()
+    lines = textwrap.wrap(words, max(width - len(head), 20)) if width else [words]
+    for number, line in enumerate(lines):
+        click.echo(f"{head if number == 0 else ' ' * len(head)}{line}")
 
 
 def _survey(where: str, as_json: bool, error: SetupError) -> None:
@@ -68,7 +85,7 @@ def _survey(where: str, as_json: bool, error: SetupError) -> None:
         click.echo(json.dumps({"without_probe": facts, "unknown": unknown}, indent=2))
         return
     for fact in found:
-        click.echo(f"{fact.name:22} {'yes' if fact.has else 'no':4} {fact.said}")
+        _echo(fact.name, "yes" if fact.has else "no", fact.said)
     click.echo(f"anonvma: {unknown}", err=True)
 
 
