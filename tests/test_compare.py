@@ -129,7 +129,7 @@ def test_headline_needs_no_correction_and_says_what_it_cannot_tell() -> None:
     single = changes.headline_of(
         of({"vm-scalability.throughput": [1, 2]}, ["a", "b"]).reset_index()
     )
-    assert "with one run a side nothing is claimed" in changes_words.headline_said(single, "a")[0]
+    assert "one run per side shows no change" in changes_words.headline_said(single, "a")[0]
 
 
 def test_text_keeps_within_100_columns_whatever_the_names_and_numbers() -> None:
@@ -235,7 +235,7 @@ def test_this_kernel_against_itself_in_turns(build: Path, tmp_path: Path) -> Non
 def test_single_runs_are_compared_without_a_claim() -> None:
     parts = report_changes.sections(conditions.find(["early-specimens-1", "delayed-specimens-1"]))
     words = " ".join(parts[0].paragraphs)
-    assert "with one run a side nothing is claimed" in words
+    assert "one run per side shows no change" in words
     assert "can be judged: that takes two runs a side" in words
     assert not any(part.title.startswith("Which VMAs") for part in parts)
 

@@ -129,16 +129,15 @@ def _notebooks_of(plan: Plan, place: Path) -> dict[str, dict[str, Any]]:
 def _pair_sections(plan: Plan, place: Path) -> list[Section]:
     """Return what is told of a pair in the end: counts, then the ratio and its cause."""
     from anonvma.base.section import Section
-    from anonvma.compare import attribution, changes, changes_words, counts
-    from anonvma.run import processors, runs
+    from anonvma.compare import attribution, changes_words, counts
+    from anonvma.run import runs
 
     parts = []
     for load in (plan.writing, plan.reading):
         names = ("early", "delayed")
         found = {name: runs.find_all(f"{place}/{name}-{load.name}-*") for name in names}
         table = counts.side_by_side(found)[[*names, "ratio"]].reset_index()
-        said = changes_words.headline_said(changes.headline(found), "early")
-        said += processors.said(found)
+        said = changes_words.of_headline(found)
         parts.append(Section(load.name, said, table))
     why = attribution.explain(found)
     return [*parts, Section("What the early check costs here", [*said, *why.sentences])]

@@ -25,6 +25,7 @@ import pandas as pd
 import pyarrow as pa
 
 from anonvma.base.errors import ProbeError, WorkloadError
+from anonvma.base.turns import in_turns
 from anonvma.collect.workload import Workload, parse_throughput
 from anonvma.probe import faults_file, time_file
 from anonvma.run.manifest import Unobserved
@@ -45,7 +46,7 @@ _TOO_OLD = 4  # vmaprobe's exit code: the kernel lacks what is needed
 def order(repeat: int) -> list[str]:
     """Return what is traced in each run of a repeat, in order."""
     names = [UNTRACED, FAULTS, LOCKS, TIME]
-    return names if repeat % 2 else names[::-1]
+    return in_turns(names, repeat)
 
 
 def refusal(features: Mapping[str, Any]) -> str | None:

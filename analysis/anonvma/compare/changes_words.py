@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base import numerals, statistics
-from anonvma.compare.changes import CHANGED, Verdict, headline_of, primary, shown
+from anonvma.compare.changes import CHANGED, Verdict, headline, headline_of, primary, shown
 from anonvma.compare.changes_text import short
 from anonvma.run import processors
 from anonvma.run.runs import Run
 
-__all__ = ["answered", "headline_said", "most_said"]
+__all__ = ["answered", "headline_said", "most_said", "of_headline"]
 
 
 def headline_said(found: pd.DataFrame, base: str) -> list[str]:
@@ -37,8 +37,17 @@ def answered(
         The headline; by default the first of `HEADLINES` there is.
     """
     base = next(iter(conditions))
-    first = headline_said(headline_of(found, metric), base)
-    return [*first, *processors.said(conditions), most_said(found, base)]
+    return [*of_headline(conditions, found, metric), most_said(found, base)]
+
+
+def of_headline(
+    conditions: Mapping[str, Sequence[Run]],
+    found: pd.DataFrame | None = None,
+    metric: str | None = None,
+) -> list[str]:
+    """Say what became of the headline, and on which CPUs; `found` is `table`, where one has it."""
+    rows = headline(conditions, metric) if found is None else headline_of(found, metric)
+    return [*headline_said(rows, next(iter(conditions))), *processors.said(conditions)]
 
 
 def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
@@ -50,7 +59,7 @@ def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
         return f"{name} is {row['base']:.4g} in {base} and {row['mean']:.4g} in {head} ({ns})."
     ratio = f"{row['ratio']:.3g} times that of {base}"
     if row["verdict"] == Verdict.SINGLE_RUN:
-        return f"{name} of {head} is {ratio} ({ns}): with one run a side nothing is claimed."
+        return f"{name} of {head} is {ratio} ({ns}): one run per side shows no change."
     bounds = numerals.interval(row["low"], row["high"], apart=1)
     within = f"{ratio}, 95 % interval {bounds} ({ns})"
     if row["verdict"] == Verdict.EQUIVALENT:

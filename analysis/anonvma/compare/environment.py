@@ -58,7 +58,7 @@ def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
             found.append({"fact": fact, **{name: row.get(name, "-") for name in conditions}})
     differing = pd.DataFrame(found, columns=["fact", *conditions])
     differing.attrs[LACKING] = (
-        "Nothing of what the machine told of itself differed."
+        "No setting or state of the machine, as recorded around each repeat, differed."
         if told
         else "The machine's load and settings were not recorded with these runs."
     )

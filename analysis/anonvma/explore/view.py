@@ -174,6 +174,6 @@ def display(view: View) -> None:
 
 
 def _markdown(words: str) -> str:
-    """Plain words as Markdown: what would be markup in them is none."""
+    """Return plain words so that Markdown shows them as they are."""
     words = printable(words)
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~$" else c for c in words)

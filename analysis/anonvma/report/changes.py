@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from anonvma.base.section import Key, Section
+from anonvma.base.tabular import LACKING
 from anonvma.compare import attribution, attribution_table, design, environment, time_attribution
 from anonvma.compare import conditions as setting
 from anonvma.compare.blame import Verdict
@@ -62,15 +63,11 @@ def _setting_sections(conditions: Mapping[str, Sequence[Run]]) -> list[Section]:
     said = [turns, *([how] if how else []), *([] if len(rows) else ["Nothing by their manifests."])]
     title = "What differed between the conditions"
     parts = [Section(title, said, rows if len(rows) else None)]
-    runs = [run for each in conditions.values() for run in each]
-    if not len(environment.of_repeats(runs)):
-        lacking = "The machine's load, frequency and settings were not recorded with these runs."
-        return [*parts, Section("What else differed", [lacking])]
     rows = environment.differences(conditions)
-    told = (
-        "What the machine told of itself around each repeat, where it was not alike: settings, and "
-        "states (mean and range of the runs) whose ranges lie apart."
-        if len(rows)
-        else "Nothing of what the machine told of itself around each repeat."
-    )
-    return [*parts, Section("What else differed", [told], rows if len(rows) else None)]
+    if rows.empty:
+        return [*parts, Section("What else differed", [rows.attrs[LACKING]])]
+    said = [
+        "Settings and states of the machine, recorded around each repeat: settings that differ, "
+        "and states (mean and range of the runs) whose ranges lie apart."
+    ]
+    return [*parts, Section("What else differed", said, rows)]

@@ -139,7 +139,7 @@ _TRANSITIONS = "Page faults, by what they found and left"
 
 
 def _no_faults(run: Run) -> list[Section]:
-    words = ["None was taken while they were traced.", losses.source_said(run)]
+    words = ["No page fault was taken while they were traced.", losses.source_said(run)]
     return [Section(_TRANSITIONS, words, sources=drawn_from(run, "faults"))]
 
 
@@ -186,7 +186,7 @@ def _callers(run: Run) -> list[Section]:
     return [
         Section(
             "Who took mmap_lock",
-            ["Mean of one repeat." if len(callers) else "Nobody did while it was traced."],
+            ["Mean of one repeat." if len(callers) else "Nobody took it while it was traced."],
             callers.head(CALLERS) if len(callers) else None,
             sources=drawn_from(run, "locks"),
             whole=locks.whole(table, CALLERS),

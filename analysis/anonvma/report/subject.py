@@ -109,7 +109,7 @@ class Subject:
         return [dataclasses.replace(first, paragraphs=said), *others]
 
     def shared(self, wall: redaction.Wall) -> Subject:
-        """Return the same, its data behind the wall."""
+        """Return the same subject, its data redacted."""
         conditions = {
             name: [redaction.Shared(run, wall) for run in each]
             for name, each in self.conditions.items()
@@ -300,7 +300,7 @@ def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
     acquisitions.plot_taken(conditions, ax=ax)
     totals = acquisitions.taken(conditions).sum(axis=1)
     said = ", ".join(f"{name}: {count:,.0f}" for name, count in totals.items())
-    return drawn, f"Acquisitions of mmap_lock in one repeat, by what for. In all, {said}."
+    return drawn, f"Acquisitions of mmap_lock in one repeat, by reason. In all, {said}."
 
 
 def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:

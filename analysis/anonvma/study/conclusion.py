@@ -16,10 +16,9 @@ import pandas as pd
 from anonvma.base import marker, tabular
 from anonvma.base.errors import RunError
 from anonvma.base.section import Section
-from anonvma.compare import attribution, changes, changes_words, counts
+from anonvma.compare import attribution, changes_words, counts
 from anonvma.report import html_page, layout
 from anonvma.report import output as output_module
-from anonvma.run import processors
 from anonvma.run.runs import Run
 from anonvma.study.matrix import Cell, Study
 from anonvma.study.runner import Outcome
@@ -81,11 +80,10 @@ def _side_by_side(title: str, conditions: Mapping[str, Sequence[Run]]) -> list[S
 
 
 def _explained(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
-    base, *heads = conditions
+    _, *heads = conditions
     if not heads:
         return []
-    said = changes_words.headline_said(changes.headline(conditions), base)
-    said += processors.said(conditions)
+    said = changes_words.of_headline(conditions)
     for head in heads:
         said += attribution.explain(conditions, head).sentences
     return said

@@ -32,6 +32,7 @@ from anonvma.base.errors import (
     ProbeError,
     WorkloadError,
 )
+from anonvma.base.turns import in_turns
 from anonvma.collect import regime, tracing
 from anonvma.collect.workload import Workload, cases, parse_throughput
 from anonvma.compare import cost
@@ -268,7 +269,7 @@ class _Experiment:
                 break
             for threads in wanting:
                 self._say(f"{threads} threads, block {block}")
-                for way in self.plan.ways if block % 2 else reversed(self.plan.ways):
+                for way in in_turns(self.plan.ways, block):
                     self.rows.append({"repeat": block, **self._execute(threads, way)})
             if block >= self.plan.least:
                 wanting = list(self._wide())

@@ -33,6 +33,7 @@ from pydantic import ValidationError
 
 from anonvma.base import marker
 from anonvma.base.errors import RunError
+from anonvma.base.turns import in_turns
 from anonvma.collect.collection import collect
 from anonvma.collect.targets import parse
 from anonvma.collect.workload import Workload
@@ -97,7 +98,7 @@ def order(
 ) -> list[str]:
     """Return the order of the conditions in a block, which are numbered from 1."""
     if how == "abba":
-        return list(names) if block % 2 else list(reversed(names))
+        return in_turns(names, block)
     drawn = list(names)
     random.Random(f"{seed}/{block}").shuffle(drawn)
     return drawn

@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from anonvma.base.errors import AnonvmaError, WorkloadError
+from anonvma.base.turns import in_turns
 from anonvma.collect.workload import Workload
 from anonvma.study.axes import Axes
 from anonvma.study.fingerprint import (
@@ -236,7 +237,7 @@ class _Maker(Axes):
             order = list(settings.values())
             shuffle.shuffle(order)
             for together in order:
-                for number in together if repeat % 2 else reversed(together):
+                for number in in_turns(together, repeat):
                     yield number, repeat
 
     def _distinct(self, points: list[dict[str, Scalar]]) -> list[Cell]:

@@ -16,8 +16,8 @@ What manifests and tables say is kept beside the runs, so that those that did no
 opened again to be listed, or for their headlines; see `anonvma.study.inventory`.
 
 DuckDB itself opens no file here: it is handed the tables, its own access to files, the network and
-extensions is switched off, and so is the switch. A query can read the runs and nothing else,
-whatever it says, and what a directory or a file of a run is called is never part of a query.
+extensions is switched off, and its configuration locked. A query can read the runs and nothing
+else, whatever it says, and what a directory or a file of a run is called is never part of a query.
 """
 
 from __future__ import annotations
