@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Fixtures shared by all tests, and what the whole run does with them.
 
-Tests run side by side (WORKERS of make), each module on one worker. A test that measures,
-or changes what others see, claims the machine by `@pytest.mark.alone` (or `pytestmark`): nothing
-else runs meanwhile.
+Tests run side by side (WORKERS of make), each module on one worker, and on a machine that is busy
+otherwise: none measures what others would disturb.
 `@pytest.mark.xdist_group("name")` has tests of several modules take turns, such as those that raise
 a sysctl and those that look whether it was put back.
 
@@ -16,7 +15,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import fcntl
 import os
 import random
 import re
@@ -131,35 +129,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         pytest.exit(
             "pytest-xdist takes no notice of groups: use the versions of constraints.txt", 3
         )
-
-
-# ---- the machine to oneself ----
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Any:
-    with machine(alone=item.get_closest_marker("alone") is not None):
-        return (yield)
-
-
-@contextlib.contextmanager
-def machine(*, alone: bool) -> Iterator[None]:
-    """The machine, shared with the other workers or not."""
-    directory = ROOT / "build" / "tests"
-    directory.mkdir(parents=True, exist_ok=True)
-    # To read, for a lock needs no more: they may be root's, from a run before.
-    with contextlib.ExitStack() as stack:
-        door, room = (
-            os.open(directory / name, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            for name in ("door", "machine")
-        )
-        stack.callback(os.close, door)
-        stack.callback(os.close, room)
-        # Whoever waits to be alone stands in the door, or those who share would never all be out.
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        yield
 
 
 # ---- what became of it ----
