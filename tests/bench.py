@@ -286,7 +286,7 @@ def _counting(local: Local) -> tuple[list[str], str | None]:
 
 
 def _throughput(local: Local, argv: list[str], *, privileged: bool) -> float:
-    from anonvma.collect.workload import parse_throughput
+    from anonvma.collect.workload_output import parse_throughput
 
     done = local.run(argv, privileged=privileged)
     tasks = parse_throughput(done.stdout)

@@ -23,7 +23,8 @@ from bench import Timer, progress, short, spread
 
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, TargetError, WorkloadError
-from anonvma.collect.workload import Workload, parse_throughput
+from anonvma.collect.workload import Workload
+from anonvma.collect.workload_output import parse_throughput
 from anonvma.perf import tool as perf
 from anonvma.target.local import Local
 

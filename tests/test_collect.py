@@ -32,7 +32,8 @@ from anonvma.base.errors import (
 from anonvma.collect import collection as collect_module
 from anonvma.collect import tracing as tracing_module
 from anonvma.collect.collection import collect, parse_specimens
-from anonvma.collect.workload import Workload, held_pids
+from anonvma.collect.workload import Workload
+from anonvma.collect.workload_output import held_pids
 from anonvma.perf import profile as perf_profile
 from anonvma.perf import recording as perf_data
 from anonvma.perf import tool

@@ -17,7 +17,8 @@ from waiting import PATIENCE
 
 from anonvma.base.errors import FaultsError
 from anonvma.collect.tracing import workload_processes
-from anonvma.collect.workload import Workload, parse_throughput
+from anonvma.collect.workload import Workload
+from anonvma.collect.workload_output import parse_throughput
 from anonvma.probe.time_file import CPUS, LOCKS, Times, read
 from anonvma.run.vocabulary import CONTEXTS
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE, until
 
-from anonvma.collect.workload import parse_used
+from anonvma.collect.workload_output import parse_used
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 UNIT = 10 * PAGE

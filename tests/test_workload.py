@@ -13,14 +13,8 @@ from typing import Any
 import pytest
 
 from anonvma.base.errors import SetupError, WorkloadError
-from anonvma.collect.workload import (
-    Workload,
-    cases,
-    held_pids,
-    parse_size,
-    parse_throughput,
-    parse_used,
-)
+from anonvma.collect.workload import Workload, cases, parse_size
+from anonvma.collect.workload_output import held_pids, parse_throughput, parse_used
 from anonvma.target.local import Local
 
 pytestmark = pytest.mark.usefixtures("build")

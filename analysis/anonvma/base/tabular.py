@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base import numerals
+from anonvma.base.text import printable
 
 __all__ = ["LACKING", "cell", "fitted", "in_columns", "lines", "terminal_width"]
 
@@ -72,7 +73,7 @@ def lines(
     optional : collection of str
         Names of columns that are left out, in this order, where it would not fit.
     """
-    text = in_columns(table).map(_printable)
+    text = in_columns(table).map(printable)
     if width is not None:
         text = fitted(text, width, optional)
     columns = []
@@ -117,7 +118,3 @@ def _longest(text: pd.DataFrame, name: object) -> int:
 
 def _width(text: pd.DataFrame) -> int:
     return sum(_longest(text, name) for name in text.columns) + 2 * (len(text.columns) - 1)
-
-
-def _printable(words: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)

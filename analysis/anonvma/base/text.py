@@ -3,9 +3,18 @@
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+__all__ = ["last_line", "printable"]
 
 
 def printable(words: str) -> str:
     """Show control characters as escapes: a process may be named anything."""
+    if words.isprintable():
+        return words
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+
+
+def last_line(text: bytes, most: int = 300) -> str:
+    """Return the last line of what a program said, fit to be shown."""
+    lines = text.decode(errors="backslashreplace").strip().splitlines() or ["it said nothing."]
+    shown = printable(lines[-1])
+    return shown if len(shown) <= most else shown[: most - 1] + "…"

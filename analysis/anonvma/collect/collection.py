@@ -39,7 +39,8 @@ from anonvma.base import paths
 from anonvma.base.errors import ProbeError, ProfileError, RunError, TargetLost, WorkloadError
 from anonvma.collect import environment, preflight, regime, tracing, vmstat
 from anonvma.collect.tracing import Tracer
-from anonvma.collect.workload import Workload, held_pids, parse_throughput, parse_used
+from anonvma.collect.workload import Workload
+from anonvma.collect.workload_output import held_pids, parse_throughput, parse_used
 from anonvma.perf import recording as perf_data
 from anonvma.perf import samples as perf_record
 from anonvma.perf import script

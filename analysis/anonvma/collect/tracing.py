@@ -26,7 +26,8 @@ import pyarrow as pa
 
 from anonvma.base.errors import ProbeError, WorkloadError
 from anonvma.base.turns import in_turns
-from anonvma.collect.workload import Workload, parse_throughput
+from anonvma.collect.workload import Workload
+from anonvma.collect.workload_output import parse_throughput
 from anonvma.probe import faults_file, time_file
 from anonvma.run.manifest import Unobserved
 from anonvma.run.schema import SCHEMAS, columns

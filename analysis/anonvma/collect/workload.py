@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import json
 import math
 import mmap
 import re
@@ -22,7 +21,8 @@ from anonvma.base.errors import SetupError, TargetError, WorkloadError
 from anonvma.base.nearest import nearest
 from anonvma.target.target import Target
 
-__all__ = ["Workload", "cases", "held_pids", "parse_size", "parse_throughput", "parse_used"]
+__all__ = ["Workload", "cases", "parse_size"]
+
 
 Kind = Literal["case", "specimens", "command", "pid"]
 Touch = Literal["user", "kernel"]
@@ -375,56 +375,3 @@ def _check_process(target: Target, pid: int) -> None:
         raise WorkloadError(f"there is no process {pid} on target {target.name}.") from None
     if stat.rpartition(b")")[2].split()[0] in (b"Z", b"X"):
         raise WorkloadError(f"process {pid} on target {target.name} has ended already.")
-
-
-# ---- what it says ----
-
-
-def held_pids(line: bytes) -> list[int] | None:
-    """Return the processes named by the line that says "done, and holding", or None for another.
-
-    vmload says ``hold: 12 13``, specimens ``{"hold": true, "pids": [12, 13]}``.
-    """
-    if line.startswith(b"hold:"):
-        return [int(word) for word in line[5:].split()]
-    if line.startswith(b'{"hold"'):
-        return [int(pid) for pid in json.loads(line)["pids"]]
-    return None
-
-
-_USED = re.compile(rb"^used: \d+ ([\d.]+) ([\d.]+) (\d+) (\d+)\s*$", re.MULTILINE)
-
-
-def parse_used(text: bytes) -> dict[str, float]:
-    """Return what the processes of vmload used, summed, ended threads included.
-
-    Returns
-    -------
-    dict
-        Columns of the table ``repeats``: user_s, system_s, voluntary_ctxt, involuntary_ctxt; empty
-        where nothing tells.
-    """
-    rows = [match.groups() for match in _USED.finditer(text)]
-    names = {"user_s": float, "system_s": float, "voluntary_ctxt": int, "involuntary_ctxt": int}
-    return {
-        name: sum(kind(row[place]) for row in rows)
-        for place, (name, kind) in enumerate(names.items())
-        if rows
-    }
-
-
-_THROUGHPUT = re.compile(rb"^(\d+) bytes / (\d+) usecs = (\d+) KB/s\s*$", re.MULTILINE)
-
-
-def parse_throughput(text: bytes) -> list[dict[str, int]]:
-    """Return the throughput of each task, from usemem's lines and vmload's, in their order.
-
-    Returns
-    -------
-    list of dict
-        ``task`` (from 0), ``bytes``, ``usecs``, ``kb_per_s`` (KiB a second).
-    """
-    return [
-        {"task": task, "bytes": int(m[1]), "usecs": int(m[2]), "kb_per_s": int(m[3])}
-        for task, m in enumerate(_THROUGHPUT.finditer(text))
-    ]

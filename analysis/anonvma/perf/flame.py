@@ -25,6 +25,7 @@ import pandas as pd
 
 from anonvma.base.errors import ProfileError
 from anonvma.base.numerals import percent
+from anonvma.base.text import printable
 from anonvma.perf import profile as perf_profile
 from anonvma.perf.script import Profile
 from anonvma.run.runs import Run
@@ -234,7 +235,7 @@ def _laid_out(root: _Node, compared: bool, least: float) -> Iterator[Box]:
     waiting: list[tuple[_Frame, _Node, int, float, int]] = [(("all", "thread"), root, 0, 0.0, -1)]
     while waiting:
         (label, kind), node, depth, left, parent = waiting.pop()
-        yield Box(_printable(label), kind, depth, left, width(node), node.share, node.base, parent)
+        yield Box(printable(label), kind, depth, left, width(node), node.share, node.base, parent)
         mine, count = count, count + 1
         for frame, child in sorted(node.children.items(), key=lambda item: item[0]):
             if width(child) >= least:
@@ -289,14 +290,14 @@ def plot(
     )
     ax.set(xlim=(0, 1), ylim=(0, depth), xticks=[], yticks=[])
     told = title or ("Where the time goes" if base is None else "What changed")
-    ax.set_title(_printable(told), loc="left", parse_math=False)
+    ax.set_title(printable(told), loc="left", parse_math=False)
     ax.spines[:].set_visible(False)
     _label(ax, drawn, colours)
     if base is not None:
         bar = plt.cm.ScalarMappable(mpl.colors.Normalize(-100 * scale, 100 * scale), _MAP)
         assert ax.figure is not None
         shown = ax.figure.colorbar(bar, ax=ax, fraction=0.02, pad=0.01)
-        ends = f"{_printable(names[0])} to {_printable(names[1])}"
+        ends = f"{printable(names[0])} to {printable(names[1])}"
         shown.set_label(f"percentage points, {ends}", parse_math=False)
     else:
         kinds = {box.kind for box in drawn}
@@ -373,7 +374,7 @@ def interactive(
     drawn = boxes(source, base, event=event, below=below, least=least)
     depth = max(box.depth for box in drawn) + 1
     scale = _scale(drawn)
-    names = _printable(names[0]), _printable(names[1])
+    names = printable(names[0]), printable(names[1])
     parts = [
         _svg_box(box, number, depth, base is not None, scale, names)
         for number, box in enumerate(drawn)
@@ -390,7 +391,7 @@ def interactive(
     )
     return _FRAGMENT % {
         "style": _STYLE,
-        "title": html.escape(_printable(title)),
+        "title": html.escape(printable(title)),
         "legend": legend,
         "height": depth * _ROW,
         "boxes": "".join(parts),
@@ -419,10 +420,6 @@ def _svg_box(
     )
 
 
-def _printable(label: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in label)
-
-
 def _ink(colour: str) -> str:
     """Return black or white, whichever is easier to read on a colour (WCAG's luminance)."""
     import matplotlib as mpl
@@ -438,7 +435,7 @@ def _ink(colour: str) -> str:
 
 def page(fragment: str, title: str) -> str:
     """Return a whole page around what `interactive` returned; it may load nothing."""
-    return _PAGE % {"title": html.escape(_printable(title)), "fragment": fragment}
+    return _PAGE % {"title": html.escape(printable(title)), "fragment": fragment}
 
 
 _STYLE = """

@@ -32,6 +32,7 @@ import pandas as pd
 
 from anonvma.base.errors import ProfileError
 from anonvma.base.numerals import percent
+from anonvma.base.text import printable
 from anonvma.perf.script import Profile
 from anonvma.run.runs import Run
 
@@ -295,8 +296,7 @@ def folded(profile: Profile, event: str | None = None) -> pd.Series[int]:
 
 def shown(comm: str) -> str:
     """Return a name of a thread fit for one line of text between semicolons."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in comm)
-    return text.replace(";", ":")
+    return printable(comm).replace(";", ":")
 
 
 # ---- what it is for ----

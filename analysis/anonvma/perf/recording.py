@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonvma.base.errors import ProfileError
+from anonvma.base.text import printable
 
 __all__ = [
     "LATEST",
@@ -393,8 +394,7 @@ class File:
         if length > _MAX_STRING or offset + 4 + length > end:
             raise self._damaged(f"it claims a string of {length} bytes")
         text = self.data[offset + 4 : offset + 4 + length].partition(b"\0")[0]
-        shown = text.decode("utf-8", "backslashreplace")
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+        shown = printable(text.decode("utf-8", "backslashreplace"))
         return shown, offset + 4 + length
 
     def _cpus(self, sections: dict[int, tuple[int, int]]) -> int | None:

@@ -32,6 +32,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.base.errors import ProfileError
+from anonvma.base.text import printable
 from anonvma.run import schema
 
 __all__ = [
@@ -720,12 +721,7 @@ def _base(file: bytes) -> str | None:
 
 def _shown(name: bytes) -> str:
     """Decode a symbol; whatever would disturb a line shows as an escape sequence."""
-    text = name.decode("utf-8", "backslashreplace")
-    return (
-        text
-        if text.isprintable()
-        else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    )
+    return printable(name.decode("utf-8", "backslashreplace"))
 
 
 def _categories(codes: npt.NDArray[Any], names: list[bytes]) -> pd.Categorical:

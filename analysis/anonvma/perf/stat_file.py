@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from anonvma.base.errors import ProfileError
+from anonvma.base.text import printable
 from anonvma.perf import tool
 from anonvma.perf.stat_lines import NEITHER, Line, Locale, fields, for_people
 
@@ -224,7 +225,7 @@ def _counts(block: _Block, lines: Sequence[Line], locale: Locale) -> Counts:
         key = (seconds, line.place, line.event)
         if key in rows or (seconds is not None and seconds < before):
             raise ProfileError(
-                f"line {line.number} counts {_shown(line.event)} a second time: of several "
+                f"line {line.number} counts {printable(line.event)} a second time: of several "
                 "executions in one file each is to begin with perf's line '# started on', or have "
                 "a file of its own."
             )
@@ -253,16 +254,12 @@ def _row(line: Line, locale: Locale) -> dict[str, Any]:
     if value is not None and not math.isfinite(value):
         raise ProfileError(f"line {line.number} has a count larger than any counter's.")
     return {
-        "event": _shown(line.event),
+        "event": printable(line.event),
         "value": value,
         "unit": line.unit,
         "running_share": min(running / 100, 1.0) if supported else None,
         "supported": supported,
     }
-
-
-def _shown(name: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _summed(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from anonvma.base.errors import ProfileError
+from anonvma.base.text import printable
 
 __all__ = ["NEITHER", "PLACES", "Line", "Locale", "fields", "for_people"]
 
@@ -274,7 +275,7 @@ def _csv_pattern(separator: str, place: str) -> re.Pattern[str]:
 
 
 def _strange(number: int, text: str) -> ProfileError:
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text.strip())[:60]
+    shown = printable(text.strip())[:60]
     return ProfileError(
         f"line {number} is neither a count nor anything else that perf stat prints: {shown!r}."
     )

@@ -27,6 +27,7 @@ import pandas as pd
 
 from anonvma.base import bounded
 from anonvma.base.errors import RedactionError
+from anonvma.base.text import printable
 from anonvma.report.identities import (
     SHAPES,
     Fact,
@@ -221,7 +222,7 @@ def _spellings(value: str) -> set[str]:
         json.dumps(value, ensure_ascii=False)[1:-1],
         urllib.parse.quote(value),
         urllib.parse.quote(value, safe=""),
-        "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value),
+        printable(value),
     }
 
 

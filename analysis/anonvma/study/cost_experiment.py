@@ -34,7 +34,8 @@ from anonvma.base.errors import (
 )
 from anonvma.base.turns import in_turns
 from anonvma.collect import regime, tracing
-from anonvma.collect.workload import Workload, cases, parse_throughput
+from anonvma.collect.workload import Workload, cases
+from anonvma.collect.workload_output import parse_throughput
 from anonvma.compare import cost
 from anonvma.probe import faults_file
 from anonvma.run.manifest import Command, Unobserved
