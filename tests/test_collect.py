@@ -29,11 +29,11 @@ from anonvma.base.errors import (
     TargetError,
     WorkloadError,
 )
-from anonvma.collect import collection as collect_module
+from anonvma.collect import observation, profiling
 from anonvma.collect import tracing as tracing_module
-from anonvma.collect.collection import collect, parse_specimens
+from anonvma.collect.collection import collect
 from anonvma.collect.workload import Workload
-from anonvma.collect.workload_output import held_pids
+from anonvma.collect.workload_output import held_pids, parse_specimens
 from anonvma.perf import profile as perf_profile
 from anonvma.perf import recording as perf_data
 from anonvma.perf import tool
@@ -392,7 +392,7 @@ def test_a_perf_that_refuses_is_told(take: Take, monkeypatch: pytest.MonkeyPatch
 def test_events_that_perf_does_not_know_are_left_out(
     take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect_module, "TIME_EVENTS", ("no-such-event",))
+    monkeypatch.setattr(profiling, "TIME_EVENTS", ("no-such-event",))
     run = take("small-allocs-mt", bytes="8m")
     (entry,) = [each for each in run.manifest.unobserved if each.what == "no-such-event"]
     assert "event syntax error" in entry.reason
@@ -463,7 +463,7 @@ def test_a_case_that_is_killed_while_it_holds(
                 time.sleep(0.01)
         return {}
 
-    monkeypatch.setattr(collect_module._Collection, "_usage", kill)
+    monkeypatch.setattr(observation.Observer, "_usage", kill)
     with pytest.raises(AnonvmaError, match=r"was gone before its census|was killed by SIGKILL"):
         take("small-allocs-mt", bytes="8m")
     assert left_in(tmp_path / "runs") == []

@@ -13,14 +13,16 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from anonvma.base import scratch as scratches
 
-__all__ = ["end_children", "scratch"]
+__all__ = ["end_children", "scratch", "unwound"]
 
 _GRACE = 5.0  # seconds that the kernel has to remove what is unfinished
 
@@ -68,3 +70,38 @@ def _runs(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:  # somebody else has waited for it
         return False
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP came; like KeyboardInterrupt it passes every handler of errors."""
+
+
+@contextlib.contextmanager
+def unwound() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the block, so that nothing is left, before they end us.
+
+    Only where they would end us at once, and in the main thread, which alone may say so. SIGKILL
+    leaves to the next run what is not taken care of by others: an unfinished run's directory.
+    """
+    came: list[int] = []
+
+    def unwind(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        came.append(number)
+        raise _Terminated
+
+    ours = [
+        number
+        for number in (int(signal.SIGTERM), int(signal.SIGHUP))
+        if threading.current_thread() is threading.main_thread()
+        and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in ours:
+        signal.signal(number, unwind)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        for received in came:
+            os.kill(os.getpid(), received)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anonvma.base import paths, scratch
+from anonvma.base import scratch
 from anonvma.cli.completion import Target
 from anonvma.cli.group import main
-from anonvma.cli.probing import pass_on, require_privilege
+from anonvma.cli.probing import require_privilege
 from anonvma.collect import targets
+from anonvma.probe.vmaprobe import Vmaprobe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,9 +109,7 @@ def _take_census(where: str, pids: tuple[int, ...]) -> Census:
     with targets.parse(where) as there, scratch.directory("observe") as directory:
         require_privilege(there)
         output = there.place("census")
-        named = [word for pid in pids for word in ("--pid", str(pid))]
-        probe = there.push(paths.program("vmaprobe"))
-        pass_on(there.run([probe, "census", *named, "--output", output], privileged=True))
+        Vmaprobe(there).census(output, pids)
         local = directory / "census"
         there.pull(output, local)
         from anonvma.probe import census_file

@@ -13,8 +13,8 @@ from anonvma.base.errors import AnonvmaError, SetupError
 from anonvma.base.tabular import terminal_width
 from anonvma.cli.completion import Target
 from anonvma.cli.group import main
-from anonvma.cli.probing import pass_on
 from anonvma.collect import targets
+from anonvma.probe.vmaprobe import Vmaprobe
 from anonvma.target import target
 
 
@@ -31,17 +31,14 @@ def doctor(where: str, as_json: bool) -> None:
     from anonvma.collect import regime
 
     try:
-        program = paths.program("vmaprobe")
+        paths.program("vmaprobe")
     except SetupError as error:
         _survey(where, as_json, error)
         return
     with targets.parse(where) as there:
-        argv = [there.push(program), "features"]
         privileged = _can_be_privileged(there)
-        done = there.run([*argv, "--json"], privileged=privileged)
-        pass_on(done)
+        found = Vmaprobe(there, privileged=privileged).features()
         seen = regime.observe(there) if privileged else regime.NO_PRIVILEGE
-    found = json.loads(done.stdout)
     if as_json:
         click.echo(json.dumps({**found, "regime": seen._asdict(), "notes": there.notes}, indent=2))
         return

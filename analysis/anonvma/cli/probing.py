@@ -3,25 +3,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
-from anonvma.base.errors import PrivilegeError, ProbeError
+from anonvma.base.errors import PrivilegeError
 from anonvma.target import target
 
-__all__ = ["VANISHED", "pass_on", "require_privilege"]
-
-
-VANISHED = 5  # vmaprobe's exit code for a process that is gone
-
-
-def pass_on(done: subprocess.CompletedProcess[bytes]) -> None:
-    """Raise what vmaprobe said, with its exit status, where it failed."""
-    if done.returncode:
-        sentence = done.stderr.decode(errors="backslashreplace").strip().removeprefix("vmaprobe: ")
-        raise ProbeError(
-            sentence or f"vmaprobe ended with exit status {done.returncode}.",
-            done.returncode if 0 < done.returncode < 128 else 1,
-        )
+__all__ = ["require_privilege"]
 
 
 def require_privilege(there: target.Target) -> None:

@@ -18,10 +18,12 @@ import click
 
 from anonvma.base import paths, scratch
 from anonvma.base.errors import AnonvmaError, ProbeError, TargetError
+from anonvma.base.text import printable
 from anonvma.cli.completion import Target
 from anonvma.cli.group import json_of, main
-from anonvma.cli.probing import VANISHED, pass_on, require_privilege
+from anonvma.cli.probing import require_privilege
 from anonvma.collect import targets
+from anonvma.probe.vmaprobe import Vanished, named, require_success
 from anonvma.target import local as local_module
 from anonvma.target import target
 
@@ -159,8 +161,7 @@ def _trace(
         probe, output = there.push(paths.program("vmaprobe")), there.place("traced")
         words = [probe, *words, "--output", output]
         if pids:
-            words += [word for pid in pids for word in ("--pid", str(pid))]
-            words += ["--seconds", f"{seconds:g}"]
+            words += [*named(pids), "--seconds", f"{seconds:g}"]
             watched = ", ".join(f"{_name_of(there, pid)} ({pid})" for pid in pids)
             click.echo(f"watching {watched} for {seconds:g} s ...", err=True)
         else:
@@ -168,7 +169,7 @@ def _trace(
         done = _run_with_our_input(there, words) if command else there.run(words, privileged=True)
         click.echo(done.stdout, err=True, nl=False)
         if not there.exists(output):
-            pass_on(done)
+            require_success(done)
         click.echo(done.stderr, err=True, nl=False)
         if command and done.returncode:
             ended = f"{command[0]} ended with exit status {done.returncode}"
@@ -202,8 +203,8 @@ def _name_of(there: target.Target, pid: int) -> str:
     try:
         name = there.read(f"/proc/{pid}/comm").decode(errors="backslashreplace").strip()
     except TargetError:
-        raise ProbeError(f"there is no process {pid} on target {there.name}.", VANISHED) from None
-    return "".join(c if c.isprintable() else "?" for c in name)
+        raise Vanished(f"there is no process {pid} on target {there.name}.") from None
+    return printable(name)
 
 
 def _run_with_our_input(

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from anonvma.base import paths
+from anonvma.probe.vmaprobe import Vmaprobe, own_sentence
 from anonvma.target.target import Target
 
 __all__ = ["NO_PRIVILEGE", "Regime", "observe", "of"]
@@ -98,7 +99,7 @@ def observe(target: Target) -> Regime:
     TargetError
         When the programs cannot be run there at all.
     """
-    probe = target.push(paths.program("vmaprobe"))
+    probe = Vmaprobe(target)
     vmload = target.push(paths.program("vmload"))
     counts: dict[str, _Counts] = {}
     for name, options in _EXPERIMENTS.items():
@@ -110,11 +111,11 @@ def observe(target: Target) -> Regime:
     return _judge(counts)
 
 
-def _count(target: Target, probe: str, command: Sequence[str]) -> _Counts | str:
+def _count(target: Target, probe: Vmaprobe, command: Sequence[str]) -> _Counts | str:
     """Run one workload and count; or return why that is not possible."""
     before = _vma_locks(target)
     words = [*target.as_caller(), *command]
-    done = target.run([probe, "locks", "--", *words], privileged=True, timeout=120)
+    done = probe.run("locks", "--", *words, timeout=120)
     after = _vma_locks(target)
     aborts = successes = None
     if after:
@@ -125,11 +126,10 @@ def _count(target: Target, probe: str, command: Sequence[str]) -> _Counts | str:
         told = json.loads(done.stdout)
         return _Counts(told["minor_faults"], told["mmap_lock_read"], aborts, successes)
     if not after:
-        said = done.stderr.decode(errors="replace").splitlines()
-        own = [line.removeprefix("vmaprobe: ") for line in said if line.startswith("vmaprobe: ")]
-        if not own:  # nothing that the kernel lacks: what ran was killed, or failed
+        lacking = own_sentence(done.stderr)
+        if lacking is None:  # nothing that the kernel lacks: what ran was killed, or failed
             return f"{_ended(done.returncode)} while its acquisitions of mmap_lock were counted"
-        return f"{own[-1]}; a kernel with CONFIG_PER_VMA_LOCK_STATS=y would do as well"
+        return f"{lacking}; a kernel with CONFIG_PER_VMA_LOCK_STATS=y would do as well"
     return _count_without_tracepoint(target, command, before)
 
 

@@ -25,14 +25,15 @@ import pandas as pd
 import pyarrow as pa
 
 from anonvma.base.errors import ProbeError, WorkloadError
+from anonvma.base.text import last_line
 from anonvma.base.turns import in_turns
-from anonvma.collect.workload import Workload
+from anonvma.collect.context import Context
 from anonvma.collect.workload_output import parse_throughput
 from anonvma.probe import faults_file, time_file
+from anonvma.probe.vmaprobe import Unsupported, require_success
 from anonvma.run.manifest import Unobserved
 from anonvma.run.schema import SCHEMAS, columns
 from anonvma.run.writer import to_table
-from anonvma.target.target import Target
 
 __all__ = ["Output", "Tracer", "order", "refusal", "unobserved", "workload_processes"]
 
@@ -40,8 +41,6 @@ UNTRACED, FAULTS, LOCKS, TIME = "untraced", "faults", "locks", "time"
 CALL_PATHS = "call paths"
 EVENTS = "events"  # what a run with faults traced is called that has each as an event
 _WITH_EVENTS = 1  # the repeat
-
-_TOO_OLD = 4  # vmaprobe's exit code: the kernel lacks what is needed
 
 
 def order(repeat: int) -> list[str]:
@@ -138,12 +137,10 @@ class Tracer:
         What could not be traced, each said once.
     """
 
-    def __init__(
-        self, target: Target, vmaprobe: str, workload: Workload, program: str | None, scratch: Path
-    ) -> None:
-        self._target, self._vmaprobe = target, vmaprobe
-        self._workload, self._program = workload, program
-        self._scratch = scratch
+    def __init__(self, context: Context, vmaprobe: str, program: str | None) -> None:
+        self._target, self._workload = context.target, context.workload
+        self._place, self._scratch = context.place, context.writer.path
+        self._vmaprobe, self._program = vmaprobe, program
         self.rows: dict[str, list[pd.DataFrame]] = {
             name: []
             for name in (
@@ -180,18 +177,17 @@ class Tracer:
             self._note_failure(what, done)
             return
         if done.returncode and self._workload.kind != "pid":
-            said = done.stderr.decode(errors="replace").strip().splitlines()
+            said = last_line(done.stderr) if done.stderr.strip() else ""
             raise WorkloadError(
                 f"{self._workload.name} failed with exit status {done.returncode} when it ran "
                 f"{'without a tracer' if what == UNTRACED else f'with its {what} traced'}"
-                f"{': ' + said[-1] if said else ''}."
+                f"{': ' + said if said else ''}."
             )
         self.keep(repeat, what, output, done.stdout)
 
     def output(self, repeat: int, what: str) -> Output:
         """Return where a tracer is to write."""
-        place = self._target.place
-        name = what.replace(" ", "-")
+        place, name = self._place, what.replace(" ", "-")
         return Output(place(f"{name}-{repeat}.json"), place(f"{name}-{repeat}.events"))
 
     def words(self, repeat: int, what: str, output: Output, pids: Sequence[str] = ()) -> list[str]:
@@ -206,14 +202,12 @@ class Tracer:
         return words
 
     def _note_failure(self, what: str, done: subprocess.CompletedProcess[bytes]) -> None:
-        lines = done.stderr.decode(errors="backslashreplace").strip().splitlines() or [
-            f"vmaprobe {what} ended with exit status {done.returncode}"
-        ]
-        reason = next((line for line in lines if line.startswith("vmaprobe: ")), lines[-1])
-        reason = reason.removeprefix("vmaprobe: ")
-        if done.returncode != _TOO_OLD:
-            raise ProbeError(f"{reason.rstrip('.')}.")
-        self.lacking[what] = unobserved(what, reason.rstrip("."))
+        try:
+            require_success(done)
+        except Unsupported as error:
+            self.lacking[what] = unobserved(what, str(error).rstrip("."))
+        else:
+            raise ProbeError(f"vmaprobe {what} ended without writing what it saw.")
 
     # ---- what it wrote ----
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
-__all__ = ["held_pids", "parse_throughput", "parse_used"]
+from anonvma.base.errors import WorkloadError
+from anonvma.base.text import last_line
+from anonvma.run.schema import columns
+
+__all__ = ["held_pids", "parse_specimens", "parse_throughput", "parse_used"]
 
 
 def held_pids(line: bytes) -> list[int] | None:
@@ -57,3 +62,28 @@ def parse_throughput(text: bytes) -> list[dict[str, int]]:
         {"task": task, "bytes": int(m[1]), "usecs": int(m[2]), "kb_per_s": int(m[3])}
         for task, m in enumerate(_THROUGHPUT.finditer(text))
     ]
+
+
+def parse_specimens(text: bytes) -> list[dict[str, Any]]:
+    """Return the rows of the table ``specimens`` from what the program ``specimens`` says.
+
+    Raises
+    ------
+    WorkloadError
+        When a line is not what it should be.
+    """
+    wanted = columns("specimens")
+    rows = []
+    for line in text.splitlines():
+        try:
+            found: dict[str, Any] = dict(json.loads(line))
+            if "hold" in found:
+                continue
+            row: dict[str, Any] = {name: found.get(name) for name in wanted}
+            for edge in ("start", "end"):
+                row[edge] = None if row[edge] is None else int(row[edge], 16)
+        except (ValueError, TypeError):
+            shown = last_line(line)
+            raise WorkloadError(f"specimens said something unexpected: {shown}") from None
+        rows.append(row)
+    return rows

@@ -28,18 +28,14 @@ from anonvma.explore.filter import STATES
 from anonvma.explore.selection import Vmas
 from anonvma.probe import census_file, faults_file
 from anonvma.probe.census_file import Census
+from anonvma.probe.vmaprobe import Vanished, Vmaprobe, named, require_success
 
 __all__ = ["CAPABILITIES", "Observer", "Step", "Taken", "Watch", "changes", "has_capabilities"]
 
-_NO_PRIVILEGE, _VANISHED = 3, 5  # vmaprobe's exit codes
 CAPABILITIES = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog=ep"
 """What the probe needs: BPF and its events; other processes' pages, whose file is its owner's
 alone; the kernel's symbols."""
 _HINT = f"Or let root give them to the probe once: setcap {CAPABILITIES} build/vmaprobe"
-
-
-class Vanished(ProbeError):
-    """The process that was watched is gone."""
 
 
 def has_capabilities(program: Path) -> bool:
@@ -88,7 +84,8 @@ class Observer:
         try:
             # A copy would lose the capabilities, so such a probe runs where it lies.
             self._as_user = where == "local" and os.geteuid() != 0 and has_capabilities(program)
-            self._probe = str(program) if self._as_user else self._there.push(program)
+            path = str(program) if self._as_user else None
+            self._probe = Vmaprobe(self._there, path, not self._as_user)
             if not self._as_user:
                 self._there.require_privilege()
         except PrivilegeError as error:
@@ -122,9 +119,8 @@ class Observer:
             It could not be taken, or not be read.
         """
         begin, cpu = time.monotonic(), _cpu_seconds()
-        named = [word for pid in pids for word in ("--pid", str(pid))]
         with scratch.directory("live") as directory:
-            local = self._run(["census", *named], "--output", directory)
+            local = self._run(["census", *named(pids)], "--output", directory)
             found = census_file.read(local)
         return Taken(found, time.monotonic() - begin, _cpu_seconds() - cpu)
 
@@ -160,18 +156,12 @@ class Observer:
         """Run the probe and bring back what it wrote."""
         self._count += 1
         output = self._there.place(f"observed-{self._count}")
-        argv = [self._probe, *words, option, output]
-        done = self._there.run(argv, privileged=not self._as_user)
-        if done.returncode:
-            said = done.stderr.decode(errors="backslashreplace").strip().splitlines()
-            sentence = said[-1].removeprefix("vmaprobe: ") if said else "it gave no reason"
-            if done.returncode == _VANISHED:
-                raise Vanished(sentence)
-            if done.returncode == _NO_PRIVILEGE:
-                raise PrivilegeError(sentence)
+        try:
+            require_success(self._probe.run(*words, option, output))
+        except ProbeError:
             if not self._as_user:
                 self._there.require_privilege()  # sudo, rather than the probe, may have refused
-            raise ProbeError(f"vmaprobe failed with exit status {done.returncode}: {sentence}")
+            raise
         local = directory / "observed"
         self._there.pull(output, local)
         return local

@@ -13,7 +13,15 @@ from anonvma.base.errors import PrivilegeError, ProbeError
 from anonvma.base.text import last_line
 from anonvma.target.target import Target
 
-__all__ = ["Unsupported", "Vanished", "Vmaprobe", "failure", "named", "require_success"]
+__all__ = [
+    "Unsupported",
+    "Vanished",
+    "Vmaprobe",
+    "failure",
+    "named",
+    "own_sentence",
+    "require_success",
+]
 
 # enum exit_code in analysis/probe/vmaprobe.h
 _PRIVILEGE, _KERNEL, _VANISHED = 3, 4, 5
@@ -22,9 +30,15 @@ _PRIVILEGE, _KERNEL, _VANISHED = 3, 4, 5
 class Unsupported(ProbeError):
     """The target's kernel lacks what is needed."""
 
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, _KERNEL)
+
 
 class Vanished(ProbeError):
     """A process that was named is gone."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, _VANISHED)
 
 
 class Vmaprobe:
@@ -40,9 +54,10 @@ class Vmaprobe:
         self._target, self._privileged = target, privileged
         self.path = path or target.push(paths.program("vmaprobe"))
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *words: str, timeout: float | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end, whatever that is."""
-        return self._target.run([self.path, *words], privileged=self._privileged)
+        argv = [self.path, *words]
+        return self._target.run(argv, privileged=self._privileged, timeout=timeout)
 
     def features(self) -> dict[str, Any]:
         """Return what the target's kernel allows.
@@ -68,6 +83,10 @@ class Vmaprobe:
             It could not be taken.
         """
         require_success(self.run("census", *named(pids), "--output", output))
+
+    def census_at_exit(self, output: str, *options: str) -> list[str]:
+        """Return the words that, before a command, take a census of each of its processes' ends."""
+        return [self.path, "census", "--at-exit", "--output", output, *options, "--"]
 
     def usage(self, pids: Sequence[int]) -> dict[str, Any]:
         """Return what processes that are there have used so far: columns of ``repeats``.
@@ -97,14 +116,22 @@ def require_success(done: subprocess.CompletedProcess[bytes]) -> None:
     sentence = failure(done.returncode, done.stderr)
     if done.returncode == _PRIVILEGE:
         raise PrivilegeError(sentence)
-    kind = {_VANISHED: Vanished, _KERNEL: Unsupported}.get(done.returncode, ProbeError)
-    raise kind(sentence, done.returncode if 0 < done.returncode < 128 else 1)
+    if done.returncode == _VANISHED:
+        raise Vanished(sentence)
+    if done.returncode == _KERNEL:
+        raise Unsupported(sentence)
+    raise ProbeError(sentence, done.returncode if 0 < done.returncode < 128 else 1)
+
+
+def own_sentence(stderr: bytes) -> str | None:
+    """Return what vmaprobe itself said went wrong, among what a command of its may have said."""
+    own = [line for line in stderr.splitlines() if line.startswith(b"vmaprobe: ")]
+    return last_line(own[-1]).removeprefix("vmaprobe: ") if own else None
 
 
 def failure(status: int, stderr: bytes) -> str:
     """Return vmaprobe's own sentence, or how it ended without one."""
-    own = [line for line in stderr.splitlines() if line.startswith(b"vmaprobe: ")]
-    if own:
-        return last_line(own[-1]).removeprefix("vmaprobe: ")
+    if sentence := own_sentence(stderr):
+        return sentence
     how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
     return f"vmaprobe {how}: {last_line(stderr)}"

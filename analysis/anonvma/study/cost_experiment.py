@@ -15,6 +15,7 @@ not favour a finding. `anonvma.compare.cost` says what came of it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -32,12 +33,14 @@ from anonvma.base.errors import (
     ProbeError,
     WorkloadError,
 )
+from anonvma.base.text import last_line
 from anonvma.base.turns import in_turns
 from anonvma.collect import regime, tracing
 from anonvma.collect.workload import Workload, cases
 from anonvma.collect.workload_output import parse_throughput
 from anonvma.compare import cost
 from anonvma.probe import faults_file
+from anonvma.probe.vmaprobe import Vmaprobe, require_success
 from anonvma.run.manifest import Command, Unobserved
 from anonvma.run.runs import Run
 from anonvma.run.schema import SCHEMAS
@@ -169,7 +172,7 @@ class _Experiment:
     def prepare(self) -> None:
         """Bring the programs, and find how many bytes make an execution long enough."""
         self._say("getting ready")
-        self.vmaprobe = self.target.push(paths.program("vmaprobe"))
+        self.vmaprobe = Vmaprobe(self.target)
         self.vmload = self.target.push(paths.program("vmload"))
         self.facts = {**self.target.facts(), "numa_nodes": self._numa_nodes()}
         self.privileged = self._observe_regime()
@@ -204,9 +207,8 @@ class _Experiment:
                 )
             )
             return False
-        done = self.target.run([self.vmaprobe, "features", "--json"], privileged=True)
-        if not done.returncode:
-            self.features = json.loads(done.stdout)
+        with contextlib.suppress(ProbeError):
+            self.features = self.vmaprobe.features()
         self.features["regime"] = regime.of(self.target)._asdict()
         return True
 
@@ -244,11 +246,10 @@ class _Experiment:
     def _execute(self, threads: int, way: str) -> dict[str, Any]:
         """Run vmload once, untraced; what it says and what the kernel charged it with."""
         command = self._command(threads, way)
-        done = self.target.run([self.vmaprobe, "usage", "--", *command])
+        done = self.target.run([self.vmaprobe.path, "usage", "--", *command])
         tasks = parse_throughput(done.stderr)  # the command's own output goes there
         if done.returncode or len(tasks) != threads:
-            lines = done.stderr.decode(errors="backslashreplace").strip().splitlines()
-            reason = lines[-1] if lines else f"it ended with exit status {done.returncode}"
+            reason = last_line(done.stderr)
             raise WorkloadError(f"{self.plan.workload} with {threads} threads failed: {reason}")
         used = json.loads(done.stdout)
         return {
@@ -295,11 +296,7 @@ class _Experiment:
     def _trace(self, threads: int, way: str) -> None:
         output = self.target.place(f"locks-{threads}-{way.replace(' ', '-')}")
         command = [*self.target.as_caller(), *self._command(threads, way)]
-        words = [self.vmaprobe, "locks", "--output", output, "--", *command]
-        done = self.target.run(words, privileged=True)
-        if done.returncode or not self.target.exists(output):
-            lines = done.stderr.decode(errors="backslashreplace").strip().splitlines()
-            raise ProbeError((lines or ["vmaprobe locks failed"])[-1].removeprefix("vmaprobe: "))
+        require_success(self.vmaprobe.run("locks", "--output", output, "--", *command))
         counts = self.scratch / "counts"
         self.target.pull(output, counts)
         found = faults_file.read_locks(counts.read_bytes())
