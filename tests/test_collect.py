@@ -35,8 +35,9 @@ from anonvma.collect.collection import collect
 from anonvma.collect.workload import Workload
 from anonvma.collect.workload_output import held_pids, parse_specimens
 from anonvma.perf import profile as perf_profile
+from anonvma.perf import purpose, tool
 from anonvma.perf import recording as perf_data
-from anonvma.perf import tool
+from anonvma.perf import shares as shares_module
 from anonvma.run.runs import Run
 from anonvma.run.writer import sweep
 from anonvma.tables import locks, losses, specimen_faults, tracing_cost
@@ -237,10 +238,10 @@ def test_profiles_of_every_repeat(take: Take) -> None:
     for repeat, profile in perf_profile.of_run(run).items():
         recording = run.raw(f"raw/repeat-{repeat}/perf.data")
         assert len(profile.samples) == perf_data.read(recording).samples
-        shares = perf_profile.children(profile)
+        shares = shares_module.children(profile)
         # Nearly all of it is reading: faults, and accesses without them.
         assert shares["asm_exc_page_fault"] > 10
-        assert abs(perf_profile.parts(profile).sum() - 100) < 1e-6
+        assert abs(purpose.parts(profile).sum() - 100) < 1e-6
     intervals = run.table("perf_intervals")
     assert set(intervals["repeat"]) == {1, 2}
     faults = intervals[intervals["event"] == "page-faults"].groupby("repeat")["value"].sum()

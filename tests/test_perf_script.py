@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from anonvma.base.errors import ProfileError
 from anonvma.perf import profile as perf_profile
+from anonvma.perf import shares
 from anonvma.perf.script import Parser, Profile, fields, is_script, read
 
 STACK = (
@@ -257,7 +258,7 @@ def test_whatever_is_changed_there_are_samples_or_a_sentence(data: Any) -> None:
     else:
         for event in perf_profile.events(found):
             with suppress(ProfileError):  # every period 0
-                assert perf_profile.self_(found, event).between(0, 100.000001).all()
+                assert shares.self_(found, event).between(0, 100.000001).all()
 
 
 def test_more_text_than_is_taken() -> None:

@@ -12,7 +12,7 @@ import pytest
 import recordings
 
 from anonvma.collect.importing import import_files
-from anonvma.perf import counters, stat_file
+from anonvma.perf import counters, formulas, stat_file
 from anonvma.run import runs
 from anonvma.run.runs import Run
 
@@ -94,7 +94,7 @@ def test_ratios_by_hand() -> None:
     counts = {"dTLB-loads": 900.0, "dTLB-load-misses": 100.0, "cpu-cycles": 10.0}
     counts |= {"cpu/instructions/": 20.0, "branch-instructions": 50.0, "branch-misses": 5.0}
     counts |= {"iTLB-load-misses": 4.0, "cache-misses": 0.0}
-    assert counters.derived(counts) == {
+    assert formulas.derived(counts) == {
         "cpi": 0.5,
         "ipc": 2.0,
         "MPKI": 0.0,
@@ -130,7 +130,7 @@ def test_ratios_by_hand() -> None:
 def test_ratios_are_of_counters_that_belong_together(
     counts: dict[str, float], ratios: dict[str, float]
 ) -> None:
-    found = counters.derived(counts)
+    found = formulas.derived(counts)
     assert {name: ratio for name, ratio in found.items() if name.startswith("ipc")} == ratios
     turned = {name: 1 / ratio for name, ratio in found.items() if name.startswith("cpi")}
     assert {name.replace("cpi", "ipc"): ratio for name, ratio in turned.items()} == ratios

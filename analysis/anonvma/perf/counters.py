@@ -11,9 +11,10 @@ The rows of the kernel test robot (lkp-tests, programs/perf-stat/parse), here fr
     the mean over intervals of what was counted in each, per second. The last interval, which the
     workload's end cuts short, is left out where there are others.
 ``perf-stat.overall.X``
-    ratios of totals, by `FORMULAS`: cpi, ipc, MPKI, cycles-between-cache-misses, miss rates. And
-    ``perf-stat.i.X``, the mean of the same ratios over intervals. Of counters limited to a mode of
-    the processor they have that in their name (``ipc:u``); kinds of cores are added up.
+    ratios of totals (`anonvma.perf.formulas`): cpi, ipc, MPKI, cycles-between-cache-misses, miss
+    rates. And ``perf-stat.i.X``, the mean of the same ratios over intervals. Of counters limited
+    to a mode of the processor they have that in their name (``ipc:u``); kinds of cores are added
+    up.
 
 A rate of ``X-misses`` beside ``Xs`` is ``100 * misses / (Xs + misses)``, as the robot has it, so
 that the rows can be set beside the robot's; where perf's ``X-loads`` include those that miss it is
@@ -26,192 +27,22 @@ Software clocks are in ms, as perf has them. A row that cannot be is not there, 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from anonvma.base import statistics
+from anonvma.perf.event_names import counter
 from anonvma.perf.events import TIME_EVENTS
+from anonvma.perf.formulas import FORMULAS, derived, limited
 from anonvma.run.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "FORMULAS",
-    "Counter",
-    "absent",
-    "counter",
-    "counters",
-    "derived",
-    "intervals",
-    "lacking_said",
-    "metrics",
-    "plot_intervals",
-]
-
-_SAME = {"cpu-cycles": "cycles", "branch-instructions": "branches"}
-"""Other names that perf has for an event."""
-
-
-class Formula(NamedTuple):
-    """A ratio of counts.
-
-    Attributes
-    ----------
-    words : str
-        As a person would write it.
-    above, below : tuple of str
-        The events that are summed above and below the line.
-    factor : float
-        What it is multiplied by.
-    """
-
-    words: str
-    above: tuple[str, ...]
-    below: tuple[str, ...]
-    factor: float = 1
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """The events without which it cannot be."""
-        return tuple(dict.fromkeys((*self.above, *self.below)))
-
-
-def _rate(stem: str) -> Formula:
-    misses, all_ = f"{stem}-misses", f"{stem}s"
-    return Formula(f"100 * {misses} / ({all_} + {misses})", (misses,), (all_, misses), 100)
-
-
-FORMULAS: Mapping[str, Formula] = {
-    "cpi": Formula("cycles / instructions", ("cycles",), ("instructions",)),
-    "ipc": Formula("instructions / cycles", ("instructions",), ("cycles",)),
-    "MPKI": Formula(
-        "1000 * cache-misses / instructions", ("cache-misses",), ("instructions",), 1000
-    ),
-    "cycles-between-cache-misses": Formula("cycles / cache-misses", ("cycles",), ("cache-misses",)),
-    "cache-miss-rate%": Formula(
-        "100 * cache-misses / cache-references", ("cache-misses",), ("cache-references",), 100
-    ),
-    "branch-miss-rate%": Formula(
-        "100 * branch-misses / branches", ("branch-misses",), ("branches",), 100
-    ),
-    "instructions-per-iTLB-miss": Formula(
-        "instructions / iTLB-load-misses", ("instructions",), ("iTLB-load-misses",)
-    ),
-    **{
-        f"{stem}-miss-rate%": _rate(stem)
-        for stem in (
-            "dTLB-load",
-            "dTLB-store",
-            "iTLB-load",
-            "L1-dcache-load",
-            "LLC-load",
-            "LLC-store",
-            "node-load",
-            "node-store",
-        )
-    },
-}
-"""By the end of its name, how a row comes about."""
-
-
-class Counter(NamedTuple):
-    """What an event counts.
-
-    Attributes
-    ----------
-    name : str
-        Its usual name, without what follows.
-    mode : str
-        The modes of the processor that it is limited to, such as ``u``; empty for all.
-    pmu : str
-        Of a processor with several kinds of cores, those that it counts on; else empty.
-    """
-
-    name: str
-    mode: str
-    pmu: str
-
-
-_MODIFIERS = re.compile(r"(?P<name>.+?):(?P<modifiers>[ukhIGHpPSDWeb]+)")
-_PMU_EVENT = re.compile(r"(?P<pmu>[\w.-]+)/(?P<name>[^/=]+)/(?P<modifiers>[ukhIGHpPSDWeb]*)")
-_CORES = re.compile(
-    r"cpu(_core|_atom|_lowpower)?|arm(v[78]|_)?_?cortex_\w+|armv8_\w+|apple_\w+_pmu"
-)
-"""PMUs of cores; any other that has an event called cycles counts those of something else."""
-
-
-def counter(event: str) -> Counter:
-    """Take an event's name apart: ``cycles:u``, ``cpu_core/cycles/u``, ``sched:sched_switch``."""
-    name, modifiers, pmu = event, "", ""
-    within = _PMU_EVENT.fullmatch(event)
-    if within:
-        pmu, name, modifiers = within["pmu"], within["name"], within["modifiers"]
-        if not _CORES.fullmatch(pmu):
-            return Counter(event, "", "")
-    behind = _MODIFIERS.fullmatch(name)
-    if behind:
-        name, modifiers = behind["name"], modifiers + behind["modifiers"]
-    # Those that say how precise an address is, or how an event is scheduled, count the same.
-    mode = "".join(sorted(set(modifiers) & set("ukhGHI")))
-    return Counter(_SAME.get(name, name), mode, "" if pmu == "cpu" else pmu)
-
-
-def derived(counts: Mapping[str, float]) -> dict[str, float]:
-    """Return the ratios of `FORMULAS` that counts allow; nothing is divided by 0.
-
-    Only counters that belong together are divided: of the same modes of the processor, which are
-    then part of the ratio's name (``ipc:u``), and of the same cores. On a processor with several
-    kinds of cores each event is summed up over them, where all of a ratio's are counted on the
-    same ones.
-
-    Parameters
-    ----------
-    counts : mapping
-        Event to count.
-    """
-    found: dict[str, float] = {}
-    for mode, known in _together(counts).items():
-        for name, formula in FORMULAS.items():
-            found |= {_limited(name, mode): ratio for ratio in _ratio(formula, known)}
-    return found
-
-
-def _together(counts: Mapping[str, float]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return counts by mode, name and kind of core; of two names for one thing the first."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for event, value in counts.items():
-        name, mode, pmu = counter(event)
-        found.setdefault(mode, {}).setdefault(name, {}).setdefault(pmu, value)
-    return found
-
-
-def _ratio(formula: Formula, known: Mapping[str, Mapping[str, float]]) -> Iterator[float]:
-    """Yield the ratio, if there is one."""
-    each = [known.get(event, {}) for event in formula.needed]
-    if all("" in counts for counts in each):
-        cores = {""}
-    else:
-        cores = set(each[0])
-        if not cores or any(set(counts) != cores for counts in each):
-            return
-    above, below = (
-        sum(known[event][core] for event in events for core in cores)
-        for events in (formula.above, formula.below)
-    )
-    if below:
-        yield formula.factor * above / below
-
-
-def _limited(name: str, mode: str) -> str:
-    """Return a ratio's name with the modes that it is of; per cent stay at its end."""
-    if not mode:
-        return name
-    return f"{name.removesuffix('%')}:{mode}{'%' if name.endswith('%') else ''}"
+__all__ = ["absent", "counters", "intervals", "lacking_said", "metrics", "plot_intervals"]
 
 
 # ---- tables of a run ----
@@ -383,7 +214,7 @@ def absent(run: Run) -> pd.DataFrame:
             if lacking and any(event in known for event in formula.above):
                 rows.append(
                     {
-                        "metric": f"perf-stat.overall.{_limited(metric, mode)}",
+                        "metric": f"perf-stat.overall.{limited(metric, mode)}",
                         "formula": formula.words,
                         "lacking": ", ".join(lacking),
                         "reason": "; ".join(dict.fromkeys(lacking.values())),

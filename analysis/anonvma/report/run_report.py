@@ -13,7 +13,7 @@ import pandas as pd
 
 from anonvma.base import statistics
 from anonvma.base.section import Key, Section
-from anonvma.perf import profile
+from anonvma.perf import purpose, shares, summary
 from anonvma.report import answer, cost_report, evidence, reproduction, time_report, unobserved
 from anonvma.report.answer import kernel_of
 from anonvma.report.sources import drawn_from
@@ -105,8 +105,8 @@ def sections(
 def _profile_sections(run: Run) -> list[Section]:
     if "samples" not in run.manifest.tables:
         return []
-    table = profile.mean(run, profile.parts).rename_axis("part").reset_index()
-    said = [*profile.sentences(run), "Shares in percent; n executions, each apart."]
+    table = shares.mean(run, purpose.parts).rename_axis("part").reset_index()
+    said = [*summary.sentences(run), "Shares in percent; n executions, each apart."]
     sources = drawn_from(run, "samples", "stacks", "frames")
     return [Section("Where the time went", said, table, sources=sources, key=Key.PROFILE)]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from anonvma.base.errors import RunError
 from anonvma.base.section import Key, Section
 from anonvma.compare import acquisitions, changes, changes_text, cost
-from anonvma.perf import flame, profile
+from anonvma.perf import flame_figure, flame_page, shares
 from anonvma.report import answer, comparison, output, publication, redaction, run_report
 from anonvma.report import verdict as verdict_module
 from anonvma.run import runs
@@ -153,10 +153,10 @@ class Subject:
         names = list(self.conditions)
         sides = [list(self.conditions[name]) for name in (names[-1], names[0])]
         if self.run:
-            return {Key.PROFILE: flame.interactive(sides[0], title="Flame graph")}
+            return {Key.PROFILE: flame_page.interactive(sides[0], title="Flame graph")}
         ends = (names[0], names[-1])
         title = f"Flame graph, {' to '.join(ends)}"
-        return {Key.CHANGED: flame.interactive(*sides, title=title, names=ends)}
+        return {Key.CHANGED: flame_page.interactive(*sides, title=title, names=ends)}
 
 
 def find(
@@ -275,8 +275,8 @@ def _specimens(made: Run) -> Drawn:
 
 
 def _flames(run: Run) -> Drawn:
-    ax = flame.plot(run, title="Where the time went")
-    table = profile.mean(run, profile.children).nlargest(5, "mean")
+    ax = flame_figure.plot(run, title="Where the time went")
+    table = shares.mean(run, shares.children).nlargest(5, "mean")
     table = table.rename_axis("symbol").reset_index()
     return _figure_of(ax), f"Flame graph. {output.in_words(table, 'symbol', 'mean')}"
 
