@@ -219,7 +219,7 @@ class Reader:
     def _vmas_in_file(self) -> int:
         import numpy as np
 
-        from anonvma.probe.census_file import HEADER
+        from anonvma.probe.census_layout import HEADER
 
         head = ["head", "-c", str(HEADER.itemsize), self._output]
         return int(np.frombuffer(self._local.run(head, privileged=True).stdout, HEADER)["vmas"][0])

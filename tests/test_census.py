@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, CensusError
-from anonvma.probe import census_file
-from anonvma.probe.census_file import (
+from anonvma.probe import census_layout
+from anonvma.probe.census_layout import (
     HAS_ANON,
     HAS_FILE,
     HAS_OPS,
@@ -55,11 +55,11 @@ def vma(start: int, pages: int, **fields: Any) -> np.ndarray:
     record["start"], record["end"] = start, start + pages * PAGE
     record["prot"], record["mm"], record["tgid"], record["tid"] = READ | WRITE, 1, 10, 10
     record["comm"] = b"work"
-    for name in census_file.PAGE_COUNTS:
+    for name in census_layout.PAGE_COUNTS:
         record[name] = UNKNOWN
     bits = fields.get("bits", 0)
     if not bits & (HAS_OPS | HAS_ANON):
-        for name in census_file.PAGE_COUNTS:
+        for name in census_layout.PAGE_COUNTS:
             record[name] = 0
     if fields.get("zero"):
         record["present"] = fields["zero"]
@@ -73,7 +73,7 @@ def census_bytes(records: list[np.ndarray], **header_fields: Any) -> bytes:
     header = np.zeros(1, HEADER)
     header["magic"], header["format"], header["byte_order"] = (
         b"VMACENS",
-        census_file.FORMAT,
+        census_layout.FORMAT,
         0x01020304,
     )
     header["header_size"], header["record_size"] = HEADER.itemsize, RECORD.itemsize
@@ -111,7 +111,7 @@ CASES: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "swap": ({"swapped": 1}, "other", "private anonymous"),
     "guard markers": ({"guard": 1}, "other", "private anonymous"),
     "not looked at": (
-        dict.fromkeys(census_file.PAGE_COUNTS, UNKNOWN),
+        dict.fromkeys(census_layout.PAGE_COUNTS, UNKNOWN),
         "other",
         "private anonymous",
     ),
@@ -344,7 +344,7 @@ def test_pages_of_its_own_in_a_bare_vma_raise_an_alarm(tmp_path: Path) -> None:
         vma(0x20000, 2),
         vma(0x30000, 2, bits=HAS_ANON, present=2, zero=0),
         vma(0x40000, 2, swapped=1),
-        vma(0x50000, 2, **dict.fromkeys(census_file.PAGE_COUNTS, UNKNOWN)),
+        vma(0x50000, 2, **dict.fromkeys(census_layout.PAGE_COUNTS, UNKNOWN)),
         *drivers,
     ]
     assert census.alarm(decode(tmp_path, quiet).vmas) is None

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anonvma.probe import census_file
+from anonvma.probe import census_layout
 from anonvma.tables import census
 from anonvma.target import local as local_module
 
@@ -40,16 +40,16 @@ def from_maps(path: str) -> list[tuple[object, ...]]:
 def maps_name(found: census.Census, vma: np.void) -> bytes:
     """The last column as show_map_vma() (fs/proc/task_mmu.c) writes it."""
     name = found.strings.get(int(vma["name"]))
-    if vma["bits"] & census_file.HAS_FILE:
+    if vma["bits"] & census_layout.HAS_FILE:
         if name is not None:
             return b"[anon_shmem:" + name + b"]"
         return found.strings[int(vma["path"])].replace(b"\n", b"\\012")
-    if vma["bits"] & census_file.SPECIAL:
+    if vma["bits"] & census_layout.SPECIAL:
         assert name is not None
         return name
-    if vma["bits"] & census_file.HEAP:
+    if vma["bits"] & census_layout.HEAP:
         return b"[heap]"
-    if vma["bits"] & census_file.STACK:
+    if vma["bits"] & census_layout.STACK:
         return b"[stack]"
     return b"[anon:" + name + b"]" if name is not None else b""
 
@@ -58,7 +58,7 @@ def from_census(found: census.Census) -> list[tuple[object, ...]]:
     rows = []
     for vma, prot in zip(found.records, found.vmas["prot"], strict=True):
         offset = int(vma["pgoff"]) * found.header["page_size"]
-        if not vma["bits"] & census_file.HAS_FILE:
+        if not vma["bits"] & census_layout.HAS_FILE:
             offset = 0  # /proc/PID/maps prints it for files only
         device = (int(vma["dev"]) >> 20, int(vma["dev"]) & 0xFFFFF)
         row = (int(vma["start"]), int(vma["end"]), prot.encode(), offset, device)

@@ -39,7 +39,7 @@ from anonvma.perf import shares as shares_module
 from anonvma.run.runs import Run
 from anonvma.run.writer import sweep
 from anonvma.tables import specimens
-from anonvma.target import guest, qemu
+from anonvma.target import guest, machine, qemu
 from anonvma.target.guest import Guest
 
 pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("guests")]
@@ -483,7 +483,7 @@ def test_a_guest_that_runs_out_of_memory(boot: Boot, tmp_path: Path) -> None:
 
 
 def test_a_guest_that_hangs(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest, "_PATIENCE", 3.0)
+    monkeypatch.setattr(machine, "_PATIENCE", 3.0)
     target = boot()
     pid = qemu_of(target)
     os.kill(pid, signal.SIGSTOP)

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from waiting import PATIENCE
 
-from anonvma.probe import census_file, faults_file
+from anonvma.probe import census_layout, faults_file
 
 PROBE = Path(__file__).parents[1] / "analysis" / "probe"
 LAYOUTS = {
-    "census_header": census_file.HEADER,
-    "vma_record": census_file.RECORD,
-    "mm_entry": census_file.MM,
-    "process_entry": census_file.PROCESS,
-    "ops_entry": census_file.OPS,
-    "string_entry": census_file.STRING,
+    "census_header": census_layout.HEADER,
+    "vma_record": census_layout.RECORD,
+    "mm_entry": census_layout.MM,
+    "process_entry": census_layout.PROCESS,
+    "ops_entry": census_layout.OPS,
+    "string_entry": census_layout.STRING,
     "fault_file": faults_file.HEADER,
     "fault_event": faults_file.EVENT,
 }

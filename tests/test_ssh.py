@@ -26,7 +26,7 @@ from anonvma.base.errors import AnonvmaError, PrivilegeError, TargetError, Targe
 from anonvma.collect.targets import parse
 from anonvma.target import ssh as ssh_module
 from anonvma.target.ssh import Ssh
-from anonvma.target.ssh_connection import check_host
+from anonvma.target.ssh_host import check_host
 from anonvma.target.target import Target
 
 pytestmark = [pytest.mark.usefixtures("build"), pytest.mark.xdist_group("aio-max-nr")]

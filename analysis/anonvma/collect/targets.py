@@ -69,9 +69,9 @@ def check(text: str) -> None:
         kernel_image.open_image(where)
         qemu.find()
     if kind == "ssh":
-        from anonvma.target import ssh_connection
+        from anonvma.target import ssh_host
 
-        ssh_connection.check_host(where)
+        ssh_host.check_host(where)
 
 
 # For each kind of target but the local one: what it is called, and its options.

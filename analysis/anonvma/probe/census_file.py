@@ -21,115 +21,31 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.base.errors import CensusError
-from anonvma.run.vocabulary import CLASSES
-
-__all__ = ["LOSSES", "NOTES", "ORIGINS", "Census", "read"]
-
-MAGIC = b"VMACENS\0"
-FORMAT = 2
-BYTE_ORDER = 0x01020304
-
-HEADER = np.dtype(
-    [
-        ("magic", "S8"),
-        ("format", "u4"),
-        ("byte_order", "u4"),
-        ("header_size", "u4"),
-        ("record_size", "u4"),
-        ("page_size", "u4"),
-        ("pages_how", "u4"),
-        ("start_ns", "u8"),
-        ("end_ns", "u8"),
-        ("start_monotonic_ns", "u8"),
-        ("end_monotonic_ns", "u8"),
-        ("vmas", "u8"),
-        ("mms", "u4"),
-        ("processes", "u4"),
-        ("ops", "u4"),
-        ("strings", "u4"),
-        ("mms_changed", "u4"),
-        ("mms_vanished", "u4"),
-        ("mms_late", "u4"),
-        ("paths_lost", "u4"),
-        ("scans_failed", "u4"),
-        ("mms_unwatched", "u4"),
-        ("went_on", "u4"),
-        ("reserved", "u4"),
-        ("release", "S64"),
-        ("boot_id", "S40"),
-        ("arch", "S16"),
-    ]
+from anonvma.probe.census_layout import (
+    BYTE_ORDER,
+    FORMAT,
+    HAS_ANON,
+    HAS_OPS,
+    HEADER,
+    MAGIC,
+    MM,
+    MM_CHANGED,
+    MM_LEADER_GONE,
+    MM_UNWATCHED,
+    OPS,
+    OPS_EMPTY,
+    PAGE_COUNTS,
+    PAGES_HOW,
+    PROCESS,
+    RECORD,
+    STRING,
+    UNKNOWN,
+    Columns,
 )
-PAGE_COUNTS = ("present", "zero", "swapped", "huge", "guard")
-RECORD = np.dtype(
-    [
-        ("start", "u8"),
-        ("end", "u8"),
-        ("pgoff", "u8"),
-        ("flags", "u8"),
-        ("ino", "u8"),
-        *((name, "u8") for name in PAGE_COUNTS),
-        ("mm", "u4"),
-        ("tgid", "u4"),
-        ("tid", "u4"),
-        ("dev", "u4"),
-        ("path", "u4"),
-        ("name", "u4"),
-        ("ops", "u2"),
-        ("prot", "u1"),
-        ("bits", "u1"),
-        ("reserved", "u4"),
-        ("comm", "S16"),
-    ]
-)
-MM = np.dtype(
-    [
-        ("mm", "u4"),
-        ("tgid", "u4"),
-        ("tid", "u4"),
-        ("tasks", "u4"),
-        ("bits", "u4"),
-        ("attempts", "u4"),
-        ("vmas", "u8"),
-        ("comm", "S16"),
-    ]
-)
-PROCESS = np.dtype([("tgid", "u4"), ("mm", "u4"), ("comm", "S16")])
-OPS = np.dtype([("id", "u4"), ("how", "u4"), ("name", "u4"), ("reserved", "u4")])
-STRING = np.dtype([("id", "u4"), ("length", "u4")])
+from anonvma.probe.vma_kinds import ORIGINS, categorical, classify, origins
 
-HAS_OPS, HAS_ANON, HAS_FILE, HEAP, STACK, SPECIAL, PATH_LOST, INTERNAL_MOUNT = (
-    1 << i for i in range(8)
-)
-MM_CHANGED, MM_UNWATCHED, MM_LEADER_GONE = 1, 2, 4
-OPS_EMPTY = 4
-PAGES_HOW = ("not looked at", "PAGEMAP_SCAN", "pagemap and kpageflags")
-VM_GROWSDOWN = 0x100
-VM_HUGETLB = 0x400000
-_UNKNOWN = np.uint64(0xFFFFFFFFFFFFFFFF)
-_THREAD_STACK_GUARD_MAX = 1 << 20
-_THREAD_STACK_MIN = 16384  # PTHREAD_STACK_MIN: smaller ones with a guard are signal stacks
+__all__ = ["LOSSES", "Census", "read"]
 
-ORIGINS = (
-    "private anonymous",
-    "private /dev/zero",
-    "heap",
-    "stack",
-    "thread stack",
-    "stack guard",
-    "named anonymous",
-    "driver without vm_ops",
-    "vdso and vvar",
-    "hugetlb",
-    "shared anonymous",
-    "memfd",
-    "SysV shm",
-    "anonymous inode",
-    "private file",
-    "shared file",
-    "driver",
-)
-_ORIGIN = {name: code for code, name in enumerate(ORIGINS)}
 _PROTECTIONS = tuple(
     ("r" if p & 1 else "-")
     + ("w" if p & 2 else "-")
@@ -236,9 +152,7 @@ class _Sections:
         return found
 
 
-Columns = dict[str, npt.NDArray[Any]]
 _CHUNK = 8192  # records; a megabyte, which stays in the processor's cache
-
 
 _PIECE = 64 * _CHUNK  # records whose pages are kept until they have been read
 
@@ -354,14 +268,6 @@ def _mm_frame(mms: npt.NDArray[np.void]) -> pd.DataFrame:
     )
 
 
-def _categorical(codes: npt.NDArray[Any], names: Iterable[str]) -> pd.Categorical:
-    """Codes may be many, names repeat: merge equal names into one category, -1 stays null."""
-    codes = codes.astype(np.int32)
-    merged: dict[str, int] = {}
-    table = np.array([merged.setdefault(name, len(merged)) for name in names] + [-1], np.int32)
-    return pd.Categorical.from_codes(table[codes], categories=pd.Index(list(merged), dtype="str"))
-
-
 def _strings_column(ids: npt.NDArray[np.uint32], strings: dict[int, bytes]) -> pd.Categorical:
     """A column of string ids (0: none) as text."""
     codes = np.full(max([*strings, int(ids.max(initial=0))], default=0) + 1, -1, np.int32)
@@ -372,7 +278,7 @@ def _strings_column(ids: npt.NDArray[np.uint32], strings: dict[int, bytes]) -> p
         if used[number]:
             codes[number] = len(names)
             names.append(_text(text))
-    return _categorical(codes[ids], names)
+    return categorical(codes[ids], names)
 
 
 def _runs(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -385,7 +291,7 @@ def _runs(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
 def _repeated(starts: npt.NDArray[np.intp], count: int, names: Iterable[str]) -> pd.Categorical:
     """A column of `count` rows from the name of each run, given where the runs start."""
     lengths = np.diff(np.append(starts, count))
-    return _categorical(np.repeat(np.arange(len(starts)), lengths), names)
+    return categorical(np.repeat(np.arange(len(starts)), lengths), names)
 
 
 def _comm_column(mms: npt.NDArray[np.uint32], comms: npt.NDArray[np.bytes_]) -> pd.Categorical:
@@ -413,7 +319,7 @@ def _ops_column(
     names = [_ops_name(entry, strings) for entry in ops]
     codes = np.full(int(ops["id"].max(initial=0)) + 1, -1, np.int32)
     codes[ops["id"]] = np.arange(len(ops))
-    return _categorical(codes[ids], names)
+    return categorical(codes[ids], names)
 
 
 def _frame(
@@ -426,7 +332,7 @@ def _frame(
     bits = columns["bits"]
     path = _strings_column(columns["path"], strings)
     bare = (bits & (HAS_OPS | HAS_ANON)) == 0
-    kind, note = _classify(columns, bare)
+    kind, note = classify(columns, bare)
     frame: dict[str, Any] = {
         "mm": columns["mm"],
         "tgid": columns["tgid"],
@@ -436,14 +342,14 @@ def _frame(
         "end": columns["end"],
         "bytes": columns["end"] - columns["start"],
         "flags": columns["flags"],
-        "prot": _categorical(columns["prot"] & 15, _PROTECTIONS),
+        "prot": categorical(columns["prot"] & 15, _PROTECTIONS),
         "anonymous": (bits & HAS_OPS) == 0,
         "vm_ops": _ops_column(columns["ops"], ops, strings),
         "anon_vma": (bits & HAS_ANON) != 0,
         "bare": bare,
         "class": kind,
         "note": note,
-        "origin": _categorical(_origins(columns, path), ORIGINS),
+        "origin": categorical(origins(columns, path), ORIGINS),
         "device": _device_column(columns["dev"]),
         "inode": columns["ino"],
         "path": path,
@@ -451,100 +357,7 @@ def _frame(
         "name": _strings_column(columns["name"], strings),
     }
     for name in PAGE_COUNTS:
-        unknown = columns[name] == _UNKNOWN
+        unknown = columns[name] == UNKNOWN
         columns[name][unknown] = 0  # in place: nothing else needs it any more
         frame[name] = pd.arrays.IntegerArray(columns[name], unknown)
     return pd.DataFrame(frame, copy=False)
-
-
-# What makes a bare VMA "other", in the order in which it is asked.
-NOTES = (
-    "pages not looked at",
-    "guard markers",
-    "swap entries or markers",
-    "pages that are not the zero page",
-)
-
-
-def _classify(
-    columns: Columns, bare: npt.NDArray[np.bool_]
-) -> tuple[pd.Categorical, pd.Categorical]:
-    """Why a bare VMA is bare, and for `other` what was found."""
-    present, zero = columns["present"], columns["zero"]
-    guard, swapped = columns["guard"], columns["swapped"]
-    note = np.full(len(bare), -1, np.int8)
-    note[present != zero] = NOTES.index("pages that are not the zero page")
-    note[swapped > 0] = NOTES.index("swap entries or markers")
-    note[(guard > 0) & (guard != _UNKNOWN)] = NOTES.index("guard markers")
-    note[present == _UNKNOWN] = NOTES.index("pages not looked at")
-    no_access = (columns["prot"] & 7) == 0
-    note[no_access | ~bare] = -1
-    kind = np.full(len(bare), CLASSES.index("untouched"), np.int8)
-    kind[zero > 0] = CLASSES.index("zero-page")
-    kind[note >= 0] = CLASSES.index("other")
-    kind[no_access] = CLASSES.index("guard")
-    kind[~bare] = -1
-    return _categorical(kind, CLASSES), _categorical(note, NOTES)
-
-
-def origin_of_file(path: str) -> str:
-    """How the private mapping of a file with vm_ops came to be, by the file's name."""
-    if path == "/dev/zero (deleted)":  # shmem_zero_setup()
-        return "shared anonymous"
-    if path.startswith("/dev/") and not path.startswith("/dev/shm/"):
-        return "driver"
-    for prefix, origin in (
-        ("/memfd:", "memfd"),
-        ("/SYSV", "SysV shm"),
-        ("anon_inode:", "anonymous inode"),
-    ):
-        if path.startswith(prefix):
-            return origin
-    return "private file"
-
-
-def _origins(columns: Columns, path: pd.Categorical) -> npt.NDArray[np.int8]:
-    """How each mapping came to be: the later rule wins."""
-    bits, prot = columns["bits"], columns["prot"]
-    no_ops, no_file = (bits & HAS_OPS) == 0, (bits & HAS_FILE) == 0
-    plain = no_ops & no_file
-    stack, guard = _thread_stacks(columns, plain)
-    # Asked once a distinct path; the last one is for VMAs without.
-    by_path = np.array([_ORIGIN[origin_of_file(p)] for p in path.categories] + [-1], np.int8)
-    dev_zero = np.array([p == "/dev/zero" for p in path.categories] + [False], bool)
-    origin: npt.NDArray[np.int8] = by_path[path.codes]
-    origin[(origin == _ORIGIN["private file"]) & ((prot & 8) != 0)] = _ORIGIN["shared file"]
-    for rows, name in (
-        (no_file, "driver"),
-        ((columns["flags"] & np.uint64(VM_HUGETLB)) != 0, "hugetlb"),
-        (no_ops, "driver without vm_ops"),
-        (no_ops & dev_zero[path.codes], "private /dev/zero"),
-        (plain, "private anonymous"),
-        (stack, "thread stack"),
-        (guard, "stack guard"),
-        (plain & (columns["name"] != 0), "named anonymous"),
-        (plain & ((bits & HEAP) != 0), "heap"),
-        (plain & ((bits & STACK) != 0), "stack"),
-        ((bits & SPECIAL) != 0, "vdso and vvar"),
-    ):
-        origin[rows] = _ORIGIN[name]
-    return origin
-
-
-def _thread_stacks(
-    columns: Columns, plain: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Anonymous memory with a small inaccessible guard right below it.
-
-    That is how pthread_create(3) lays out a stack; the kernel keeps no note of it
-    (MAP_STACK is a hint only), so this is a rule of thumb.
-    """
-    start, end, prot, mm = (columns[name] for name in ("start", "end", "prot", "mm"))
-    size = end - start
-    below = plain[:-1] & ((prot[:-1] & 7) == 0) & (size[:-1] <= _THREAD_STACK_GUARD_MAX)
-    above = plain[1:] & ((prot[1:] & 3) == 3) & (size[1:] >= _THREAD_STACK_MIN)
-    pair = below & above & (end[:-1] == start[1:]) & (mm[:-1] == mm[1:])
-    stack, guard = np.zeros(len(plain), bool), np.zeros(len(plain), bool)
-    stack[1:] = pair
-    guard[:-1] = pair
-    return stack, guard

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.base.errors import FaultsError
-from anonvma.probe.census_file import origin_of_file
+from anonvma.probe.vma_kinds import origin_of_kind
 from anonvma.run import schema
 from anonvma.run.vocabulary import STATES, TRACING_LOSSES
 
@@ -74,12 +74,6 @@ RESULTS = ("unknown", "minor", "major", "error")
 
 # By the bits FOUND_VMA, FOUND_ANON, FOUND_ANON_VMA; NOT_LOOKED_AT stands alone.
 _STATE_OF_BITS = (0, 3, 0, 1, 0, 4, 0, 2, *[5] * 8)
-
-# struct kind_key, and the bits of census.h that it shares.
-_HAS_OPS, _HAS_FILE, _HEAP, _STACK = 1, 4, 8, 16
-_OWN_STACK, _NAMED, _DEV_ZERO, _DEVICE = 1 << 8, 1 << 9, 1 << 10, 1 << 11
-_SHARED = 8
-_VM_HUGETLB = 0x400000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,43 +186,12 @@ def processes_of(found: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values("process", ignore_index=True)
 
 
-def _origin(kind: Mapping[str, Any]) -> str:
-    """How the VMAs of a kind came to be, by the rules of the census."""
-    bits, name = kind["bits"], kind["file"] or ""
-    if (kind["vm_ops"] or "").startswith("special_mapping"):
-        return "vdso and vvar"
-    if kind["flags"] & _VM_HUGETLB:
-        return "hugetlb"
-    if not bits & _HAS_OPS:
-        return _anonymous_origin(bits)
-    if not bits & _HAS_FILE or bits & _DEVICE:
-        return "driver"
-    # The whole path is not looked up inside a fault; these names tell as much.
-    path = "/dev/zero (deleted)" if name == "dev/zero" else f"/{name}"
-    origin = "anonymous inode" if name.startswith("[") else origin_of_file(path)
-    return "shared file" if origin == "private file" and kind["prot"] & _SHARED else origin
-
-
-def _anonymous_origin(bits: int) -> str:
-    if bits & _HAS_FILE:
-        return "private /dev/zero" if bits & _DEV_ZERO else "driver without vm_ops"
-    for bit, origin in (
-        (_STACK, "stack"),
-        (_HEAP, "heap"),
-        (_NAMED, "named anonymous"),
-        (_OWN_STACK, "thread stack"),
-    ):
-        if bits & bit:
-            return origin
-    return "private anonymous"
-
-
 def _kinds(found: Mapping[str, Any]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = [{"kind": 0, "origin": None, "vm_ops": None, "file": None}]
     rows += [
         {
             "kind": each["id"],
-            "origin": _origin(each),
+            "origin": origin_of_kind(each),
             "vm_ops": _text(each["vm_ops"]),
             "file": _text(each["file"]),
         }

@@ -33,7 +33,8 @@ import pandas as pd
 
 from anonvma.base.axes import own
 from anonvma.base.section import Whole
-from anonvma.probe.census_file import LOSSES, NOTES, ORIGINS, Census, read
+from anonvma.probe.census_file import LOSSES, Census, read
+from anonvma.probe.vma_kinds import NOTES, ORIGINS
 from anonvma.run.runs import Run
 from anonvma.run.vocabulary import CLASSES
 from anonvma.tables.empty_figure import blank

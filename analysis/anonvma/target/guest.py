@@ -20,12 +20,11 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from anonvma.base import bounded, paths
 from anonvma.base.errors import TargetError, TargetLost
@@ -33,14 +32,15 @@ from anonvma.target import initramfs, kernel_image, qemu
 from anonvma.target.facts import facts_of
 from anonvma.target.link import Link
 from anonvma.target.local import Local
-from anonvma.target.remote import Remote, error_of, printable
+from anonvma.target.machine import Machine
+from anonvma.target.remote import Remote, error_of
 from anonvma.target.sysctl import sysctl_path
 from anonvma.target.target import Raised
 
 __all__ = ["Guest"]
 
+
 _KVM = "/dev/kvm"
-_PORT = "anonvma"  # the virtio port's name; analysis/guest/init.c looks for it
 _WORK = "/anonvma"  # in the guest, where programs and files go
 _INIT = "/init"
 _PROGRAMS = ("vmaprobe", "vmload", "specimens")
@@ -50,7 +50,6 @@ _MODULES = ("virtio_pci", "virtio_console")
 # words come within one, and the whole boot takes two or three.
 _KVM_SILENCE = 5.0
 _BOOT_SILENCE = 60.0
-_PATIENCE = 30.0  # seconds without a heartbeat
 
 _KVM_FAILED: dict[tuple[Path, str], str] = {}
 """By image, why KVM did not boot it. Only failures, and only in this process: another try costs
@@ -166,7 +165,7 @@ class Guest(Remote):
 
     # ---- booting ----
 
-    def _boot(self, accel: str) -> _Machine:
+    def _boot(self, accel: str) -> Machine:
         """Boot with the accelerator asked for; for ``auto`` the first boot is KVM's trial."""
         if accel == "tcg":
             self.accel_reason = "asked for"
@@ -174,7 +173,7 @@ class Guest(Remote):
         reason = self._kvm_lacks()
         if reason is None:
             machine = self._try_kvm()
-            if isinstance(machine, _Machine):
+            if isinstance(machine, Machine):
                 self.accel_reason = "a trial boot worked"
                 return machine
             reason = machine
@@ -196,16 +195,16 @@ class Guest(Remote):
             return f"this user may not open {_KVM}"
         return _KVM_FAILED.get(self._image_key)
 
-    def _try_kvm(self) -> _Machine | str:
+    def _try_kvm(self) -> Machine | str:
         """Return a guest that has booted under KVM, or why there is none."""
         try:
             return self._started("kvm", _KVM_SILENCE)
         except TargetLost as error:
             return f"a trial boot did not work ({error.cause})"
 
-    def _started(self, accel: str, silence: float) -> _Machine:
+    def _started(self, accel: str, silence: float) -> Machine:
         """Boot, as long as the console has something to say every so often."""
-        machine = _Machine(self._local, self._words(accel), accel, self.name, self.memory)
+        machine = Machine(self._local, self._words(accel), accel, self.name, self.memory)
         size, changed = -1, time.monotonic()
         try:
             while machine.link.wait_for_hello(0.1) is None:
@@ -338,148 +337,6 @@ class Guest(Remote):
             raise TargetError(f"cannot write {path} in the guest: {error_of(number)}.")
 
 
-# ---- the virtual machine ----
-
-
-class _Port(NamedTuple):
-    kind: str
-    read: int
-    write: int
-
-
-class _Machine:
-    """A QEMU that runs, its console and the link to its init.
-
-    QEMU is kept as any command of `Local` is: it dies when we do.
-    """
-
-    def __init__(
-        self, local: Local, words: Sequence[str], accel: str, name: str, memory: int
-    ) -> None:
-        self.accel = accel
-        self._name, self._memory = name, memory
-        self._console = Path(local.place(f"console-{accel}.log"))
-        self._said = Path(local.place(f"qemu-{accel}.log"))
-        second = Path(local.place(f"second-{accel}"))
-        fifos = [second.with_name(second.name + end) for end in (".out", ".in")]
-        for fifo in fifos:
-            os.mkfifo(fifo, 0o600)
-        # For reading and writing, since opening one end alone would wait for the other.
-        held = [os.open(fifo, os.O_RDWR | os.O_CLOEXEC) for fifo in fifos]
-        with self._said.open("wb") as said:
-            self._process = local.start(
-                [*words, *self._ports(second)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-            )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._held = held
-        ports = [
-            _Port("virtio", self._process.stdout.fileno(), self._process.stdin.fileno()),
-            _Port("serial", *held),
-        ]
-        self._ports_by_number = ports
-        self.link = Link([(port.read, port.write) for port in ports], _PATIENCE, self.explain)
-
-    def _ports(self, second: Path) -> list[str]:
-        """Return QEMU's words for the console, the virtio port, and the second serial port."""
-        return [
-            *("-serial", f"file:{_escaped(self._console)}"),
-            *("-chardev", "stdio,id=first,signal=off"),
-            *("-device", "virtio-serial-pci"),
-            *("-device", f"virtserialport,chardev=first,name={_PORT}"),
-            *("-chardev", f"pipe,id=second,path={_escaped(second)}"),
-            *("-serial", "chardev:second"),
-        ]
-
-    @property
-    def port(self) -> str:
-        """The kind of port that init has chosen."""
-        number = self.link.wait_for_hello(0)
-        assert number is not None
-        return self._ports_by_number[number].kind
-
-    def stop(self) -> None:
-        """Kill QEMU and let go of everything."""
-        self.link.close()
-        self._process.stop()
-        for descriptor in self._held:
-            os.close(descriptor)
-        self._held = []
-        self._process.__exit__(None, None, None)
-
-    # ---- what has happened to it ----
-
-    def console(self) -> bytes:
-        """Return what the console has said, without the user and host that built the kernel."""
-        try:
-            text = self._console.read_bytes()
-        except FileNotFoundError:  # QEMU did not come to make it
-            return b""
-        return re.sub(rb"(Linux version \S+ )\(\S+@\S+\)", rb"\1(builder)", text)
-
-    def console_size(self) -> int:
-        """Return how much the console has said."""
-        try:
-            return self._console.stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def qemu_log(self) -> str:
-        """Return what QEMU itself has said."""
-        return self._said.read_text(errors="replace").strip()
-
-    def qemu_said(self) -> str:
-        """Return how QEMU ended, and its own last words."""
-        status = self._process.poll()
-        lines = self.qemu_log().splitlines()
-        said = f": {printable(lines[-1])}" if lines else ""
-        if status is None:
-            return f"QEMU runs{said}"
-        if status < 0:
-            return f"QEMU was killed by signal {-status}{said}"
-        return f"QEMU ended with status {status}{said}"
-
-    def explain(self, how: str) -> TargetLost:
-        """Return the error that says why the guest is lost, from what was seen of it here."""
-        if how == "ended":
-            self._wait_for_the_end()
-        console = self.console()
-        cause = self._cause(how, console)
-        # What the kernel says after its panic is a list of addresses.
-        before = console.partition(b"Kernel panic - not syncing")[0].rpartition(b"\n")[0]
-        text = (before or console).decode(errors="replace")
-        last = [line for line in map(printable, text.splitlines()) if line][-3:]
-        tail = f"; its console ended with: {' | '.join(last)}" if last else ""
-        return TargetLost(f"{self._name} is lost: {cause}{tail}.", console, cause)
-
-    def _wait_for_the_end(self) -> None:
-        """QEMU closed its output as it ended; its keeper needs a moment more."""
-        deadline = time.monotonic() + 5
-        while self._process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-    def _cause(self, how: str, console: bytes) -> str:
-        if how == "was closed":
-            return "it was closed"
-        given = f"{self._memory >> 20} MiB"
-        if re.search(_NO_MEMORY, console):
-            return f"it ran out of memory ({given} given; give it more)"
-        panic = re.findall(rb"Kernel panic - not syncing: ([^\r\n]*)", console)
-        if panic:
-            return f"its kernel panicked ({printable(panic[-1].decode(errors='replace'))})"
-        if how == "ended":
-            return self.qemu_said()
-        return f"it {how}"
-
-
-_NO_MEMORY = (
-    rb"Kernel panic - not syncing: (Out of memory|System is deadlocked on memory)"
-    rb"|Initramfs unpacking failed: write error"
-)
-
-
 # ---- words ----
 
 
@@ -503,7 +360,3 @@ def _memory(value: int | str) -> int:
     if size < 1 << 20:
         raise TargetError(f"memory {value!r} is not an amount of memory, such as 512M or 2G.")
     return size
-
-
-def _escaped(path: Path) -> str:
-    return str(path).replace(",", ",,")  # as QEMU's options want it

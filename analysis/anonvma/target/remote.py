@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from anonvma.base.errors import TargetError
-from anonvma.target.link import AS_ROOT, AS_USER, Link, RemoteProcess
+from anonvma.target.link import Link
+from anonvma.target.remote_process import RemoteProcess
 from anonvma.target.target import Stream, Target
+from anonvma.target.wire import AS_ROOT, AS_USER
 
 __all__ = ["Remote", "error_of", "printable"]
 

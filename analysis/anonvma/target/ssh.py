@@ -64,11 +64,14 @@ from typing import Any
 
 from anonvma.base.errors import PrivilegeError, TargetError, TargetLost
 from anonvma.target.facts import facts_of
-from anonvma.target.link import AS_GUARD, Link, RemoteProcess
+from anonvma.target.link import Link
 from anonvma.target.remote import Remote, printable
-from anonvma.target.ssh_connection import AGENT, Connection, check_host
+from anonvma.target.remote_process import RemoteProcess
+from anonvma.target.ssh_connection import AGENT, Connection
+from anonvma.target.ssh_host import check_host
 from anonvma.target.sysctl import before_raising, put_back, put_back_after, sysctl_path
 from anonvma.target.target import Raised
+from anonvma.target.wire import AS_GUARD
 
 __all__ = ["Ssh"]
 
