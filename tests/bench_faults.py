@@ -169,14 +169,14 @@ def to_frame(counts: str, events: str) -> None:
     """In a process of its own: what the imports take, and then the DataFrame with them."""
     import resource
 
-    from anonvma.probe import faults_file
+    from anonvma.probe import fault_events, faults_file
 
     def peak() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     before = peak()
     counted = faults_file.read_faults(Path(counts).read_bytes())
-    frame = faults_file.read_events(events, counted)
+    frame = fault_events.read_events(events, counted)
     print(json.dumps({"events": len(frame), "imports_kib": before, "peak_kib": peak()}))
 
 

@@ -33,7 +33,8 @@ from anonvma.collect import regime
 from anonvma.collect.collection import collect
 from anonvma.collect.workload import Workload
 from anonvma.perf import tool
-from anonvma.probe.faults_file import read_faults, read_locks
+from anonvma.probe.faults_file import read_faults
+from anonvma.probe.locks_file import read_locks
 from anonvma.run import runs
 from anonvma.tables import census, specimens
 from anonvma.target.guest import Guest

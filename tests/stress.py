@@ -30,7 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from anonvma.probe.faults_file import Faults, Locks, read_faults, read_locks
+from anonvma.probe.faults_file import Faults, read_faults
+from anonvma.probe.locks_file import Locks, read_locks
 from anonvma.target.target import Target
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,8 +15,10 @@ import pytest
 
 from anonvma.base.errors import FaultsError
 from anonvma.collect import tracing
-from anonvma.probe import faults_file
-from anonvma.probe.faults_file import EVENT, HEADER, read_events, read_faults, read_locks
+from anonvma.probe import fault_events
+from anonvma.probe.fault_events import EVENT, HEADER, read_events
+from anonvma.probe.faults_file import read_faults
+from anonvma.probe.locks_file import read_locks
 from anonvma.run.schema import SCHEMAS
 from anonvma.run.vocabulary import TRACING_LOSSES
 from anonvma.run.writer import to_table
@@ -378,7 +380,7 @@ def test_damaged_counts_give_one_sentence() -> None:
 
 def events_file(path: Path, count: int, **header: int) -> Path:
     head = np.zeros(1, HEADER)
-    head["magic"], head["format"], head["byte_order"] = b"VMAFALT", faults_file.FORMAT, 0x01020304
+    head["magic"], head["format"], head["byte_order"] = b"VMAFALT", fault_events.FORMAT, 0x01020304
     head["header_size"], head["event_size"] = HEADER.itemsize, EVENT.itemsize
     head["page_size"], head["source"] = 4096, 2
     for name, value in header.items():

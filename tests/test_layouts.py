@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from waiting import PATIENCE
 
-from anonvma.probe import census_layout, faults_file
+from anonvma.probe import census_layout, fault_events
 
 PROBE = Path(__file__).parents[1] / "analysis" / "probe"
 LAYOUTS = {
@@ -20,8 +20,8 @@ LAYOUTS = {
     "process_entry": census_layout.PROCESS,
     "ops_entry": census_layout.OPS,
     "string_entry": census_layout.STRING,
-    "fault_file": faults_file.HEADER,
-    "fault_event": faults_file.EVENT,
+    "fault_file": fault_events.HEADER,
+    "fault_event": fault_events.EVENT,
 }
 
 
@@ -66,8 +66,8 @@ def test_every_member_lies_where_the_compiler_puts_it(
 def test_two_members_that_swap_places_are_noticed(
     members: dict[str, dict[str, tuple[int, int]]],
 ) -> None:
-    names = list(faults_file.EVENT.names or ())
+    names = list(fault_events.EVENT.names or ())
     names[0], names[1] = names[1], names[0]
-    swapped = np.dtype([(name, faults_file.EVENT[name]) for name in names])
-    assert swapped.fields is not None and swapped.itemsize == faults_file.EVENT.itemsize
+    swapped = np.dtype([(name, fault_events.EVENT[name]) for name in names])
+    assert swapped.fields is not None and swapped.itemsize == fault_events.EVENT.itemsize
     assert swapped.fields["address"][1] != members["fault_event"]["address"][0]

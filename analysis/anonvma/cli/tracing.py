@@ -125,10 +125,10 @@ def locks_command(
     Write "--" before a COMMAND with options of its own. Its output goes to standard error.
     """
     traced_there = _trace(where, ["locks"], pids, seconds, command)
-    from anonvma.probe import faults_file
+    from anonvma.probe import locks_file
     from anonvma.tables import locks, losses  # slow, and not needed until now
 
-    found = faults_file.read_locks(traced_there)
+    found = locks_file.read_locks(traced_there)
     mine = _processes_of(command, found.processes) | {0}
     taken = found.locks[found.locks["process"].isin(mine)].assign(repeat=1)
     table = locks.callers(taken)

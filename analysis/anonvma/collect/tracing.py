@@ -29,7 +29,7 @@ from anonvma.base.text import last_line
 from anonvma.base.turns import in_turns
 from anonvma.collect.context import Context
 from anonvma.collect.workload_output import parse_throughput
-from anonvma.probe import faults_file, time_file
+from anonvma.probe import fault_events, faults_file, locks_file, time_file
 from anonvma.probe.vmaprobe import Unsupported, require_success
 from anonvma.run.manifest import Unobserved
 from anonvma.run.schema import SCHEMAS, columns
@@ -242,7 +242,7 @@ class Tracer:
         if repeat == _WITH_EVENTS:
             events_file = self._scratch / "events"
             self._target.pull(output.events, events_file)
-            events = faults_file.read_events(events_file, found)
+            events = fault_events.read_events(events_file, found)
             self._add("fault_events", repeat, events[events["process"].isin(mine)])
             events_file.unlink()
         ended = found.faults[found.faults["result"] != "error"]
@@ -263,7 +263,7 @@ class Tracer:
         self._add("call_paths", repeat, found[found["process"].isin(mine)])
 
     def _keep_locks(self, repeat: int, output: Output) -> dict[str, Any]:
-        found = faults_file.read_locks(self._pulled(output.counts))
+        found = locks_file.read_locks(self._pulled(output.counts))
         mine = workload_processes(found.processes, self._program_name) | {0}
         self._add("locks", repeat, found.locks[found.locks["process"].isin(mine)])
         taken = found.locks[found.locks["success"]]

@@ -26,7 +26,7 @@ from anonvma.base.errors import AnonvmaError, PrivilegeError, ProbeError
 from anonvma.collect import targets
 from anonvma.explore.filter import STATES
 from anonvma.explore.selection import Vmas
-from anonvma.probe import census_file, faults_file
+from anonvma.probe import census_file, fault_events, faults_file
 from anonvma.probe.census_file import Census
 from anonvma.probe.vmaprobe import Vanished, Vmaprobe, named, require_success
 
@@ -144,7 +144,7 @@ class Observer:
             text = local.read_bytes()
             counted = faults_file.read_faults(text)
             self._there.pull(events, directory / "events")
-            each = faults_file.read_events(directory / "events", counted)
+            each = fault_events.read_events(directory / "events", counted)
         tables = {
             "faults": counted.faults,
             "fault_events": each,

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from anonvma.base.errors import FaultsError
-from anonvma.probe.faults_file import processes_of
+from anonvma.probe.counts import processes_of
 
 __all__ = ["CPUS", "LOCKS", "Times", "read"]
 

@@ -39,7 +39,7 @@ from anonvma.collect import regime, tracing
 from anonvma.collect.workload import Workload, cases
 from anonvma.collect.workload_output import parse_throughput
 from anonvma.compare import cost
-from anonvma.probe import faults_file
+from anonvma.probe import locks_file
 from anonvma.probe.vmaprobe import Vmaprobe, require_success
 from anonvma.run.manifest import Command, Unobserved
 from anonvma.run.runs import Run
@@ -299,7 +299,7 @@ class _Experiment:
         require_success(self.vmaprobe.run("locks", "--output", output, "--", *command))
         counts = self.scratch / "counts"
         self.target.pull(output, counts)
-        found = faults_file.read_locks(counts.read_bytes())
+        found = locks_file.read_locks(counts.read_bytes())
         counts.unlink()
         mine = tracing.workload_processes(found.processes, "vmload")
         own = locks.of_workload(found.locks[found.locks["process"].isin(mine)].assign(repeat=1))
