@@ -16,7 +16,7 @@ from anonvma.perf import recording as perf_data
 from anonvma.perf import samples
 from anonvma.perf import script as perf_script
 from anonvma.perf.inlined import Inlines
-from anonvma.perf.script import Profile
+from anonvma.perf.stacks import Profile
 from anonvma.target.local import Local
 
 SOURCE = Path(__file__).with_name("known_profile.cpp")

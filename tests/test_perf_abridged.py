@@ -18,7 +18,8 @@ import recordings
 from anonvma.perf import deduplicated, raw_samples, script
 from anonvma.perf import recording as perf_data
 from anonvma.perf.deduplicated import Abridged
-from anonvma.perf.script import Parser, Printed, Profile
+from anonvma.perf.script import Parser, Printed
+from anonvma.perf.stacks import Profile
 
 LONG = f"{shlex.quote(sys.executable)} -c 'for i in range(600000): str(i).encode()'"
 BUSY = ["sh", "-c", f"for i in 1 2 3 4 5; do sort /etc/passwd; {LONG}; done"]

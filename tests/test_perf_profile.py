@@ -14,7 +14,8 @@ from anonvma.base.errors import ProfileError
 from anonvma.perf import profile as perf_profile
 from anonvma.perf import purpose, summary
 from anonvma.perf import shares as shares_module
-from anonvma.perf.script import Profile, read
+from anonvma.perf.script import read
+from anonvma.perf.stacks import Profile
 from anonvma.run import runs
 
 # Of nine quotas. What else a sample can be in, and the steps in which a quota is used up, are a few

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from anonvma.base.errors import ProfileError
 from anonvma.perf import profile as perf_profile
 from anonvma.perf import shares
-from anonvma.perf.script import Parser, Profile, fields, is_script, read
+from anonvma.perf.script import Parser, fields, read
+from anonvma.perf.script_lines import is_script
+from anonvma.perf.stacks import Profile
 
 STACK = (
     b"\tffffffff81000001 clear_page_erms ([kernel.kallsyms])\n"

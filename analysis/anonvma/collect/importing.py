@@ -24,10 +24,10 @@ import pyarrow as pa
 from anonvma.base import paths
 from anonvma.base.errors import ProfileError, RunError, SetupError, TargetError
 from anonvma.perf import recording as perf_data
-from anonvma.perf import samples, script, stat_file
+from anonvma.perf import samples, script, script_lines, stat_file
 from anonvma.perf import tool as perf
 from anonvma.perf.recording import Recording
-from anonvma.perf.script import Profile
+from anonvma.perf.stacks import Profile
 from anonvma.perf.stat_file import Counts
 from anonvma.run.manifest import Command, Unobserved
 from anonvma.run.runs import Run
@@ -122,7 +122,7 @@ class _Import:
             self._keep(path, "samples", self._recording(path))
         elif stat_file.is_stat(start):
             self._counts(path)
-        elif script.is_script(start):
+        elif script_lines.is_script(start):
             self._keep(path, "samples", self._text(path))
         else:
             raise ProfileError(

@@ -29,7 +29,7 @@ import pandas as pd
 from anonvma.perf import raw_samples
 from anonvma.perf.raw_samples import Samples
 from anonvma.perf.recording import PIECE, File, Record, Sample
-from anonvma.perf.script import Columns, Comms, Frames, Inline, Printed, Profile
+from anonvma.perf.stacks import Columns, Comms, Frames, Inline, Printed, Profile
 
 __all__ = ["Abridged", "abridge"]
 

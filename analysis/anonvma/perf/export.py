@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from anonvma.perf import profile as perf_profile
-from anonvma.perf.script import Profile
+from anonvma.perf.stacks import Profile
 
 __all__ = ["FORMATS", "firefox", "folded", "speedscope"]
 

@@ -26,7 +26,7 @@ from anonvma.base.errors import ProfileError
 from anonvma.base.text import printable
 from anonvma.perf import profile as perf_profile
 from anonvma.perf import purpose, shares
-from anonvma.perf.script import Profile
+from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
 __all__ = [

@@ -11,7 +11,7 @@ import pandas as pd
 
 from anonvma.base.errors import ProfileError
 from anonvma.base.text import printable
-from anonvma.perf.script import Profile
+from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
 __all__ = ["events", "folded", "main_event", "of_run", "select"]

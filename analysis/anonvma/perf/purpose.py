@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anonvma.perf.script import Profile
 from anonvma.perf.shares import Weighed, mean
+from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
 if TYPE_CHECKING:

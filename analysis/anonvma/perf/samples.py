@@ -18,7 +18,8 @@ from anonvma.perf import deduplicated
 from anonvma.perf import recording as perf_data
 from anonvma.perf import script as perf_script
 from anonvma.perf.recording import Recording
-from anonvma.perf.script import Inline, Parser, Profile
+from anonvma.perf.script import Parser
+from anonvma.perf.stacks import Inline, Profile
 from anonvma.target.target import Target
 
 __all__ = ["Script", "read", "read_named"]

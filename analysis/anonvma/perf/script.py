@@ -12,7 +12,7 @@ text of perf's own; `anonvma.perf.recording` reads them from the recording itsel
 may hold newlines, too: what does not begin as a sample or a frame does belongs to the line before
 it. Text that somebody else printed has the names in it. There the last thing in a line that looks
 like a thread, processor and time is taken for these, since a name is short and stands before them.
-And each of its lines is accounted for: it is of a sample, of a frame, what `_NEITHER` knows to be
+And each of its lines is accounted for: it is of a sample, of a frame, what `NEITHER` knows to be
 neither (a header, records such as PERF_RECORD_MMAP2, a warning), or the text is refused with the
 line's number. What stands before a sample is never taken for a part of its name, unless the two
 together are no longer than the 15 bytes that a name with a newline can have.
@@ -20,33 +20,31 @@ together are no longer than the 15 bytes that a name with a newline can have.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
-from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from anonvma.base.errors import ProfileError
-from anonvma.base.text import printable
-from anonvma.run import schema
+from anonvma.perf.script_lines import (
+    FRAME,
+    LONGEST_BROKEN,
+    NEITHER,
+    OURS,
+    SOURCE,
+    THEIRS,
+    begins_sample,
+    integers,
+    is_closed,
+    of_stack,
+    strange,
+    their_head,
+)
+from anonvma.perf.stacks import Columns, Comms, Inline, Printed, Profile
 
-__all__ = [
-    "Columns",
-    "Comms",
-    "Frames",
-    "Inline",
-    "Parser",
-    "Printed",
-    "Profile",
-    "fields",
-    "is_script",
-    "read",
-]
+__all__ = ["Parser", "fields", "read"]
 
 
 def fields(cpu: bool = True, period: bool = True) -> tuple[str, ...]:
@@ -55,101 +53,9 @@ def fields(cpu: bool = True, period: bool = True) -> tuple[str, ...]:
     return ("--ns", "-F", ",".join(names))
 
 
-# A line about a sample: as `fields` has it, and as anybody's settings may. Tabs, too, may stand in
-# somebody's name.
-_OURS = re.compile(
-    rb" *(?P<pid>-?\d+)/(?P<tid>-?\d+) +(?:\[(?P<cpu>\d+)\] +)?(?P<s>\d+)\.(?P<ns>\d{9}):"
-    rb" +(?:(?P<period>\d+) )? *(?P<event>.*?):(?: +(?P<frame>[0-9a-f]+ .*))?\s*",
-    re.DOTALL,
-)
-_THEIRS = re.compile(
-    rb"\s*(?P<comm>.{0,62}\S|)\s+(?:(?P<pid>-?\d+)/)?(?P<tid>-?\d+)\s+(?:\[(?P<cpu>\d+)\]\s+)?"
-    rb"(?:[KUHGgMESp]+\s+)?"  # -F +misc: the mode of the processor
-    rb"(?P<s>\d+)\.(?P<ns>\d{6,9}):\s+(?:(?P<period>\d+)\s+)?(?P<event>\S+):(?:\s+(?P<frame>.*))?",
-    re.DOTALL,
-)
-_NEITHER = re.compile(
-    rb"""(?:
-        \#.*                                                      # of perf script --header
-        |(?:.*\s)?(?:\d+\.\d{6,9}:\s+)?PERF_RECORD_[A-Z_0-9]+\b.*  # --show-mmap-events, ...
-        |\s+\[?\d+/\w+:\s\d+/(?:0x)?[0-9a-f]+[\],].*              # of PERF_RECORD_NAMESPACES
-        |.*\swith\ build\ id\ [0-9a-f]*\ not\ found,\ continuing\ without\ symbols
-        |build\ id\ event\ received\ for\ .*                        # of -v, as the next
-        |(?:Using|Looking\ at|Overlapping|symsrc__init|dso__\w+|overlapping\ maps).*
-        |Warning:|(?:Warning:\s)?\d+\ out\ of\ order\ events\ recorded\.
-        |Processed\ \d+\ (?:events\ and\ lost\ \d+\ chunks!|samples\ and\ lost\ .*)
-        |Check\ IO/CPU\ overload!
-        |(?:No|no)\ symbols?\ found\ in\ .*
-        |(?:Failed\ to|Can't|Cannot|Could\ not|Couldn't|Unable\ to)\ .*
-        |(?:addr2line|cmd__addr2line|BFD|perf|libunwind|unwind)[:\ ].*
-        |Kernel\ address\ maps\ \(/proc/.*|Check\ /proc/sys/kernel/kptr_restrict\ .*
-        |Symbol\ resolution\ may\ be\ skewed\ .*
-        |Samples\ in\ kernel\ .*\ can't\ be\ resolved.*
-        |.*\ was\ found,\ but\ .*
-        |\[\ perf\ (?:record|script):\ .*\]?
-        |Lowering\ default\ frequency\ rate\ .*
-        |Please\ consider\ tweaking\ .*
-    )\s*""",
-    re.VERBOSE,
-)
-_RECORD = re.compile(rb".*\s\d+\.\d{6,9}:\s+PERF_RECORD_[A-Z_0-9]+\b.*")
-_LONGEST_NAME = 63  # of a kernel's worker, with what it works on; TASK_COMM_LEN - 1 of all others
-_LONGEST_BROKEN = 15
-_FRAME = re.compile(rb"\s*(?P<ip>[0-9a-f]+) (?P<symbol>.*)", re.DOTALL)
-_FILE = re.compile(rb" \((?=/|\[|inlined\)|anon_inode:)")
-_SOURCE = re.compile(rb"  \S+:\d+|  \S+\[[0-9a-f]+\]")  # a line of source, after a frame
-_OFFSET = re.compile(rb"\+0x[0-9a-f]+$")
-
 _CHUNK = 4 << 20  # bytes of text at a time
 _KEPT = 1 << 17  # texts of stacks that are remembered
 _LONGEST = 64 << 20  # bytes of one sample: this is no longer text of perf
-
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """Samples of one recording.
-
-    Attributes
-    ----------
-    samples : DataFrame
-        One row a sample in the order of time, columns as in the table ``samples``.
-    offsets, frame_ids : array of int64, array of uint32
-        Stack `i` is ``frame_ids[offsets[i]:offsets[i + 1]]``, the innermost frame first.
-    frames : DataFrame
-        One row a frame, columns as in the table ``frames``.
-    """
-
-    samples: pd.DataFrame
-    offsets: npt.NDArray[np.int64]
-    frame_ids: npt.NDArray[np.uint32]
-    frames: pd.DataFrame
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Return the tables ``samples``, ``stacks`` and ``frames``, without ``repeat``."""
-        number = np.arange(len(self.offsets) - 1, dtype=np.uint32)
-        parts = np.split(self.frame_ids, self.offsets[1:-1])
-        stacks = pd.DataFrame({"stack": number, "frames": parts[: len(number)]})
-        return {"samples": self.samples, "stacks": stacks, "frames": self.frames}
-
-    @classmethod
-    def of_tables(
-        cls, samples: pd.DataFrame, stacks: pd.DataFrame, frames: pd.DataFrame
-    ) -> Profile:
-        """Return the profile that such tables hold."""
-        lists = list(stacks.sort_values("stack")["frames"])
-        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        ids = np.concatenate([np.zeros(0, np.uint32), *lists]).astype(np.uint32)
-        return cls(
-            samples.reset_index(drop=True),
-            offsets,
-            ids,
-            frames.sort_values("frame").reset_index(drop=True),
-        )
-
-
-Comms = Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[npt.NDArray[Any], list[bytes]]]
-Inline = Callable[[list[tuple[bytes, bytes, int]]], list[list[bytes]]]
 
 
 class Parser:
@@ -170,7 +76,7 @@ class Parser:
 
     def __init__(self, *, theirs: bool = False, cpu: bool = True, period: bool = True) -> None:
         self._cpu, self._period = cpu, period
-        self._header = _THEIRS if theirs else _OURS
+        self._header = THEIRS if theirs else OURS
         self._theirs = theirs
         self._rest = b""
         self._waiting: list[bytes] = []
@@ -223,7 +129,7 @@ class Parser:
         cut = len(self._rest) - 256  # enough to see what follows
         while (cut := self._rest.rfind(b"\n\n", 0, max(cut, 0))) > 0:
             follows = self._rest[cut + 2 : cut + 258].partition(b"\n\t")[0]
-            if self._header.match(follows) if not self._theirs else _begins_sample(follows):
+            if self._header.match(follows) if not self._theirs else begins_sample(follows):
                 return cut
         return -1
 
@@ -283,10 +189,10 @@ class Parser:
         names = self._event_names
         try:
             columns = [
-                *_integers(tasks, 2 * len(heads)).reshape(-1, 2).T,
-                _integers(processors, len(heads)),
-                _integers(nanoseconds.translate(None, b".:"), len(heads)),
-                _integers(b" ".join(periods), len(heads)),
+                *integers(tasks, 2 * len(heads)).reshape(-1, 2).T,
+                integers(processors, len(heads)),
+                integers(nanoseconds.translate(None, b".:"), len(heads)),
+                integers(b" ".join(periods), len(heads)),
             ]
         except (ValueError, OverflowError):
             return False
@@ -335,11 +241,11 @@ class Parser:
         match: re.Match[bytes] | None = None
         frames: list[bytes] = []
         for line in text.split(b"\n"):
-            if line[:1] == b"\t" and match and not head and _FRAME.fullmatch(line):
+            if line[:1] == b"\t" and match and not head and FRAME.fullmatch(line):
                 frames.append(line)
                 continue
-            whole = not frames or self._closed(frames[-1])
-            if not head and whole and (not line or _SOURCE.fullmatch(line)):
+            whole = not frames or frames[-1].endswith(b")")
+            if not head and whole and (not line or SOURCE.fullmatch(line)):
                 continue
             candidate = b"\n".join([*head, line])
             begun = self._header.fullmatch(candidate)
@@ -357,7 +263,7 @@ class Parser:
                 yield match, frames
             match, head = begun, []
             frame = match["frame"]
-            frames = [b"\t" + frame.strip()] if frame and _FRAME.fullmatch(frame) else []
+            frames = [b"\t" + frame.strip()] if frame and FRAME.fullmatch(frame) else []
         self.fragments += bool(head)
         if match:
             yield match, frames
@@ -376,34 +282,30 @@ class Parser:
         for number, line in enumerate(text.split(b"\n"), self._line):
             line = line.removesuffix(b"\r")
             inside = match and not waiting and line[:1] == b"\t"
-            if inside and (line in self.lines or _FRAME.fullmatch(line)):
+            if inside and (line in self.lines or FRAME.fullmatch(line)):
                 frames.append(line)
                 continue
-            begun = _their_head(b"\n".join([*waiting, line]))
+            begun = their_head(b"\n".join([*waiting, line]))
             if begun:
                 if match:
                     yield match, frames
                 match, waiting = begun, []
                 frame = match["frame"]
-                frames = [b"\t" + frame.strip()] if frame and _FRAME.fullmatch(frame) else []
-            elif not waiting and (not line.strip() or _NEITHER.fullmatch(line)):
+                frames = [b"\t" + frame.strip()] if frame and FRAME.fullmatch(frame) else []
+            elif not waiting and (not line.strip() or NEITHER.fullmatch(line)):
                 continue
-            elif match and not waiting and _of_stack(line):
-                if _FRAME.fullmatch(line):
+            elif match and not waiting and of_stack(line):
+                if FRAME.fullmatch(line):
                     frames.append(b"\t" + line.strip())
-            elif frames and not waiting and not _is_closed(frames[-1]):
+            elif frames and not waiting and not is_closed(frames[-1]):
                 frames[-1] += b"\n" + line  # the rest of a path
-            elif len(b"\n".join([*waiting, line]).lstrip()) < _LONGEST_BROKEN:
+            elif len(b"\n".join([*waiting, line]).lstrip()) < LONGEST_BROKEN:
                 waiting.append(line)
             else:
-                raise _strange(number - len(waiting), (waiting or [line])[0])
+                raise strange(number - len(waiting), (waiting or [line])[0])
         self._left = b"\n".join(waiting)
         if match:
             yield match, frames
-
-    def _closed(self, line: bytes) -> bool:
-        """Tell whether a frame's line has its end."""
-        return line.endswith(b")")
 
     # ---- columns out ----
 
@@ -420,7 +322,7 @@ class Parser:
         if rest:
             self._take(rest)
         if self._left.strip():
-            raise _strange(self._line + rest.count(b"\n") - self._left.count(b"\n"), self._left)
+            raise strange(self._line + rest.count(b"\n") - self._left.count(b"\n"), self._left)
         if not self._numbers:
             raise ProfileError("there is no sample in the text of perf script.")
         pid, tid, cpu, time, period = np.hstack(self._numbers)
@@ -438,155 +340,14 @@ class Parser:
         )
 
     def finish(self, comms: Comms | None = None, inlines: Inline | None = None) -> Profile:
-        """Return the samples, once all text was fed.
-
-        Parameters
-        ----------
-        comms : callable, optional
-            Given arrays of tids and times in ns, returns an array of codes and the names they
-            stand for.
-        inlines : callable, optional
-            Given symbol, file and address of every frame, returns for each the functions inlined
-            there, the innermost first.
+        """Return the samples, once all text was fed; see `Printed.profile`.
 
         Raises
         ------
         ProfileError
             When there was text but no sample in it.
         """
-        found = self.printed()
-        codes, names = found.comms, found.comm_names
-        if comms:
-            codes, names = comms(found.columns.tid, found.columns.time)
-        flat = np.fromiter(chain(*found.stacks), np.int64)
-        lines, frames = np.unique(flat, return_inverse=True)
-        named = Frames.named([found.lines[line] for line in lines.tolist()], inlines)
-        lengths = np.fromiter(map(len, found.stacks), np.int64, len(found.stacks))
-        return Profile(
-            found.columns.table(found.event_names, codes, names), *named.stacks(frames, lengths)
-        )
-
-
-class Columns(NamedTuple):
-    """Samples in whatever order, an array of int64 for each: see the table ``samples``.
-
-    Attributes
-    ----------
-    time, cpu, pid, tid, period, stack : array
-        The time since the machine was booted; -1 for a processor that is not known.
-    event : array
-        Codes.
-    """
-
-    time: npt.NDArray[np.int64]
-    cpu: npt.NDArray[np.int64]
-    pid: npt.NDArray[np.int64]
-    tid: npt.NDArray[np.int64]
-    period: npt.NDArray[np.int64]
-    event: npt.NDArray[Any]
-    stack: npt.NDArray[np.int64]
-
-    def table(
-        self, events: list[bytes], comms: npt.NDArray[Any], names: list[bytes]
-    ) -> pd.DataFrame:
-        """Return the table ``samples``, given what the codes of events and of names stand for."""
-        order = np.argsort(self.time, kind="stable")
-        cpu = self.cpu[order].astype(np.int32)
-        columns = {
-            "time_ns": (self.time - self.time.min())[order],
-            "cpu": pd.arrays.IntegerArray(cpu, cpu < 0),
-            "pid": self.pid[order].astype(np.int32),
-            "tid": self.tid[order].astype(np.int32),
-            "comm": _categories(comms[order], names),
-            "event": _categories(self.event[order], events),
-            "period": self.period[order],
-            "stack": self.stack[order].astype(np.uint32),
-        }
-        return pd.DataFrame(columns, columns=schema.columns("samples"), copy=False)
-
-
-class Printed(NamedTuple):
-    """What text of ``perf script`` says, before anything is made of it.
-
-    Attributes
-    ----------
-    columns : Columns
-        Samples in the order of the text.
-    event_names : list of bytes
-        What the codes of events stand for.
-    comms, comm_names : array, list of bytes
-        Codes of the names of threads, -1 where the text has none, and what they stand for.
-    stacks : list of tuple of int
-        Numbers of lines, the innermost first.
-    lines : list of bytes
-        The lines about frames.
-    """
-
-    columns: Columns
-    event_names: list[bytes]
-    comms: npt.NDArray[np.int32]
-    comm_names: list[bytes]
-    stacks: list[tuple[int, ...]]
-    lines: list[bytes]
-
-
-class Frames(NamedTuple):
-    """What lines about frames say: each is a frame, or several where functions were inlined.
-
-    Attributes
-    ----------
-    table : DataFrame
-        Columns as in the table ``frames``.
-    first, ids : array of int64, array of uint32
-        Line `i` is the frames ``ids[first[i]:first[i + 1]]``, the innermost first.
-    """
-
-    table: pd.DataFrame
-    first: npt.NDArray[np.int64]
-    ids: npt.NDArray[np.uint32]
-
-    @classmethod
-    def named(cls, lines: list[bytes], inlines: Inline | None) -> Frames:
-        """Name the frames: lines that differ in the address alone are one."""
-        parts = [_frame(line) for line in lines]
-        within = inlines(parts) if inlines else [[] for _ in parts]
-        known: dict[tuple[bytes, bytes, bool, bool], int] = {}
-        ids, first = [], [0]
-        for (symbol, file, address), inner in zip(parts, within, strict=True):
-            kernel = _is_kernel(address, file)
-            keys = [(name, file, kernel, True) for name in inner]
-            keys.append((symbol, b"" if file == b"inlined" else file, kernel, file == b"inlined"))
-            ids += [known.setdefault(key, len(known)) for key in keys]
-            first.append(len(ids))
-        frames = pd.DataFrame(
-            {
-                "frame": np.arange(len(known), dtype=np.uint32),
-                "symbol": pd.Series([_shown(key[0]) for key in known], dtype="str"),
-                "file": pd.Categorical([_base(key[1]) for key in known]),
-                "kernel": np.array([key[2] for key in known], bool),
-                "inlined": np.array([key[3] for key in known], bool),
-            },
-            columns=schema.columns("frames"),
-        )
-        return cls(frames, np.array(first, np.int64), np.array(ids, np.uint32))
-
-    def stacks(
-        self, lines: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], pd.DataFrame]:
-        """Return offsets, frames and table of a `Profile`.
-
-        Parameters
-        ----------
-        lines : array
-            The lines of all stacks, one stack after the other.
-        lengths : array
-            How many each stack has.
-        """
-        each = np.diff(self.first)[lines]
-        ends = np.concatenate(([0], np.cumsum(each)))
-        within = np.arange(ends[-1]) - np.repeat(ends[:-1], each)
-        offsets = ends[np.concatenate(([0], np.cumsum(lengths)))]
-        return offsets, self.ids[np.repeat(self.first[lines], each) + within], self.table
+        return self.printed().profile(comms, inlines)
 
 
 def read(
@@ -632,102 +393,3 @@ def too_long(limit: int) -> str:
         f"the text of perf script is longer than {limit >> 20} MiB: take a part of the recording "
         "with 'perf script --time', or give more with --limit."
     )
-
-
-def is_script(start: bytes) -> bool:
-    """Tell whether text that begins so is of ``perf script``: has a sample or record, and when."""
-    lines = [line for line in start.split(b"\n") if len(line) < 4096]
-    return any(_THEIRS.fullmatch(line) or _RECORD.fullmatch(line) for line in lines)
-
-
-# ---- words ----
-
-
-def _their_head(text: bytes) -> re.Match[bytes] | None:
-    """Return what the first line of a sample says; None if it is another's."""
-    if len(text) > 1 << 16:
-        return None
-    match = _THEIRS.fullmatch(text)
-    if match is None or (match["event"].startswith(b"PERF_RECORD_")):
-        return None
-    longest = _LONGEST_BROKEN if b"\n" in match["comm"] else _LONGEST_NAME
-    return match if len(match["comm"]) <= longest else None
-
-
-def _begins_sample(text: bytes) -> bool:
-    """Tell whether the next line is the first of a sample, and of nothing before it."""
-    return _their_head(text.partition(b"\n")[0]) is not None
-
-
-def _of_stack(line: bytes) -> bool:
-    """Tell whether a line stands among the frames of a sample: one of them, or its source."""
-    return bool(_SOURCE.fullmatch(line) or (line[:1].isspace() and _FRAME.fullmatch(line)))
-
-
-def _is_closed(line: bytes) -> bool:
-    """Tell whether a frame's line has its end; somebody may have asked for no files."""
-    return line.endswith(b")") or not _FILE.search(line)
-
-
-def _strange(number: int, line: bytes) -> ProfileError:
-    return ProfileError(
-        f"line {number} is neither of a sample nor of a frame, nor anything else that perf script "
-        f"prints: {_shown(line.strip()[:60])!r}."
-    )
-
-
-def _integers(text: bytes, count: int) -> npt.NDArray[np.int64]:
-    """Return the integers of text, of which there are to be `count`."""
-    found = np.fromiter(map(int, text.split()), np.int64)
-    if len(found) != count:
-        raise ValueError
-    return found
-
-
-def _frame(line: bytes) -> tuple[bytes, bytes, int]:
-    """Take a frame's line apart: symbol, file, address."""
-    match = _FRAME.fullmatch(line)
-    if match is None:
-        return _UNKNOWN, b"", 0
-    text = match["symbol"]
-    where = _FILE.search(text)
-    if where:
-        symbol, file = text[: where.start()], text[where.end() :].removesuffix(b")")
-    else:
-        symbol, bracket, file = text.rpartition(b" (")
-        if not bracket:
-            symbol, file = text, b""
-        file = file.removesuffix(b")")
-    symbol = _OFFSET.sub(b"", symbol.strip())
-    return symbol or _UNKNOWN, file.removesuffix(b" (deleted)"), int(match["ip"], 16)
-
-
-_UNKNOWN = b"[unknown]"
-
-
-def _is_kernel(address: int, file: bytes) -> bool:
-    """Tell kernel mode: the upper half of addresses, or the kernel's name."""
-    if file == b"[vsyscall]":
-        return False
-    return address >= 1 << 63 or file.startswith((b"[kernel", b"[guest.kernel"))
-
-
-def _base(file: bytes) -> str | None:
-    """Return the last component of a file's name: the rest tells whose it is."""
-    if not file or file == _UNKNOWN:
-        return None
-    return _shown(file if file.startswith(b"[") else PurePosixPath(_shown(file)).name.encode())
-
-
-def _shown(name: bytes) -> str:
-    """Decode a symbol; whatever would disturb a line shows as an escape sequence."""
-    return printable(name.decode("utf-8", "backslashreplace"))
-
-
-def _categories(codes: npt.NDArray[Any], names: list[bytes]) -> pd.Categorical:
-    """Return a column of names; different bytes that decode alike are one."""
-    decoded = [name.decode("utf-8", "backslashreplace") for name in names]
-    distinct = list(dict.fromkeys(decoded))
-    places = {name: place for place, name in enumerate(distinct)}
-    table = np.array([places[name] for name in decoded] + [-1], np.int32)
-    return pd.Categorical.from_codes(table[codes], categories=pd.Index(distinct, dtype="str"))

@@ -28,7 +28,7 @@ import pandas as pd
 
 from anonvma.base.errors import ProfileError
 from anonvma.perf.profile import events, main_event, of_run, select
-from anonvma.perf.script import Profile
+from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
 __all__ = ["Kind", "Weighed", "calltrace", "children", "mean", "metrics", "rows", "self_"]
