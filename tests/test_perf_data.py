@@ -17,8 +17,8 @@ import pytest
 import recordings
 
 from anonvma.base.errors import ProfileError
-from anonvma.perf import deduplicated, recording
-from anonvma.perf.recording import Names
+from anonvma.perf import deduplicated, recording, recording_format
+from anonvma.perf.thread_names import Names
 
 HEADER = 104
 FEATURES_AT = 72  # of the bits in the header
@@ -90,7 +90,7 @@ def test_times_that_no_clock_shows(good: bytes, write: Written) -> None:
     path = write(good)
     file = recording.File(path)
     assert file.attrs[0].time_place
-    *_, (offset, size) = file.records_of(recording.Record.COMM)
+    *_, (offset, size) = file.records_of(recording_format.Record.COMM)
     place = offset + size - file.attrs[0].time_place
     for time, said in ((2**64 - 1, 0), (7, 7)):
         changed = bytearray(good)

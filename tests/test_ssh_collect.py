@@ -23,7 +23,7 @@ from anonvma.base.errors import WorkloadError
 from anonvma.collect.collection import collect
 from anonvma.collect.targets import parse
 from anonvma.collect.workload import Workload
-from anonvma.perf import recording
+from anonvma.perf import features
 from anonvma.run.runs import Run
 
 pytestmark = pytest.mark.usefixtures("build")
@@ -166,14 +166,14 @@ def test_perf_s_recordings_lose_the_host_name_and_nothing_else(tmp_path: Path) -
 
     before = header()
     assert f"# hostname : {socket.gethostname()}" in before
-    recording.blank_host_name(data)
+    features.blank_host_name(data)
     after = header()
     assert [line for line in before if line not in after] == [
         f"# hostname : {socket.gethostname()}"
     ]
     other = tmp_path / "other"
     other.write_bytes(b"PERFILE2" + bytes(96))
-    recording.blank_host_name(other)
+    features.blank_host_name(other)
     assert other.read_bytes() == b"PERFILE2" + bytes(96)
 
 

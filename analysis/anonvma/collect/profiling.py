@@ -12,7 +12,7 @@ from typing import Any
 from anonvma.base.errors import ProfileError
 from anonvma.base.text import last_line
 from anonvma.collect.context import Context
-from anonvma.perf import recording as perf_data
+from anonvma.perf import features
 from anonvma.perf import samples as perf_record
 from anonvma.perf import tool as perf
 from anonvma.perf.events import SOFTWARE_EVENTS, TIME_EVENTS
@@ -116,7 +116,7 @@ class Profiler:
         file = self._raw(repeat, "perf.data")
         try:
             self.target.pull(output, file)
-            perf_data.blank_host_name(file)
+            features.blank_host_name(file)
             inlines = Inlines(self.target)
             recording, found = perf_record.read(
                 self.target,

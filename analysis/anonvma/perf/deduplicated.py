@@ -28,7 +28,8 @@ import pandas as pd
 
 from anonvma.perf import raw_samples
 from anonvma.perf.raw_samples import Samples
-from anonvma.perf.recording import PIECE, File, Record, Sample
+from anonvma.perf.recording import PIECE, File
+from anonvma.perf.recording_format import Record, Sample
 from anonvma.perf.stacks import Columns, Comms, Frames, Inline, Printed, Profile
 
 __all__ = ["Abridged", "abridge"]

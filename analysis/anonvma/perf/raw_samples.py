@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from anonvma.perf.recording import Attr, File, Record, Sample
+from anonvma.perf.recording import File
+from anonvma.perf.recording_format import Attr, Record, Sample
 
 __all__ = ["Samples", "read"]
 

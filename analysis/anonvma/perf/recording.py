@@ -15,149 +15,46 @@ names is opened.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import mmap
-import struct
 from array import array
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anonvma.base.errors import ProfileError
-from anonvma.base.text import printable
+from anonvma.perf.features import Features
+from anonvma.perf.recording_format import (
+    ARCH,
+    ATTR,
+    AUXTRACE_FEATURE,
+    CPUDESC,
+    FREQUENCY,
+    HEADER,
+    LATEST,
+    MAGIC,
+    MAX_ATTRS,
+    NO_TIME,
+    OSRELEASE,
+    PIPE_SIZE,
+    SAMPLE_ID_ALL,
+    SECTION,
+    SIZE_OF_RECORDS,
+    WORD,
+    Attr,
+    Heads,
+    Record,
+    Sample,
+)
+from anonvma.perf.thread_names import Names, named
 
-__all__ = [
-    "LATEST",
-    "Attr",
-    "File",
-    "Heads",
-    "Names",
-    "Record",
-    "Recording",
-    "Sample",
-    "blank_host_name",
-    "read",
-]
+__all__ = ["File", "Recording", "read"]
 
-_MAGIC = b"PERFILE2"
-_HEADER = struct.Struct("<8sQQ2Q2Q2Q4Q")  # struct perf_file_header
-_SIZE_OF_RECORDS = 48  # where that is in the header
-_PIPE_SIZE = 16  # of the header when perf wrote to a pipe
-_SECTION = struct.Struct("<QQ")  # offset, size
-_ATTR = struct.Struct("<IIQQQQQ")  # type, size, config, period, sample_type, read_format, flags
-_WORD = struct.Struct("<Q")
 PIECE = 8 << 20  # words of a file whose pages are kept at a time
-_TASK = struct.Struct("<IIII")  # pid, ppid, tid, ptid
-
-
-class Sample(enum.IntFlag):
-    """What samples hold: enum perf_event_sample_format, as far as it matters here."""
-
-    IP = 1 << 0
-    TID = 1 << 1
-    TIME = 1 << 2
-    ADDR = 1 << 3
-    READ = 1 << 4
-    CALLCHAIN = 1 << 5
-    ID = 1 << 6
-    CPU = 1 << 7
-    PERIOD = 1 << 8
-    STREAM_ID = 1 << 9
-    BRANCH_STACK = 1 << 11
-    REGS_USER = 1 << 12
-    STACK_USER = 1 << 13
-    IDENTIFIER = 1 << 16
-
-
-class Record(enum.IntEnum):
-    """Types of records: enum perf_event_type, and perf's own from 64 on."""
-
-    MMAP = 1
-    LOST = 2
-    COMM = 3
-    EXIT = 4
-    THROTTLE = 5
-    UNTHROTTLE = 6
-    FORK = 7
-    READ = 8
-    SAMPLE = 9
-    MMAP2 = 10
-    LOST_SAMPLES = 13
-    SWITCH = 14
-    SWITCH_CPU_WIDE = 15
-    NAMESPACES = 16
-    KSYMBOL = 17
-    BPF_EVENT = 18
-    CGROUP = 19
-    TEXT_POKE = 20
-    FINISHED_ROUND = 68
-    ID_INDEX = 69
-    AUXTRACE = 71
-    THREAD_MAP = 73
-    CPU_MAP = 74
-    EVENT_UPDATE = 78
-    TIME_CONV = 79
-    HEADER_FEATURE = 80
-    COMPRESSED = 81
-    FINISHED_INIT = 82
-    COMPRESSED2 = 83
-
-
-# In the order in which sample_id has them at a record's end.
-_AFTER_TIME = (Sample.ID, Sample.STREAM_ID, Sample.CPU, Sample.IDENTIFIER)
-_FREQUENCY, _SAMPLE_ID_ALL = 1 << 10, 1 << 18  # bits of perf_event_attr's flags
-
-LATEST = (1 << 63) - 1
-"""The last time in ns, and the largest number, that is believed."""
-_NO_TIME = (1 << 64) - 1  # what perf gives to records that it made up itself
-
-# Features, by their bit in the header.
-_HOSTNAME, _OSRELEASE, _ARCH, _NRCPUS, _CPUDESC, _EVENT_DESC = 3, 4, 6, 7, 8, 12
-_AUXTRACE_FEATURE = 18
-
-_MAX_ATTRS = 4096
-_MAX_STRING = 4096
-
-
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """Names of threads, and since when.
-
-    Attributes
-    ----------
-    events : list of tuple
-        tid, time in ns, name; in the order of time.
-    """
-
-    events: list[tuple[int, int, bytes]]
-
-    def __call__(
-        self, tids: npt.NDArray[Any], times: npt.NDArray[Any]
-    ) -> tuple[npt.NDArray[np.int32], list[bytes]]:
-        """Return, for each thread at its time, a code, and the names that codes stand for.
-
-        The code is -1 where no name is known. A name set in the very nanosecond of a sample is
-        taken for the older, as perf does.
-        """
-        names: dict[bytes, int] = {}
-        codes = np.full(len(tids), -1, np.int32)
-        of_tid: dict[int, list[tuple[int, int]]] = {0: [(0, names.setdefault(b"swapper", 0))]}
-        for tid, time, name in self.events:
-            of_tid.setdefault(tid, []).append((time, names.setdefault(name, len(names))))
-        for tid in np.unique(tids).tolist():
-            if tid not in of_tid:
-                continue
-            since, code = np.array(of_tid[tid], np.int64).T
-            mine = tids == tid
-            # Before the first it has the first: perf learns a running thread's name late.
-            place = np.searchsorted(since, times[mine], side="left") - 1
-            codes[mine] = code[np.maximum(place, 0)]
-        return codes, list(names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,47 +92,6 @@ class Recording:
     samples: int
     lost: int
     names: Names
-
-
-class Attr(NamedTuple):
-    """An event of a recording: what its samples hold, and which ids they may have."""
-
-    kind: Sample
-    period: int
-    ids: tuple[int, int]
-    """Offset and size of its ids, an u64 each, in the file."""
-    on_all: bool
-    """Whether records that are no samples have a time, too."""
-
-    @property
-    def time_place(self) -> int:
-        """Where the time of such a record is, in bytes from its end; 0 if it has none."""
-        if not self.on_all or not self.kind & Sample.TIME:
-            return 0
-        return 8 + 8 * sum(bool(self.kind & bit) for bit in _AFTER_TIME)
-
-
-class Heads(NamedTuple):
-    """struct perf_event_header of every record, in the order of the file.
-
-    Attributes
-    ----------
-    offset : array of int64
-        In the file, in bytes.
-    kind, misc, size : array of int64
-        See `Record`; the bits PERF_RECORD_MISC_*; in bytes.
-    """
-
-    offset: npt.NDArray[np.int64]
-    kind: npt.NDArray[np.int64]
-    misc: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, offset: npt.NDArray[np.int64], words: npt.NDArray[np.uint64]) -> Heads:
-        """Take the heads apart, each of which is a word."""
-        kind, misc, size = words & 0xFFFFFFFF, words >> 32 & 0xFFFF, words >> 48
-        return cls(offset, *(part.astype(np.int64) for part in (kind, misc, size)))
 
 
 def read(path: str | Path, limit: int | None = None) -> Recording:
@@ -279,38 +135,40 @@ class File:
             64 * word + bit for word in range(4) for bit in range(64) if found[9 + word] >> bit & 1
         ]
         for what, (offset, size) in (("events", self._attrs), ("samples", self.records)):
-            if offset < _HEADER.size or offset + size > self._size:
-                raise self._short(f"its {what} end at byte {offset + size}")
+            if offset < HEADER.size or offset + size > self._size:
+                raise self.short(f"its {what} end at byte {offset + size}")
         self.attrs = self._read_attrs()
 
     def _header(self) -> tuple[Any, ...]:
         path, data = self._path, self.data
-        if data[:8] == _MAGIC[::-1]:
+        if data[:8] == MAGIC[::-1]:
             raise ProfileError(
                 f"{path} was recorded on a machine of the other byte order: run 'perf script' "
                 "there, and import its text."
             )
-        if data[:8] != _MAGIC:
+        if data[:8] != MAGIC:
             raise ProfileError(f"{path} is no recording of perf: it does not begin with PERFILE2.")
-        if self._size >= 16 and _WORD.unpack_from(data, 8)[0] == _PIPE_SIZE:
+        if self._size >= 16 and WORD.unpack_from(data, 8)[0] == PIPE_SIZE:
             raise ProfileError(
                 f"{path} was written to a pipe: record with 'perf record -o FILE', or import the "
                 "text of 'perf script'."
             )
-        if self._size < _HEADER.size:
-            raise self._short("its header is not whole")
-        found = _HEADER.unpack_from(data, 0)
-        if found[1] != _HEADER.size:
-            raise self._damaged(f"its header claims {found[1]} bytes instead of {_HEADER.size}")
+        if self._size < HEADER.size:
+            raise self.short("its header is not whole")
+        found = HEADER.unpack_from(data, 0)
+        if found[1] != HEADER.size:
+            raise self.damaged(f"its header claims {found[1]} bytes instead of {HEADER.size}")
         return found
 
-    def _short(self, what: str) -> ProfileError:
+    def short(self, what: str) -> ProfileError:
+        """Return the error about a file that ends too early."""
         return ProfileError(
             f"{self._path} is cut short: {what}, and the file has {self._size}; copy it again, or "
             "record again and let perf end by itself."
         )
 
-    def _damaged(self, what: str) -> ProfileError:
+    def damaged(self, what: str) -> ProfileError:
+        """Return the error about a file that contradicts itself."""
         return ProfileError(f"{self._path} is damaged: {what}.")
 
     def recording(self) -> Recording:
@@ -326,8 +184,8 @@ class File:
                 f"{self._path} does not say when its samples were, or of whom: record without "
                 "--no-timestamp, as perf does by itself."
             )
-        sections = self._feature_sections()
-        if _AUXTRACE_FEATURE in sections:
+        features = Features(self, self._features)
+        if AUXTRACE_FEATURE in features.sections:
             raise ProfileError(
                 f"{self._path} holds the trace of a processor (such as Intel PT), not samples: "
                 "import the text of 'perf script --itrace=i1ms' on that machine."
@@ -337,90 +195,34 @@ class File:
         if not counts.get(Record.SAMPLE) and not compressed:
             raise ProfileError(f"{self._path} holds no samples: nothing ran while it recorded.")
         return Recording(
-            arch=self._text(sections, _ARCH),
-            release=self._text(sections, _OSRELEASE),
-            cpu=self._text(sections, _CPUDESC),
-            cpus=self._cpus(sections),
-            events=self._event_names(sections),
+            arch=features.text(ARCH),
+            release=features.text(OSRELEASE),
+            cpu=features.text(CPUDESC),
+            cpus=features.cpus(),
+            events=features.event_names(),
             call_graph=any(kind & Sample.CALLCHAIN for kind in kinds),
             has_cpu=all(kind & Sample.CPU for kind in kinds),
             has_period=all(kind & Sample.PERIOD for kind in kinds),
             periods=[attr.period for attr in self.attrs],
             samples=-1 if compressed else counts.get(Record.SAMPLE, 0),
             lost=self._lost(),
-            names=Names(list(self._named())),
+            names=Names(list(named(self))),
         )
-
-    # ---- which events ----
 
     def _read_attrs(self) -> list[Attr]:
         """Return the events."""
         offset, size = self._attrs
-        if self._attr_size < _ATTR.size + _SECTION.size or size % self._attr_size or not size:
-            raise self._damaged(f"its {size} bytes of events are no multiple of {self._attr_size}")
-        if size // self._attr_size > _MAX_ATTRS:
-            raise self._damaged(f"it claims {size // self._attr_size} events")
+        if self._attr_size < ATTR.size + SECTION.size or size % self._attr_size or not size:
+            raise self.damaged(f"its {size} bytes of events are no multiple of {self._attr_size}")
+        if size // self._attr_size > MAX_ATTRS:
+            raise self.damaged(f"it claims {size // self._attr_size} events")
         attrs = []
         for start in range(offset, offset + size, self._attr_size):
-            _, _, _, period, kind, _, flags = _ATTR.unpack_from(self.data, start)
-            ids = _SECTION.unpack_from(self.data, start + self._attr_size - _SECTION.size)
-            period = 1 if flags & _FREQUENCY else min(period, LATEST)
-            attrs.append(Attr(Sample(kind), period, ids, bool(flags & _SAMPLE_ID_ALL)))
+            _, _, _, period, kind, _, flags = ATTR.unpack_from(self.data, start)
+            ids = SECTION.unpack_from(self.data, start + self._attr_size - SECTION.size)
+            period = 1 if flags & FREQUENCY else min(period, LATEST)
+            attrs.append(Attr(Sample(kind), period, ids, bool(flags & SAMPLE_ID_ALL)))
         return attrs
-
-    # ---- the machine ----
-
-    def _feature_sections(self) -> dict[int, tuple[int, int]]:
-        table = self.records[0] + self.records[1]
-        if table + _SECTION.size * len(self._features) > self._size:
-            raise self._short("the table behind its samples is not whole")
-        found = {}
-        for place, bit in enumerate(self._features):
-            offset, size = _SECTION.unpack_from(self.data, table + place * _SECTION.size)
-            if offset + size > self._size:
-                raise self._short(f"its feature {bit} ends at byte {offset + size}")
-            found[bit] = (offset, size)
-        return found
-
-    def _text(self, sections: dict[int, tuple[int, int]], bit: int) -> str | None:
-        offset, size = sections.get(bit, (0, 0))
-        return self._string(offset, offset + size)[0] if size >= 4 else None
-
-    def _string(self, offset: int, end: int) -> tuple[str, int]:
-        """Return a string and where it ends; it is stored with its length, padded with zeros."""
-        if offset + 4 > end:
-            raise self._damaged("a string lies outside of its section")
-        (length,) = struct.unpack_from("<I", self.data, offset)
-        if length > _MAX_STRING or offset + 4 + length > end:
-            raise self._damaged(f"it claims a string of {length} bytes")
-        text = self.data[offset + 4 : offset + 4 + length].partition(b"\0")[0]
-        shown = printable(text.decode("utf-8", "backslashreplace"))
-        return shown, offset + 4 + length
-
-    def _cpus(self, sections: dict[int, tuple[int, int]]) -> int | None:
-        offset, size = sections.get(_NRCPUS, (0, 0))
-        return int(struct.unpack_from("<I", self.data, offset)[0]) if size >= 8 else None
-
-    def _event_names(self, sections: dict[int, tuple[int, int]]) -> list[str]:
-        """Return the names of the events: nr, attr_size, and for each attr, nr_ids, name, ids."""
-        offset, size = sections.get(_EVENT_DESC, (0, 0))
-        end = offset + size
-        if size < 8:
-            return []
-        count, attr_size = struct.unpack_from("<II", self.data, offset)
-        if count > _MAX_ATTRS or attr_size > size:
-            raise self._damaged(f"it claims {count} descriptions of events")
-        names, offset = [], offset + 8
-        for _ in range(count):
-            if offset + attr_size + 8 > end:
-                raise self._damaged("the description of an event lies outside of its section")
-            (ids,) = struct.unpack_from("<I", self.data, offset + attr_size)
-            name, offset = self._string(offset + attr_size + 4, end)
-            names.append(name)
-            offset += 8 * ids
-        return names
-
-    # ---- the records ----
 
     @cached_property
     def words(self) -> npt.NDArray[np.uint64]:
@@ -476,16 +278,16 @@ class File:
         edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
         places = np.append(heads.offset, begin + size)[edges].tolist()
         left = int(heads.size[wanted].sum())
-        behind = begin + size + _SECTION.size * len(self._features)
+        behind = begin + size + SECTION.size * len(self._features)
         with output.open("wb") as file:
             start = bytearray(data[:begin])
-            _WORD.pack_into(start, _SIZE_OF_RECORDS, left)
+            WORD.pack_into(start, SIZE_OF_RECORDS, left)
             file.write(start)
             for first, last in zip(places[::2], places[1::2], strict=True):
                 file.write(memoryview(data)[first:last])
-            for offset, length in self._feature_sections().values():
+            for offset, length in Features(self, self._features).sections.values():
                 moved = size - left if offset >= begin + size else 0
-                file.write(_SECTION.pack(offset - moved, length))
+                file.write(SECTION.pack(offset - moved, length))
             file.write(data[behind:])
 
     def _aligned_heads(self) -> Heads | None:
@@ -514,15 +316,15 @@ class File:
         offset, end = self.records[0], sum(self.records)
         places, words = array("q"), array("Q")
         while offset + 8 <= end:
-            (word,) = _WORD.unpack_from(self.data, offset)
+            (word,) = WORD.unpack_from(self.data, offset)
             size = word >> 48
             if size < 8 or offset + size > end:
-                raise self._damaged(f"the record at byte {offset} claims {size} bytes")
+                raise self.damaged(f"the record at byte {offset} claims {size} bytes")
             places.append(offset)
             words.append(word)
             offset += size
         if offset != end:
-            raise self._damaged(f"its last record, at byte {offset}, is not whole")
+            raise self.damaged(f"its last record, at byte {offset}, is not whole")
         return Heads.of(np.frombuffer(places, np.int64), np.frombuffer(words, np.uint64))
 
     def _counts(self) -> dict[int, int]:
@@ -530,7 +332,7 @@ class File:
         kinds, numbers = np.unique(self.heads.kind, return_counts=True)
         counts = dict(zip(kinds.tolist(), numbers.tolist(), strict=True))
         if Record.AUXTRACE in counts:
-            raise self._damaged("it holds the trace of a processor that it does not announce")
+            raise self.damaged("it holds the trace of a processor that it does not announce")
         return counts
 
     def _lost(self) -> int:
@@ -538,7 +340,7 @@ class File:
         for kind, place in ((Record.LOST, 16), (Record.LOST_SAMPLES, 8)):
             for offset, size in self.records_of(kind):
                 if size >= place + 8:
-                    lost += _WORD.unpack_from(self.data, offset + place)[0]
+                    lost += WORD.unpack_from(self.data, offset + place)[0]
         return lost
 
     def records_of(self, *kinds: Record) -> Iterator[tuple[int, int]]:
@@ -547,38 +349,16 @@ class File:
         mine = np.isin(heads.kind, kinds)
         yield from zip(heads.offset[mine].tolist(), heads.size[mine].tolist(), strict=True)
 
-    def _named(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield tid, time and name, in the order of time; a child has its parent's name."""
-        present: dict[int, bytes] = {}
-        tasks = [
-            (self.time_of(*record), *record) for record in self.records_of(Record.COMM, Record.FORK)
-        ]
-        for time, offset, size in sorted(tasks, key=lambda each: each[0]):
-            (kind,) = struct.unpack_from("<I", self.data, offset)
-            if kind == Record.FORK:
-                if size < 8 + _TASK.size:
-                    raise self._damaged(f"the record at byte {offset} is too short")
-                _, _, tid, parent = _TASK.unpack_from(self.data, offset + 8)
-                name = present.get(parent)
-            else:
-                if size < 17:
-                    raise self._damaged(f"the record at byte {offset} is too short")
-                (tid,) = struct.unpack_from("<I", self.data, offset + 12)
-                name = self.data[offset + 16 : offset + size].partition(b"\0")[0]
-            if name is not None:
-                present[tid] = name
-                yield tid, time, name
-
     def time_of(self, offset: int, size: int) -> int:
         """Return the time of a record that is no sample; 0 is before everything else."""
         place = self._time_place(offset, size)
         if not place or size < 16 + place:
             return 0
-        (time,) = _WORD.unpack_from(self.data, offset + size - place)
-        if time == _NO_TIME:
+        (time,) = WORD.unpack_from(self.data, offset + size - place)
+        if time == NO_TIME:
             return 0
         if time > LATEST:
-            raise self._damaged(f"the record at byte {offset} has a time that no clock shows")
+            raise self.damaged(f"the record at byte {offset} has a time that no clock shows")
         return int(time)
 
     def _time_place(self, offset: int, size: int) -> int:
@@ -586,7 +366,7 @@ class File:
         places = self._time_places
         if len(set(places.values())) == 1 or size < 16:
             return places[0]
-        (identifier,) = _WORD.unpack_from(self.data, offset + size - 8)
+        (identifier,) = WORD.unpack_from(self.data, offset + size - 8)
         return places.get(identifier, 0)
 
     @cached_property
@@ -616,24 +396,3 @@ def _mapped(path: Path, limit: int | None) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ProfileError(f"cannot read {path}: {error.strerror}.") from None
-
-
-def blank_host_name(path: Path) -> None:
-    """Take the machine's name out of a recording of ours; leave any other file as it is.
-
-    Features follow the data, each with an offset and a size, in the order of their bits; a string
-    is its length and its bytes.
-    """
-    with path.open("r+b") as file:
-        head = file.read(_HEADER.size)
-        if len(head) < _HEADER.size or not head.startswith(_MAGIC):
-            return
-        _, size, _, _, _, data, data_size, _, _, bits, *_ = _HEADER.unpack(head)
-        if size != _HEADER.size or not bits >> _HOSTNAME & 1:  # the former: written to a pipe
-            return
-        earlier = (bits & ((1 << _HOSTNAME) - 1)).bit_count()
-        file.seek(data + data_size + _SECTION.size * earlier)
-        offset, size = _SECTION.unpack(file.read(_SECTION.size))
-        if 4 < size <= _MAX_STRING:
-            file.seek(offset + 4)
-            file.write(bytes(size - 4))
