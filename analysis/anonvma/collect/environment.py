@@ -11,16 +11,15 @@ and as the few words of them that matter to page faults.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
-import zlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from anonvma.base.errors import TargetError, TargetLost
+from anonvma.target import kernel_config
 from anonvma.target.local import Local
 from anonvma.target.target import Target
 
@@ -193,16 +192,8 @@ def _command_line(text: str) -> Facts:
 
 def _configuration(target: Target) -> Facts:
     """Return the kernel's configuration as a hash, and a few of its options."""
-    text = ""
-    try:
-        text = gzip.decompress(target.read("/proc/config.gz")).decode(errors="replace")
-    except TargetLost:
-        raise
-    except (TargetError, OSError, EOFError, zlib.error):
-        release = _read(target, "/proc/sys/kernel/osrelease").strip()
-        if re.fullmatch(r"[\w.+~-]+", release):
-            text = _read(target, f"/boot/config-{release}")
-    options = dict(re.findall(r"^CONFIG_(\w+)=(.*)$", text, re.M))
+    text = kernel_config.of_running(target) or kernel_config.installed(target) or b""
+    options = kernel_config.options(text)
     if not options:
         return {}
     # The name of a build is no difference of the kernel.

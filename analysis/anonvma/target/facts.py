@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from anonvma.base.errors import TargetError
+from anonvma.target import kernel_config
 from anonvma.target.target import Target
 
 __all__ = ["facts_of"]
@@ -78,12 +78,11 @@ _OPTIONS = (
 
 def _configuration(target: Target) -> dict[str, Any]:
     """Describe the configuration that the target's kernel was built with, where it tells."""
-    try:
-        text = gzip.decompress(target.read("/proc/config.gz"))
-    except (TargetError, OSError, EOFError):  # built without CONFIG_IKCONFIG_PROC
+    text = kernel_config.of_running(target)
+    if text is None:
         return {"config_sha256": None, "config": None}
-    found = dict(re.findall(rb"^CONFIG_(\w+)=(.*)$", text, re.MULTILINE))
-    chosen = {name: found.get(name.encode(), b"n").decode() for name in _OPTIONS}
+    found = kernel_config.options(text)
+    chosen = {name: found.get(name, "n") for name in _OPTIONS}
     return {"config_sha256": hashlib.sha256(text).hexdigest(), "config": chosen}
 
 
