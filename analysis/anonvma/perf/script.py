@@ -12,10 +12,10 @@ text of perf's own; `anonvma.perf.recording` reads them from the recording itsel
 may hold newlines, too: what does not begin as a sample or a frame does belongs to the line before
 it. Text that somebody else printed has the names in it. There the last thing in a line that looks
 like a thread, processor and time is taken for these, since a name is short and stands before them.
-And each of its lines is accounted for: it is of a sample, of a frame, what `NEITHER` knows to be
-neither (a header, records such as PERF_RECORD_MMAP2, a warning), or the text is refused with the
-line's number. What stands before a sample is never taken for a part of its name, unless the two
-together are no longer than the 15 bytes that a name with a newline can have.
+And each of its lines is accounted for: it is of a sample, of a frame, what is known to be neither
+(`anonvma.perf.script_lines`: a header, records such as PERF_RECORD_MMAP2, a warning), or the text
+is refused with the line's number. What stands before a sample is never taken for a part of its
+name, unless the two together are no longer than the 15 bytes that a name with a newline can have.
 """
 
 from __future__ import annotations
