@@ -8,16 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anonvma.base.text import printable
-from anonvma.perf.recording_format import (
-    EVENT_DESC,
-    HEADER,
-    HOSTNAME,
-    MAGIC,
-    MAX_ATTRS,
-    MAX_STRING,
-    NRCPUS,
-    SECTION,
-)
+from anonvma.perf import recording_format
 
 if TYPE_CHECKING:
     from anonvma.perf.recording import File
@@ -48,11 +39,13 @@ class Features:
     def _read(self) -> dict[int, tuple[int, int]]:
         """Return offset and size of each, by its bit: the table is behind the samples."""
         table = sum(self._file.records)
-        if table + SECTION.size * len(self.bits) > len(self._data):
+        if table + recording_format.SECTION.size * len(self.bits) > len(self._data):
             raise self._file.short("the table behind its samples is not whole")
         found = {}
         for place, bit in enumerate(self.bits):
-            offset, size = SECTION.unpack_from(self._data, table + place * SECTION.size)
+            offset, size = recording_format.SECTION.unpack_from(
+                self._data, table + place * recording_format.SECTION.size
+            )
             if offset + size > len(self._data):
                 raise self._file.short(f"its feature {bit} ends at byte {offset + size}")
             found[bit] = (offset, size)
@@ -68,7 +61,7 @@ class Features:
         if offset + 4 > end:
             raise self._file.damaged("a string lies outside of its section")
         (length,) = struct.unpack_from("<I", self._data, offset)
-        if length > MAX_STRING or offset + 4 + length > end:
+        if length > recording_format.MAX_STRING or offset + 4 + length > end:
             raise self._file.damaged(f"it claims a string of {length} bytes")
         text = self._data[offset + 4 : offset + 4 + length].partition(b"\0")[0]
         shown = printable(text.decode("utf-8", "backslashreplace"))
@@ -76,17 +69,17 @@ class Features:
 
     def cpus(self) -> int | None:
         """Return how many processors were online."""
-        offset, size = self.sections.get(NRCPUS, (0, 0))
+        offset, size = self.sections.get(recording_format.NRCPUS, (0, 0))
         return int(struct.unpack_from("<I", self._data, offset)[0]) if size >= 8 else None
 
     def event_names(self) -> list[str]:
         """Return the names of the events: nr, attr_size, and for each attr, nr_ids, name, ids."""
-        offset, size = self.sections.get(EVENT_DESC, (0, 0))
+        offset, size = self.sections.get(recording_format.EVENT_DESC, (0, 0))
         end = offset + size
         if size < 8:
             return []
         count, attr_size = struct.unpack_from("<II", self._data, offset)
-        if count > MAX_ATTRS or attr_size > size:
+        if count > recording_format.MAX_ATTRS or attr_size > size:
             raise self._file.damaged(f"it claims {count} descriptions of events")
         names, offset = [], offset + 8
         for _ in range(count):
@@ -106,15 +99,17 @@ def blank_host_name(path: Path) -> None:
     is its length and its bytes.
     """
     with path.open("r+b") as file:
-        head = file.read(HEADER.size)
-        if len(head) < HEADER.size or not head.startswith(MAGIC):
+        head = file.read(recording_format.HEADER.size)
+        if len(head) < recording_format.HEADER.size or not head.startswith(recording_format.MAGIC):
             return
-        _, size, _, _, _, data, data_size, _, _, bits, *_ = HEADER.unpack(head)
-        if size != HEADER.size or not bits >> HOSTNAME & 1:  # the former: written to a pipe
+        _, size, _, _, _, data, data_size, _, _, bits, *_ = recording_format.HEADER.unpack(head)
+        if (
+            size != recording_format.HEADER.size or not bits >> recording_format.HOSTNAME & 1
+        ):  # the former: written to a pipe
             return
-        earlier = (bits & ((1 << HOSTNAME) - 1)).bit_count()
-        file.seek(data + data_size + SECTION.size * earlier)
-        offset, size = SECTION.unpack(file.read(SECTION.size))
-        if 4 < size <= MAX_STRING:
+        earlier = (bits & ((1 << recording_format.HOSTNAME) - 1)).bit_count()
+        file.seek(data + data_size + recording_format.SECTION.size * earlier)
+        offset, size = recording_format.SECTION.unpack(file.read(recording_format.SECTION.size))
+        if 4 < size <= recording_format.MAX_STRING:
             file.seek(offset + 4)
             file.write(bytes(size - 4))

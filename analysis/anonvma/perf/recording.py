@@ -27,29 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from anonvma.base.errors import ProfileError
+from anonvma.perf import recording_format
 from anonvma.perf.features import Features
-from anonvma.perf.recording_format import (
-    ARCH,
-    ATTR,
-    AUXTRACE_FEATURE,
-    CPUDESC,
-    FREQUENCY,
-    HEADER,
-    LATEST,
-    MAGIC,
-    MAX_ATTRS,
-    NO_TIME,
-    OSRELEASE,
-    PIPE_SIZE,
-    SAMPLE_ID_ALL,
-    SECTION,
-    SIZE_OF_RECORDS,
-    WORD,
-    Attr,
-    Heads,
-    Record,
-    Sample,
-)
+from anonvma.perf.recording_format import Attr, Heads, Record, Sample
 from anonvma.perf.thread_names import Names, named
 
 __all__ = ["File", "Recording", "read"]
@@ -135,29 +115,34 @@ class File:
             64 * word + bit for word in range(4) for bit in range(64) if found[9 + word] >> bit & 1
         ]
         for what, (offset, size) in (("events", self._attrs), ("samples", self.records)):
-            if offset < HEADER.size or offset + size > self._size:
+            if offset < recording_format.HEADER.size or offset + size > self._size:
                 raise self.short(f"its {what} end at byte {offset + size}")
         self.attrs = self._read_attrs()
 
     def _header(self) -> tuple[Any, ...]:
         path, data = self._path, self.data
-        if data[:8] == MAGIC[::-1]:
+        if data[:8] == recording_format.MAGIC[::-1]:
             raise ProfileError(
                 f"{path} was recorded on a machine of the other byte order: run 'perf script' "
                 "there, and import its text."
             )
-        if data[:8] != MAGIC:
+        if data[:8] != recording_format.MAGIC:
             raise ProfileError(f"{path} is no recording of perf: it does not begin with PERFILE2.")
-        if self._size >= 16 and WORD.unpack_from(data, 8)[0] == PIPE_SIZE:
+        if (
+            self._size >= 16
+            and recording_format.WORD.unpack_from(data, 8)[0] == recording_format.PIPE_SIZE
+        ):
             raise ProfileError(
                 f"{path} was written to a pipe: record with 'perf record -o FILE', or import the "
                 "text of 'perf script'."
             )
-        if self._size < HEADER.size:
+        if self._size < recording_format.HEADER.size:
             raise self.short("its header is not whole")
-        found = HEADER.unpack_from(data, 0)
-        if found[1] != HEADER.size:
-            raise self.damaged(f"its header claims {found[1]} bytes instead of {HEADER.size}")
+        found = recording_format.HEADER.unpack_from(data, 0)
+        if found[1] != recording_format.HEADER.size:
+            raise self.damaged(
+                f"its header claims {found[1]} bytes instead of {recording_format.HEADER.size}"
+            )
         return found
 
     def short(self, what: str) -> ProfileError:
@@ -185,7 +170,7 @@ class File:
                 "--no-timestamp, as perf does by itself."
             )
         features = Features(self, self._features)
-        if AUXTRACE_FEATURE in features.sections:
+        if recording_format.AUXTRACE_FEATURE in features.sections:
             raise ProfileError(
                 f"{self._path} holds the trace of a processor (such as Intel PT), not samples: "
                 "import the text of 'perf script --itrace=i1ms' on that machine."
@@ -195,9 +180,9 @@ class File:
         if not counts.get(Record.SAMPLE) and not compressed:
             raise ProfileError(f"{self._path} holds no samples: nothing ran while it recorded.")
         return Recording(
-            arch=features.text(ARCH),
-            release=features.text(OSRELEASE),
-            cpu=features.text(CPUDESC),
+            arch=features.text(recording_format.ARCH),
+            release=features.text(recording_format.OSRELEASE),
+            cpu=features.text(recording_format.CPUDESC),
             cpus=features.cpus(),
             events=features.event_names(),
             call_graph=any(kind & Sample.CALLCHAIN for kind in kinds),
@@ -212,16 +197,26 @@ class File:
     def _read_attrs(self) -> list[Attr]:
         """Return the events."""
         offset, size = self._attrs
-        if self._attr_size < ATTR.size + SECTION.size or size % self._attr_size or not size:
+        if (
+            self._attr_size < recording_format.ATTR.size + recording_format.SECTION.size
+            or size % self._attr_size
+            or not size
+        ):
             raise self.damaged(f"its {size} bytes of events are no multiple of {self._attr_size}")
-        if size // self._attr_size > MAX_ATTRS:
+        if size // self._attr_size > recording_format.MAX_ATTRS:
             raise self.damaged(f"it claims {size // self._attr_size} events")
         attrs = []
         for start in range(offset, offset + size, self._attr_size):
-            _, _, _, period, kind, _, flags = ATTR.unpack_from(self.data, start)
-            ids = SECTION.unpack_from(self.data, start + self._attr_size - SECTION.size)
-            period = 1 if flags & FREQUENCY else min(period, LATEST)
-            attrs.append(Attr(Sample(kind), period, ids, bool(flags & SAMPLE_ID_ALL)))
+            _, _, _, period, kind, _, flags = recording_format.ATTR.unpack_from(self.data, start)
+            ids = recording_format.SECTION.unpack_from(
+                self.data, start + self._attr_size - recording_format.SECTION.size
+            )
+            period = (
+                1 if flags & recording_format.FREQUENCY else min(period, recording_format.LATEST)
+            )
+            attrs.append(
+                Attr(Sample(kind), period, ids, bool(flags & recording_format.SAMPLE_ID_ALL))
+            )
         return attrs
 
     @cached_property
@@ -278,16 +273,16 @@ class File:
         edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
         places = np.append(heads.offset, begin + size)[edges].tolist()
         left = int(heads.size[wanted].sum())
-        behind = begin + size + SECTION.size * len(self._features)
+        behind = begin + size + recording_format.SECTION.size * len(self._features)
         with output.open("wb") as file:
             start = bytearray(data[:begin])
-            WORD.pack_into(start, SIZE_OF_RECORDS, left)
+            recording_format.WORD.pack_into(start, recording_format.SIZE_OF_RECORDS, left)
             file.write(start)
             for first, last in zip(places[::2], places[1::2], strict=True):
                 file.write(memoryview(data)[first:last])
             for offset, length in Features(self, self._features).sections.values():
                 moved = size - left if offset >= begin + size else 0
-                file.write(SECTION.pack(offset - moved, length))
+                file.write(recording_format.SECTION.pack(offset - moved, length))
             file.write(data[behind:])
 
     def _aligned_heads(self) -> Heads | None:
@@ -316,7 +311,7 @@ class File:
         offset, end = self.records[0], sum(self.records)
         places, words = array("q"), array("Q")
         while offset + 8 <= end:
-            (word,) = WORD.unpack_from(self.data, offset)
+            (word,) = recording_format.WORD.unpack_from(self.data, offset)
             size = word >> 48
             if size < 8 or offset + size > end:
                 raise self.damaged(f"the record at byte {offset} claims {size} bytes")
@@ -340,7 +335,7 @@ class File:
         for kind, place in ((Record.LOST, 16), (Record.LOST_SAMPLES, 8)):
             for offset, size in self.records_of(kind):
                 if size >= place + 8:
-                    lost += WORD.unpack_from(self.data, offset + place)[0]
+                    lost += recording_format.WORD.unpack_from(self.data, offset + place)[0]
         return lost
 
     def records_of(self, *kinds: Record) -> Iterator[tuple[int, int]]:
@@ -354,10 +349,10 @@ class File:
         place = self._time_place(offset, size)
         if not place or size < 16 + place:
             return 0
-        (time,) = WORD.unpack_from(self.data, offset + size - place)
-        if time == NO_TIME:
+        (time,) = recording_format.WORD.unpack_from(self.data, offset + size - place)
+        if time == recording_format.NO_TIME:
             return 0
-        if time > LATEST:
+        if time > recording_format.LATEST:
             raise self.damaged(f"the record at byte {offset} has a time that no clock shows")
         return int(time)
 
@@ -366,7 +361,7 @@ class File:
         places = self._time_places
         if len(set(places.values())) == 1 or size < 16:
             return places[0]
-        (identifier,) = WORD.unpack_from(self.data, offset + size - 8)
+        (identifier,) = recording_format.WORD.unpack_from(self.data, offset + size - 8)
         return places.get(identifier, 0)
 
     @cached_property

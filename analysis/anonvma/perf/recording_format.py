@@ -10,35 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "ARCH",
-    "ATTR",
-    "AUXTRACE_FEATURE",
-    "CPUDESC",
-    "EVENT_DESC",
-    "FREQUENCY",
-    "HEADER",
-    "HOSTNAME",
-    "LATEST",
-    "MAGIC",
-    "MAX_ATTRS",
-    "MAX_STRING",
-    "NO_TIME",
-    "NRCPUS",
-    "OSRELEASE",
-    "PIPE_SIZE",
-    "SAMPLE_ID_ALL",
-    "SECTION",
-    "SIZE_OF_RECORDS",
-    "TASK",
-    "WORD",
-    "Attr",
-    "Heads",
-    "Record",
-    "Sample",
-]
-
-
 MAGIC = b"PERFILE2"
 HEADER = struct.Struct("<8sQQ2Q2Q2Q4Q")  # struct perf_file_header
 SIZE_OF_RECORDS = 48  # where that is in the header

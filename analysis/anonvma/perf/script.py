@@ -28,20 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anonvma.base.errors import ProfileError
-from anonvma.perf.script_lines import (
-    FRAME,
-    LONGEST_BROKEN,
-    NEITHER,
-    OURS,
-    SOURCE,
-    THEIRS,
-    begins_sample,
-    integers,
-    is_closed,
-    of_stack,
-    strange,
-    their_head,
-)
+from anonvma.perf import script_lines
 from anonvma.perf.stacks import Columns, Comms, Inline, Printed, Profile
 
 __all__ = ["Parser", "fields", "read"]
@@ -76,7 +63,7 @@ class Parser:
 
     def __init__(self, *, theirs: bool = False, cpu: bool = True, period: bool = True) -> None:
         self._cpu, self._period = cpu, period
-        self._header = THEIRS if theirs else OURS
+        self._header = script_lines.THEIRS if theirs else script_lines.OURS
         self._theirs = theirs
         self._rest = b""
         self._waiting: list[bytes] = []
@@ -129,7 +116,11 @@ class Parser:
         cut = len(self._rest) - 256  # enough to see what follows
         while (cut := self._rest.rfind(b"\n\n", 0, max(cut, 0))) > 0:
             follows = self._rest[cut + 2 : cut + 258].partition(b"\n\t")[0]
-            if self._header.match(follows) if not self._theirs else begins_sample(follows):
+            if (
+                self._header.match(follows)
+                if not self._theirs
+                else script_lines.begins_sample(follows)
+            ):
                 return cut
         return -1
 
@@ -189,10 +180,10 @@ class Parser:
         names = self._event_names
         try:
             columns = [
-                *integers(tasks, 2 * len(heads)).reshape(-1, 2).T,
-                integers(processors, len(heads)),
-                integers(nanoseconds.translate(None, b".:"), len(heads)),
-                integers(b" ".join(periods), len(heads)),
+                *script_lines.integers(tasks, 2 * len(heads)).reshape(-1, 2).T,
+                script_lines.integers(processors, len(heads)),
+                script_lines.integers(nanoseconds.translate(None, b".:"), len(heads)),
+                script_lines.integers(b" ".join(periods), len(heads)),
             ]
         except (ValueError, OverflowError):
             return False
@@ -241,11 +232,11 @@ class Parser:
         match: re.Match[bytes] | None = None
         frames: list[bytes] = []
         for line in text.split(b"\n"):
-            if line[:1] == b"\t" and match and not head and FRAME.fullmatch(line):
+            if line[:1] == b"\t" and match and not head and script_lines.FRAME.fullmatch(line):
                 frames.append(line)
                 continue
             whole = not frames or frames[-1].endswith(b")")
-            if not head and whole and (not line or SOURCE.fullmatch(line)):
+            if not head and whole and (not line or script_lines.SOURCE.fullmatch(line)):
                 continue
             candidate = b"\n".join([*head, line])
             begun = self._header.fullmatch(candidate)
@@ -263,7 +254,9 @@ class Parser:
                 yield match, frames
             match, head = begun, []
             frame = match["frame"]
-            frames = [b"\t" + frame.strip()] if frame and FRAME.fullmatch(frame) else []
+            frames = (
+                [b"\t" + frame.strip()] if frame and script_lines.FRAME.fullmatch(frame) else []
+            )
         self.fragments += bool(head)
         if match:
             yield match, frames
@@ -282,27 +275,29 @@ class Parser:
         for number, line in enumerate(text.split(b"\n"), self._line):
             line = line.removesuffix(b"\r")
             inside = match and not waiting and line[:1] == b"\t"
-            if inside and (line in self.lines or FRAME.fullmatch(line)):
+            if inside and (line in self.lines or script_lines.FRAME.fullmatch(line)):
                 frames.append(line)
                 continue
-            begun = their_head(b"\n".join([*waiting, line]))
+            begun = script_lines.their_head(b"\n".join([*waiting, line]))
             if begun:
                 if match:
                     yield match, frames
                 match, waiting = begun, []
                 frame = match["frame"]
-                frames = [b"\t" + frame.strip()] if frame and FRAME.fullmatch(frame) else []
-            elif not waiting and (not line.strip() or NEITHER.fullmatch(line)):
+                frames = (
+                    [b"\t" + frame.strip()] if frame and script_lines.FRAME.fullmatch(frame) else []
+                )
+            elif not waiting and (not line.strip() or script_lines.NEITHER.fullmatch(line)):
                 continue
-            elif match and not waiting and of_stack(line):
-                if FRAME.fullmatch(line):
+            elif match and not waiting and script_lines.of_stack(line):
+                if script_lines.FRAME.fullmatch(line):
                     frames.append(b"\t" + line.strip())
-            elif frames and not waiting and not is_closed(frames[-1]):
+            elif frames and not waiting and not script_lines.is_closed(frames[-1]):
                 frames[-1] += b"\n" + line  # the rest of a path
-            elif len(b"\n".join([*waiting, line]).lstrip()) < LONGEST_BROKEN:
+            elif len(b"\n".join([*waiting, line]).lstrip()) < script_lines.LONGEST_BROKEN:
                 waiting.append(line)
             else:
-                raise strange(number - len(waiting), (waiting or [line])[0])
+                raise script_lines.strange(number - len(waiting), (waiting or [line])[0])
         self._left = b"\n".join(waiting)
         if match:
             yield match, frames
@@ -322,7 +317,9 @@ class Parser:
         if rest:
             self._take(rest)
         if self._left.strip():
-            raise strange(self._line + rest.count(b"\n") - self._left.count(b"\n"), self._left)
+            raise script_lines.strange(
+                self._line + rest.count(b"\n") - self._left.count(b"\n"), self._left
+            )
         if not self._numbers:
             raise ProfileError("there is no sample in the text of perf script.")
         pid, tid, cpu, time, period = np.hstack(self._numbers)

@@ -11,25 +11,6 @@ import numpy.typing as npt
 from anonvma.base.errors import ProfileError
 from anonvma.base.text import printable
 
-__all__ = [
-    "FRAME",
-    "LONGEST_BROKEN",
-    "NEITHER",
-    "OURS",
-    "SOURCE",
-    "THEIRS",
-    "UNKNOWN",
-    "begins_sample",
-    "frame_of",
-    "is_closed",
-    "is_script",
-    "of_stack",
-    "shown",
-    "strange",
-    "their_head",
-]
-
-
 # A line about a sample: as `fields` has it, and as anybody's settings may. Tabs, too, may stand in
 # somebody's name.
 OURS = re.compile(

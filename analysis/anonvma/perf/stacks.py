@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anonvma.perf.script_lines import UNKNOWN, frame_of, shown
+from anonvma.perf import script_lines
 from anonvma.run import schema
 
 __all__ = ["Columns", "Comms", "Frames", "Inline", "Printed", "Profile"]
@@ -122,7 +122,7 @@ class Frames(NamedTuple):
     @classmethod
     def named(cls, lines: list[bytes], inlines: Inline | None) -> Frames:
         """Name the frames: lines that differ in the address alone are one."""
-        parts = [frame_of(line) for line in lines]
+        parts = [script_lines.frame_of(line) for line in lines]
         within = inlines(parts) if inlines else [[] for _ in parts]
         known: dict[tuple[bytes, bytes, bool, bool], int] = {}
         ids, first = [], [0]
@@ -135,7 +135,7 @@ class Frames(NamedTuple):
         frames = pd.DataFrame(
             {
                 "frame": np.arange(len(known), dtype=np.uint32),
-                "symbol": pd.Series([shown(key[0]) for key in known], dtype="str"),
+                "symbol": pd.Series([script_lines.shown(key[0]) for key in known], dtype="str"),
                 "file": pd.Categorical([_base(key[1]) for key in known]),
                 "kernel": np.array([key[2] for key in known], bool),
                 "inlined": np.array([key[3] for key in known], bool),
@@ -172,9 +172,11 @@ def _is_kernel(address: int, file: bytes) -> bool:
 
 def _base(file: bytes) -> str | None:
     """Return the last component of a file's name: the rest tells whose it is."""
-    if not file or file == UNKNOWN:
+    if not file or file == script_lines.UNKNOWN:
         return None
-    return shown(file if file.startswith(b"[") else PurePosixPath(shown(file)).name.encode())
+    return script_lines.shown(
+        file if file.startswith(b"[") else PurePosixPath(script_lines.shown(file)).name.encode()
+    )
 
 
 def _categories(codes: npt.NDArray[Any], names: list[bytes]) -> pd.Categorical:

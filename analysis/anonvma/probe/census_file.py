@@ -21,27 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.base.errors import CensusError
-from anonvma.probe.census_layout import (
-    BYTE_ORDER,
-    FORMAT,
-    HAS_ANON,
-    HAS_OPS,
-    HEADER,
-    MAGIC,
-    MM,
-    MM_CHANGED,
-    MM_LEADER_GONE,
-    MM_UNWATCHED,
-    OPS,
-    OPS_EMPTY,
-    PAGE_COUNTS,
-    PAGES_HOW,
-    PROCESS,
-    RECORD,
-    STRING,
-    UNKNOWN,
-    Columns,
-)
+from anonvma.probe import census_layout
 from anonvma.probe.vma_kinds import ORIGINS, categorical, classify, origins
 
 __all__ = ["LOSSES", "Census", "read"]
@@ -106,19 +86,27 @@ def _text(raw: bytes) -> str:
 
 
 def _check_header(data: npt.NDArray[np.uint8], path: Path) -> np.void:
-    if len(data) < HEADER.itemsize:
+    if len(data) < census_layout.HEADER.itemsize:
         raise CensusError(f"{path}: not a census: {len(data)} bytes are fewer than its header has")
-    header: np.void = data[: HEADER.itemsize].view(HEADER)[0]
-    if header["magic"] != MAGIC.rstrip(b"\0"):
-        raise CensusError(f"{path}: not a census: it does not begin with {MAGIC[:-1].decode()}")
-    if header["byte_order"] != BYTE_ORDER:
+    header: np.void = data[: census_layout.HEADER.itemsize].view(census_layout.HEADER)[0]
+    if header["magic"] != census_layout.MAGIC.rstrip(b"\0"):
+        raise CensusError(
+            f"{path}: not a census: it does not begin with {census_layout.MAGIC[:-1].decode()}"
+        )
+    if header["byte_order"] != census_layout.BYTE_ORDER:
         raise CensusError(f"{path}: written on a machine of the other byte order; read it there")
-    if header["format"] != FORMAT or header["record_size"] != RECORD.itemsize:
+    if (
+        header["format"] != census_layout.FORMAT
+        or header["record_size"] != census_layout.RECORD.itemsize
+    ):
         raise CensusError(
             f"{path}: census format {header['format']} with records of {header['record_size']} "
-            f"bytes; this version reads format {FORMAT} with {RECORD.itemsize}"
+            f"bytes; this version reads format {census_layout.FORMAT} with "
+            f"{census_layout.RECORD.itemsize}"
         )
-    if header["header_size"] != HEADER.itemsize or header["pages_how"] >= len(PAGES_HOW):
+    if header["header_size"] != census_layout.HEADER.itemsize or header["pages_how"] >= len(
+        census_layout.PAGES_HOW
+    ):
         raise CensusError(f"{path}: damaged: its header contradicts its format")
     if header["page_size"] not in [1 << shift for shift in range(12, 20)]:
         raise CensusError(f"{path}: damaged: a page of {header['page_size']} bytes")
@@ -129,7 +117,7 @@ class _Sections:
     """Cuts the file into its tables, and says which one is cut short."""
 
     def __init__(self, data: npt.NDArray[np.uint8], path: Path) -> None:
-        self.data, self.path, self.at = data, path, HEADER.itemsize
+        self.data, self.path, self.at = data, path, census_layout.HEADER.itemsize
 
     def take(self, dtype: np.dtype[np.void], count: int, what: str) -> npt.NDArray[np.void]:
         size = dtype.itemsize * count
@@ -142,7 +130,7 @@ class _Sections:
     def strings(self, count: int) -> dict[int, bytes]:
         found = {}
         for _ in range(count):
-            (entry,) = self.take(STRING, 1, "strings")
+            (entry,) = self.take(census_layout.STRING, 1, "strings")
             text = self.take(np.dtype([("b", "u1")]), int(entry["length"]), "bytes of a string")
             found[int(entry["id"])] = text.tobytes()
         if self.at != len(self.data):
@@ -157,7 +145,9 @@ _CHUNK = 8192  # records; a megabyte, which stays in the processor's cache
 _PIECE = 64 * _CHUNK  # records whose pages are kept until they have been read
 
 
-def _columns(records: npt.NDArray[np.void], mapped: mmap.mmap | None = None) -> Columns:
+def _columns(
+    records: npt.NDArray[np.void], mapped: mmap.mmap | None = None
+) -> census_layout.Columns:
     """Lay each member of the records out as a column.
 
     A column of the records themselves is strided: every pass over one would fetch all of
@@ -176,7 +166,7 @@ def _columns(records: npt.NDArray[np.void], mapped: mmap.mmap | None = None) -> 
 
 
 def _check_references(
-    columns: Columns,
+    columns: census_layout.Columns,
     ops: npt.NDArray[np.void],
     strings: dict[int, bytes],
     path: Path,
@@ -225,10 +215,10 @@ def read(path: str | Path) -> Census:
         raise CensusError(f"cannot read {path}: {error.strerror}") from error
     header = _check_header(data, path)
     sections = _Sections(data, path)
-    records = sections.take(RECORD, int(header["vmas"]), "VMAs")
-    mms = sections.take(MM, int(header["mms"]), "mms")
-    processes = sections.take(PROCESS, int(header["processes"]), "processes")
-    ops = sections.take(OPS, int(header["ops"]), "vm_operations_structs")
+    records = sections.take(census_layout.RECORD, int(header["vmas"]), "VMAs")
+    mms = sections.take(census_layout.MM, int(header["mms"]), "mms")
+    processes = sections.take(census_layout.PROCESS, int(header["processes"]), "processes")
+    ops = sections.take(census_layout.OPS, int(header["ops"]), "vm_operations_structs")
     strings = sections.strings(int(header["strings"]))
     columns = _columns(records, mapped)
     _check_references(columns, ops, strings, path)
@@ -247,9 +237,13 @@ def read(path: str | Path) -> Census:
             "arch": _text(header["arch"]),
             "boot_id": _text(header["boot_id"]),
             "page_size": int(header["page_size"]),
-            "pages_how": PAGES_HOW[header["pages_how"]],
+            "pages_how": census_layout.PAGES_HOW[header["pages_how"]],
         }
-        | {name: int(header[name]) for name in HEADER.names or () if name.endswith("_ns")},
+        | {
+            name: int(header[name])
+            for name in census_layout.HEADER.names or ()
+            if name.endswith("_ns")
+        },
         losses={name: int(header[name]) for name in LOSSES},
         records=records,
         strings=strings,
@@ -261,9 +255,9 @@ def _mm_frame(mms: npt.NDArray[np.void]) -> pd.DataFrame:
         {
             **{name: mms[name] for name in ("mm", "tgid", "tid", "tasks", "vmas", "attempts")},
             "comm": [_text(comm) for comm in mms["comm"]],
-            "changed": (mms["bits"] & MM_CHANGED) != 0,
-            "unwatched": (mms["bits"] & MM_UNWATCHED) != 0,
-            "leader_gone": (mms["bits"] & MM_LEADER_GONE) != 0,
+            "changed": (mms["bits"] & census_layout.MM_CHANGED) != 0,
+            "unwatched": (mms["bits"] & census_layout.MM_UNWATCHED) != 0,
+            "leader_gone": (mms["bits"] & census_layout.MM_LEADER_GONE) != 0,
         }
     )
 
@@ -308,7 +302,7 @@ def _device_column(devices: npt.NDArray[np.uint32]) -> pd.Categorical:
 def _ops_name(entry: np.void, strings: dict[int, bytes]) -> str:
     if entry["name"]:
         return _text(strings[int(entry["name"])])
-    if entry["how"] == OPS_EMPTY:
+    if entry["how"] == census_layout.OPS_EMPTY:
         return "(vm_ops without functions)"
     return f"(unnamed vm_ops {entry['id']})"
 
@@ -323,7 +317,7 @@ def _ops_column(
 
 
 def _frame(
-    columns: Columns,
+    columns: census_layout.Columns,
     comms: npt.NDArray[np.bytes_],
     ops: npt.NDArray[np.void],
     strings: dict[int, bytes],
@@ -331,7 +325,7 @@ def _frame(
 ) -> pd.DataFrame:
     bits = columns["bits"]
     path = _strings_column(columns["path"], strings)
-    bare = (bits & (HAS_OPS | HAS_ANON)) == 0
+    bare = (bits & (census_layout.HAS_OPS | census_layout.HAS_ANON)) == 0
     kind, note = classify(columns, bare)
     frame: dict[str, Any] = {
         "mm": columns["mm"],
@@ -343,9 +337,9 @@ def _frame(
         "bytes": columns["end"] - columns["start"],
         "flags": columns["flags"],
         "prot": categorical(columns["prot"] & 15, _PROTECTIONS),
-        "anonymous": (bits & HAS_OPS) == 0,
+        "anonymous": (bits & census_layout.HAS_OPS) == 0,
         "vm_ops": _ops_column(columns["ops"], ops, strings),
-        "anon_vma": (bits & HAS_ANON) != 0,
+        "anon_vma": (bits & census_layout.HAS_ANON) != 0,
         "bare": bare,
         "class": kind,
         "note": note,
@@ -356,8 +350,8 @@ def _frame(
         "offset": np.multiply(columns["pgoff"], np.uint64(page_size), out=columns["pgoff"]),
         "name": _strings_column(columns["name"], strings),
     }
-    for name in PAGE_COUNTS:
-        unknown = columns[name] == UNKNOWN
+    for name in census_layout.PAGE_COUNTS:
+        unknown = columns[name] == census_layout.UNKNOWN
         columns[name][unknown] = 0  # in place: nothing else needs it any more
         frame[name] = pd.arrays.IntegerArray(columns[name], unknown)
     return pd.DataFrame(frame, copy=False)

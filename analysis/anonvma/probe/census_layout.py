@@ -8,32 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "BYTE_ORDER",
-    "FORMAT",
-    "HAS_ANON",
-    "HAS_FILE",
-    "HAS_OPS",
-    "HEADER",
-    "HEAP",
-    "MAGIC",
-    "MM",
-    "MM_CHANGED",
-    "MM_LEADER_GONE",
-    "MM_UNWATCHED",
-    "OPS",
-    "OPS_EMPTY",
-    "PAGES_HOW",
-    "PAGE_COUNTS",
-    "PROCESS",
-    "RECORD",
-    "SPECIAL",
-    "STACK",
-    "STRING",
-    "VM_HUGETLB",
-]
-
-
 MAGIC = b"VMACENS\0"
 FORMAT = 2
 BYTE_ORDER = 0x01020304

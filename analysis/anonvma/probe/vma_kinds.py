@@ -10,16 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anonvma.probe.census_layout import (
-    HAS_FILE,
-    HAS_OPS,
-    HEAP,
-    SPECIAL,
-    STACK,
-    UNKNOWN,
-    VM_HUGETLB,
-    Columns,
-)
+from anonvma.probe import census_layout
 from anonvma.run.vocabulary import CLASSES
 
 __all__ = [
@@ -74,7 +65,7 @@ def categorical(codes: npt.NDArray[Any], names: Iterable[str]) -> pd.Categorical
 
 
 def classify(
-    columns: Columns, bare: npt.NDArray[np.bool_]
+    columns: census_layout.Columns, bare: npt.NDArray[np.bool_]
 ) -> tuple[pd.Categorical, pd.Categorical]:
     """Why a bare VMA is bare, and for `other` what was found."""
     present, zero = columns["present"], columns["zero"]
@@ -82,8 +73,8 @@ def classify(
     note = np.full(len(bare), -1, np.int8)
     note[present != zero] = NOTES.index("pages that are not the zero page")
     note[swapped > 0] = NOTES.index("swap entries or markers")
-    note[(guard > 0) & (guard != UNKNOWN)] = NOTES.index("guard markers")
-    note[present == UNKNOWN] = NOTES.index("pages not looked at")
+    note[(guard > 0) & (guard != census_layout.UNKNOWN)] = NOTES.index("guard markers")
+    note[present == census_layout.UNKNOWN] = NOTES.index("pages not looked at")
     no_access = (columns["prot"] & 7) == 0
     note[no_access | ~bare] = -1
     kind = np.full(len(bare), CLASSES.index("untouched"), np.int8)
@@ -110,10 +101,10 @@ def origin_of_file(path: str) -> str:
     return "private file"
 
 
-def origins(columns: Columns, path: pd.Categorical) -> npt.NDArray[np.int8]:
+def origins(columns: census_layout.Columns, path: pd.Categorical) -> npt.NDArray[np.int8]:
     """How each mapping came to be: the later rule wins."""
     bits, prot = columns["bits"], columns["prot"]
-    no_ops, no_file = (bits & HAS_OPS) == 0, (bits & HAS_FILE) == 0
+    no_ops, no_file = (bits & census_layout.HAS_OPS) == 0, (bits & census_layout.HAS_FILE) == 0
     plain = no_ops & no_file
     stack, guard = _thread_stacks(columns, plain)
     # Asked once a distinct path; the last one is for VMAs without.
@@ -123,23 +114,23 @@ def origins(columns: Columns, path: pd.Categorical) -> npt.NDArray[np.int8]:
     origin[(origin == _ORIGIN["private file"]) & ((prot & 8) != 0)] = _ORIGIN["shared file"]
     for rows, name in (
         (no_file, "driver"),
-        ((columns["flags"] & np.uint64(VM_HUGETLB)) != 0, "hugetlb"),
+        ((columns["flags"] & np.uint64(census_layout.VM_HUGETLB)) != 0, "hugetlb"),
         (no_ops, "driver without vm_ops"),
         (no_ops & dev_zero[path.codes], "private /dev/zero"),
         (plain, "private anonymous"),
         (stack, "thread stack"),
         (guard, "stack guard"),
         (plain & (columns["name"] != 0), "named anonymous"),
-        (plain & ((bits & HEAP) != 0), "heap"),
-        (plain & ((bits & STACK) != 0), "stack"),
-        ((bits & SPECIAL) != 0, "vdso and vvar"),
+        (plain & ((bits & census_layout.HEAP) != 0), "heap"),
+        (plain & ((bits & census_layout.STACK) != 0), "stack"),
+        ((bits & census_layout.SPECIAL) != 0, "vdso and vvar"),
     ):
         origin[rows] = _ORIGIN[name]
     return origin
 
 
 def _thread_stacks(
-    columns: Columns, plain: npt.NDArray[np.bool_]
+    columns: census_layout.Columns, plain: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Anonymous memory with a small inaccessible guard right below it.
 
@@ -167,11 +158,11 @@ def origin_of_kind(kind: Mapping[str, Any]) -> str:
     bits, name = kind["bits"], kind["file"] or ""
     if (kind["vm_ops"] or "").startswith("special_mapping"):
         return "vdso and vvar"
-    if kind["flags"] & VM_HUGETLB:
+    if kind["flags"] & census_layout.VM_HUGETLB:
         return "hugetlb"
-    if not bits & HAS_OPS:
+    if not bits & census_layout.HAS_OPS:
         return _anonymous_origin(bits)
-    if not bits & HAS_FILE or bits & _DEVICE:
+    if not bits & census_layout.HAS_FILE or bits & _DEVICE:
         return "driver"
     # The whole path is not looked up inside a fault; these names tell as much.
     path = "/dev/zero (deleted)" if name == "dev/zero" else f"/{name}"
@@ -180,11 +171,11 @@ def origin_of_kind(kind: Mapping[str, Any]) -> str:
 
 
 def _anonymous_origin(bits: int) -> str:
-    if bits & HAS_FILE:
+    if bits & census_layout.HAS_FILE:
         return "private /dev/zero" if bits & _DEV_ZERO else "driver without vm_ops"
     for bit, origin in (
-        (STACK, "stack"),
-        (HEAP, "heap"),
+        (census_layout.STACK, "stack"),
+        (census_layout.HEAP, "heap"),
         (_NAMED, "named anonymous"),
         (_OWN_STACK, "thread stack"),
     ):

@@ -22,23 +22,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from anonvma.base.errors import TargetError, TargetLost
+from anonvma.target import wire
 from anonvma.target.remote_process import STOP_PATIENCE, Altered, RemoteProcess, mode
 from anonvma.target.target import Stream
-from anonvma.target.wire import (
-    AS_ROOT,
-    BEAT,
-    BUSY,
-    CLAIM,
-    CLAIMED,
-    CREDIT,
-    FRAME,
-    FRAME_MAX,
-    HELLO,
-    MAGIC,
-    NUMBER,
-    START,
-    VERSION,
-)
 
 __all__ = ["Link"]
 
@@ -114,7 +100,7 @@ class Link:
 
     def claim(self) -> None:
         """Ask for the target for us alone; `wait_for_claim` tells what came of it."""
-        self.send(CLAIM, 0, 0)
+        self.send(wire.CLAIM, 0, 0)
 
     def wait_for_claim(self, timeout: float) -> bytes | None:
         """Wait until the target is ours: None then, else what it last said of who has it.
@@ -153,21 +139,21 @@ class Link:
         stdin: Stream,
         stdout: Stream,
         stderr: Stream,
-        how: int = AS_ROOT,
+        how: int = wire.AS_ROOT,
     ) -> RemoteProcess:
         """Start a command on the target; see `anonvma.target.target.Target.start`."""
         words = b"".join(os.fsencode(word) + b"\0" for word in argv)
-        if len(words) + 4 > FRAME_MAX:
+        if len(words) + 4 > wire.FRAME_MAX:
             raise TargetError(f"the command line of {argv[0]} is too long for a link.")
         with self._changed:
             self._next += 1
             process = RemoteProcess(self, self._next, argv[0], (stdin, stdout, stderr))
             self._processes[process.id] = process
         modes = bytes(mode(stream) for stream in (stdin, stdout, stderr))
-        self.send(START, 0, process.id, modes + bytes([how]) + words)
+        self.send(wire.START, 0, process.id, modes + bytes([how]) + words)
         if self._ahead:
             for stream in (1, 2):
-                self.send(CREDIT, stream, process.id, NUMBER.pack(self._ahead))
+                self.send(wire.CREDIT, stream, process.id, wire.NUMBER.pack(self._ahead))
         process.wait_until_started()
         return process
 
@@ -195,7 +181,9 @@ class Link:
 
     def send(self, kind: int, stream: int, number: int, payload: bytes = b"") -> None:
         """Send a frame, in its turn."""
-        self._outgoing.put(FRAME.pack(kind, stream, MAGIC, number, len(payload)) + payload)
+        self._outgoing.put(
+            wire.FRAME.pack(kind, stream, wire.MAGIC, number, len(payload)) + payload
+        )
 
     def forget(self, process: RemoteProcess) -> None:
         """Hear no more of a process."""
@@ -253,23 +241,23 @@ class Link:
     def _take_frames(self, source: int, buffer: bytearray) -> bool:
         """Take the whole frames from the front of a buffer; False if there is anything else."""
         at = 0
-        while len(buffer) - at >= FRAME.size:
-            kind, stream, magic, number, length = FRAME.unpack_from(buffer, at)
-            if magic != MAGIC or length > FRAME_MAX:
+        while len(buffer) - at >= wire.FRAME.size:
+            kind, stream, magic, number, length = wire.FRAME.unpack_from(buffer, at)
+            if magic != wire.MAGIC or length > wire.FRAME_MAX:
                 return False
-            if len(buffer) - at < FRAME.size + length:
+            if len(buffer) - at < wire.FRAME.size + length:
                 break
-            payload = bytes(buffer[at + FRAME.size : at + FRAME.size + length])
-            at += FRAME.size + length
-            if kind == HELLO:
-                if NUMBER.unpack(payload)[0] != VERSION:
+            payload = bytes(buffer[at + wire.FRAME.size : at + wire.FRAME.size + length])
+            at += wire.FRAME.size + length
+            if kind == wire.HELLO:
+                if wire.NUMBER.unpack(payload)[0] != wire.VERSION:
                     return False
                 self._choose(source)
-            elif kind in (CLAIMED, BUSY):
+            elif kind in (wire.CLAIMED, wire.BUSY):
                 with self._changed:
-                    self._claimed, self._busy = kind == CLAIMED, payload
+                    self._claimed, self._busy = kind == wire.CLAIMED, payload
                     self._changed.notify_all()
-            elif kind != BEAT:
+            elif kind != wire.BEAT:
                 self._hand_on(kind, stream, number, payload)
         del buffer[:at]
         return True
@@ -307,4 +295,4 @@ class Link:
         try:
             return self._outgoing.get(timeout=self._beat)
         except queue.Empty:
-            return FRAME.pack(BEAT, 0, MAGIC, 0, 0)
+            return wire.FRAME.pack(wire.BEAT, 0, wire.MAGIC, 0, 0)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from anonvma.base.errors import TargetError
+from anonvma.target import wire
 from anonvma.target.link import Link
 from anonvma.target.remote_process import RemoteProcess
 from anonvma.target.target import Stream, Target
-from anonvma.target.wire import AS_ROOT, AS_USER
 
 __all__ = ["Remote", "error_of", "printable"]
 
@@ -70,7 +70,7 @@ class Remote(Target, ABC):
             raise TargetError(f"there is no program {argv[0]!r} {self.where}.")
         if privileged:
             self.require_privilege()
-        how = AS_ROOT if privileged else AS_USER
+        how = wire.AS_ROOT if privileged else wire.AS_USER
         return self.link.start([program, *argv[1:]], stdin, stdout, stderr, how)
 
     @abstractmethod
@@ -86,7 +86,7 @@ class Remote(Target, ABC):
         *words: str,
         input: bytes | None = None,
         stdout: Stream = subprocess.PIPE,
-        how: int = AS_USER,
+        how: int = wire.AS_USER,
     ) -> tuple[int, bytes]:
         """Run one of our process's small tools: its errno, 0 if it succeeded, and its output."""
         stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
@@ -135,13 +135,13 @@ class Remote(Target, ABC):
         """
         try:
             with local.open("wb") as file:
-                number, _ = self._tool("get", remote, stdout=file, how=AS_ROOT)
+                number, _ = self._tool("get", remote, stdout=file, how=wire.AS_ROOT)
             if number:
                 raise TargetError(f"cannot bring back {remote}: {error_of(number)}.")
         except TargetError:
             local.unlink()  # what there is of it
             raise
-        self._tool("remove", remote, how=AS_ROOT)
+        self._tool("remove", remote, how=wire.AS_ROOT)
 
     def place(self, name: str) -> str:
         """Return the path that a new file of the work directory would have."""

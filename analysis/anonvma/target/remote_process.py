@@ -12,23 +12,8 @@ from collections import deque
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from anonvma.base.errors import TargetError, TargetLost, TargetTimeout
+from anonvma.target import wire
 from anonvma.target.target import Process, Stream
-from anonvma.target.wire import (
-    BEGUN,
-    CREDIT,
-    DATA,
-    ENDED,
-    FRAME_MAX,
-    HASH,
-    NULL,
-    NUMBER,
-    OVER,
-    PIPE,
-    SIGNAL,
-    STARTED,
-    STDOUT,
-    WINDOW,
-)
 
 if TYPE_CHECKING:
     from anonvma.target.link import Link
@@ -53,8 +38,8 @@ class Usage(NamedTuple):
 def mode(stream: Stream) -> int:
     """Return what a stream is to the target: nothing, a pipe, or the standard output."""
     if stream == subprocess.DEVNULL or stream is None:
-        return NULL
-    return STDOUT if stream == subprocess.STDOUT else PIPE
+        return wire.NULL
+    return wire.STDOUT if stream == subprocess.STDOUT else wire.PIPE
 
 
 class Altered(Exception):
@@ -95,23 +80,23 @@ class RemoteProcess(Process):
         self._link = link
         self._begun: tuple[int, int] | None = None
         self._status: int | None = None
-        self._room = WINDOW
+        self._room = wire.WINDOW
         self._outputs = {
             number: _Output(_descriptor(stream))
             for number, stream in ((1, streams[1]), (2, streams[2]))
-            if mode(stream) == PIPE
+            if mode(stream) == wire.PIPE
         }
         self.stdin: IO[bytes] | None = None
         self.stdout: IO[bytes] | None = None
         self.stderr: IO[bytes] | None = None
         if streams[0] == subprocess.PIPE:
-            self.stdin = io.BufferedWriter(_Writer(self), WINDOW)
-        elif mode(streams[0]) == PIPE:
+            self.stdin = io.BufferedWriter(_Writer(self), wire.WINDOW)
+        elif mode(streams[0]) == wire.PIPE:
             self._feed_from(streams[0])
         if streams[1] == subprocess.PIPE:
-            self.stdout = io.BufferedReader(_Reader(self, 1), WINDOW)
+            self.stdout = io.BufferedReader(_Reader(self, 1), wire.WINDOW)
         if streams[2] == subprocess.PIPE:
-            self.stderr = io.BufferedReader(_Reader(self, 2), WINDOW)
+            self.stderr = io.BufferedReader(_Reader(self, 2), wire.WINDOW)
 
     def _feed_from(self, stream: Stream) -> None:
         """Pass on what can be read from a file, or from a pipe of somebody's."""
@@ -119,7 +104,7 @@ class RemoteProcess(Process):
 
         def feed() -> None:
             try:
-                while data := os.read(source, FRAME_MAX):
+                while data := os.read(source, wire.FRAME_MAX):
                     self.put(data)
                 self.end_input()
             except TargetLost:  # whoever waits for the process is told
@@ -133,17 +118,17 @@ class RemoteProcess(Process):
 
     def receive(self, kind: int, stream: int, payload: bytes) -> None:
         """Take a frame about this process."""
-        if kind == STARTED:
-            self._begun = BEGUN.unpack(payload)
-        elif kind == CREDIT:
-            self._room += NUMBER.unpack(payload)[0]
-        elif kind == DATA and stream in self._outputs:
+        if kind == wire.STARTED:
+            self._begun = wire.BEGUN.unpack(payload)
+        elif kind == wire.CREDIT:
+            self._room += wire.NUMBER.unpack(payload)[0]
+        elif kind == wire.DATA and stream in self._outputs:
             self._take(stream, payload)
-        elif kind == HASH and stream in self._outputs:
+        elif kind == wire.HASH and stream in self._outputs:
             output = self._outputs[stream]
             output.verified = output.hash.hexdigest().encode() == payload
-        elif kind == ENDED:
-            status, _, *used = OVER.unpack(payload)
+        elif kind == wire.ENDED:
+            status, _, *used = wire.OVER.unpack(payload)
             self._begun = self._begun or (0, 0)
             self._status = os.waitstatus_to_exitcode(status)
             self.usage = Usage(used[0] / 1e6, used[1] / 1e6, *used[2:])
@@ -166,7 +151,7 @@ class RemoteProcess(Process):
             self._grant(stream, len(payload))
 
     def _grant(self, stream: int, count: int) -> None:
-        self._link.send(CREDIT, stream, self.id, NUMBER.pack(count))
+        self._link.send(wire.CREDIT, stream, self.id, wire.NUMBER.pack(count))
 
     def wait_until_started(self) -> None:
         """Wait until the command runs.
@@ -201,11 +186,11 @@ class RemoteProcess(Process):
                     raise BrokenPipeError
                 part, data = data[: self._room], data[self._room :]
                 self._room -= len(part)
-                self._link.send(DATA, 0, self.id, part)
+                self._link.send(wire.DATA, 0, self.id, part)
 
     def end_input(self) -> None:
         """Let its standard input end."""
-        self._link.send(DATA, 0, self.id)
+        self._link.send(wire.DATA, 0, self.id)
 
     def take(self, stream: int, count: int) -> bytes:
         """Return up to `count` bytes of an output stream; none at its end."""
@@ -263,7 +248,7 @@ class RemoteProcess(Process):
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command itself."""
-        self._link.send(SIGNAL, 0, self.id, NUMBER.pack(number))
+        self._link.send(wire.SIGNAL, 0, self.id, wire.NUMBER.pack(number))
 
     def stop(self) -> None:
         """Kill the command with everything it started; nothing is left when this returns."""
@@ -275,7 +260,7 @@ class RemoteProcess(Process):
                     output.chunks.clear()
                     self._grant(stream, waiting)
         if self._status is None:
-            self._link.send(SIGNAL, 0, self.id, NUMBER.pack(0))
+            self._link.send(wire.SIGNAL, 0, self.id, wire.NUMBER.pack(0))
             try:
                 self.wait(STOP_PATIENCE)
             except TargetLost:  # and what runs there with it

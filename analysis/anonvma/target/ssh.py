@@ -63,6 +63,7 @@ from pathlib import Path
 from typing import Any
 
 from anonvma.base.errors import PrivilegeError, TargetError, TargetLost
+from anonvma.target import wire
 from anonvma.target.facts import facts_of
 from anonvma.target.link import Link
 from anonvma.target.remote import Remote, printable
@@ -71,7 +72,6 @@ from anonvma.target.ssh_connection import AGENT, Connection
 from anonvma.target.ssh_host import check_host
 from anonvma.target.sysctl import before_raising, put_back, put_back_after, sysctl_path
 from anonvma.target.target import Raised
-from anonvma.target.wire import AS_GUARD
 
 __all__ = ["Ssh"]
 
@@ -330,7 +330,7 @@ class Ssh(Remote):
 
     def _guard(self, path: str, value: int) -> RemoteProcess:
         streams = (subprocess.PIPE, subprocess.PIPE, subprocess.DEVNULL)
-        return self.link.start([path, str(value)], *streams, AS_GUARD)
+        return self.link.start([path, str(value)], *streams, wire.AS_GUARD)
 
 
 def _line(guard: RemoteProcess) -> str:

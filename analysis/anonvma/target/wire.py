@@ -5,36 +5,6 @@ from __future__ import annotations
 
 import struct
 
-__all__ = [
-    "AS_GUARD",
-    "AS_ROOT",
-    "AS_USER",
-    "BEAT",
-    "BEGUN",
-    "BUSY",
-    "CLAIM",
-    "CLAIMED",
-    "CREDIT",
-    "DATA",
-    "ENDED",
-    "FRAME",
-    "FRAME_MAX",
-    "HASH",
-    "HELLO",
-    "MAGIC",
-    "NULL",
-    "NUMBER",
-    "OVER",
-    "PIPE",
-    "SIGNAL",
-    "START",
-    "STARTED",
-    "STDOUT",
-    "VERSION",
-    "WINDOW",
-]
-
-
 FRAME = struct.Struct("<BBHII")
 MAGIC = 0xA50F
 VERSION = 2
