@@ -26,7 +26,10 @@ from anonvma.target import wire
 from anonvma.target.remote_process import STOP_PATIENCE, Altered, RemoteProcess, mode
 from anonvma.target.target import Stream
 
-__all__ = ["Link"]
+__all__ = ["CLOSED", "ENDED", "Link"]
+
+ENDED, CLOSED = "ended", "was closed"
+"""How a link is lost: its other end ended, or we closed it; anything else is said as it is."""
 
 
 class Link:
@@ -129,7 +132,7 @@ class Link:
         self._outgoing.put(None)
         for thread in self._threads:
             thread.join(STOP_PATIENCE)
-        self._lose("was closed")
+        self._lose(CLOSED)
         os.close(self._wake)
         os.close(self._alarm)
 
@@ -226,7 +229,7 @@ class Link:
                         return
                     came = os.read(source, 1 << 16)
                     if not came:
-                        return self._lose("ended")
+                        return self._lose(ENDED)
                     buffers[source] += came
                     try:
                         sensible = self._take_frames(source, buffers[source])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anonvma.base.errors import TargetLost
-from anonvma.target.link import Link
+from anonvma.target.link import CLOSED, ENDED, Link
 from anonvma.target.local import Local
 from anonvma.target.remote import printable
 
@@ -129,7 +129,7 @@ class Machine:
 
     def explain(self, how: str) -> TargetLost:
         """Return the error that says why the guest is lost, from what was seen of it here."""
-        if how == "ended":
+        if how == ENDED:
             self._wait_for_the_end()
         console = self.console()
         cause = self._cause(how, console)
@@ -147,7 +147,7 @@ class Machine:
             time.sleep(0.01)
 
     def _cause(self, how: str, console: bytes) -> str:
-        if how == "was closed":
+        if how == CLOSED:
             return "it was closed"
         given = f"{self._memory >> 20} MiB"
         if re.search(_NO_MEMORY, console):
@@ -155,7 +155,7 @@ class Machine:
         panic = re.findall(rb"Kernel panic - not syncing: ([^\r\n]*)", console)
         if panic:
             return f"its kernel panicked ({printable(panic[-1].decode(errors='replace'))})"
-        if how == "ended":
+        if how == ENDED:
             return self.qemu_said()
         return f"it {how}"
 

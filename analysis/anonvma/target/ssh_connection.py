@@ -22,7 +22,7 @@ from pathlib import Path
 
 from anonvma.base import paths
 from anonvma.base.errors import TargetError, TargetLost, TargetTimeout
-from anonvma.target.link import Link
+from anonvma.target.link import CLOSED, ENDED, Link
 from anonvma.target.local import Local
 from anonvma.target.remote import printable
 from anonvma.target.target import Process
@@ -226,10 +226,10 @@ class Connection:
 
     def _explain(self, how: str) -> TargetLost:
         """Return the error that says why the target is lost; it names no host, for it is kept."""
-        if how == "ended":
+        if how == ENDED:
             cause = self._how_it_ended()
         else:
-            cause = "the connection was closed here" if how == "was closed" else f"it {how}"
+            cause = "the connection was closed here" if how == CLOSED else f"it {how}"
         return TargetLost(
             f"the ssh target is lost: {cause}. What ran there ends by itself within "
             f"{self._patience} s.",
