@@ -7,6 +7,8 @@ format of a run is marked `later`: older runs lack it, and it is null in those.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from anonvma.run import vocabulary
@@ -29,6 +31,14 @@ def field(
     return pa.field(name, kind, metadata=about)
 
 
+def _of(kind: pa.DataType, unit: str = "") -> Callable[..., pa.Field]:
+    """Return what declares columns of one kind."""
+    return lambda name, description, **later: field(name, kind, unit, description, **later)
+
+
+_count, _string, _seconds = _of(pa.int64()), _of(pa.string()), _of(pa.float64(), "s")
+_choice, _name = _of(_WORD), _of(_TEXT)
+
 _REPEAT = field("repeat", pa.int32(), "", "which repeat of the run, from 1")
 
 
@@ -39,21 +49,16 @@ def _table(description: str, *fields: pa.Field) -> pa.Schema:
 _WHO = [
     field("process", pa.uint32(), "id", "program in a process, numbered as they came"),
     field("tgid", pa.uint32(), "pid", "its process"),
-    field("comm", _TEXT, "", "its name when it began"),
+    _name("comm", "its name when it began"),
 ]
 _WHAT = [
-    field("origin", _TEXT, "", "how the VMA came to be, null where there was none"),
-    field("mode", _WORD, "", "user, kernel (copying to or from it) or gup (get_user_pages())"),
-    field("access", _WORD, "", "read, write or exec"),
-    field("before", _WORD, "", "what the VMA was: " + ", ".join(vocabulary.STATES)),
-    field("after", _WORD, "", "what it was when the fault was over"),
-    field(
-        "path",
-        _WORD,
-        "",
-        "vma (its own lock), mmap (mmap_lock), retry (first one, then both), unknown",
-    ),
-    field("result", _WORD, "", "minor, major or error: it ended in a signal or was refused"),
+    _name("origin", "how the VMA came to be, null where there was none"),
+    _choice("mode", "user, kernel (copying to or from it) or gup (get_user_pages())"),
+    _choice("access", "read, write or exec"),
+    _choice("before", "what the VMA was: " + ", ".join(vocabulary.STATES)),
+    _choice("after", "what it was when the fault was over"),
+    _choice("path", "vma (its own lock), mmap (mmap_lock), retry (first one, then both), unknown"),
+    _choice("result", "minor, major or error: it ended in a signal or was refused"),
 ]
 _TIME_COUNTS = {
     "tasks": "threads of the workload that are summed up",
@@ -84,29 +89,16 @@ SCHEMAS: dict[str, pa.Schema] = {
     "repeats": _table(
         "One row a repeat: when it ran, how long, and what it used.",
         field("started", pa.timestamp("us", tz="UTC"), "", "when the workload was started"),
-        field(
-            "seconds",
-            pa.float64(),
-            "s",
-            "wall time from its start until it was done: holding its mappings, or ended",
+        _seconds(
+            "seconds", "wall time from its start until it was done: holding its mappings, or ended"
         ),
         field("exit_status", pa.int32(), "", "null for a process that was only watched"),
-        field("user_s", pa.float64(), "s", "processor time in user mode, null if unknown"),
-        field("system_s", pa.float64(), "s", "processor time in the kernel, null if unknown"),
-        field(
-            "voluntary_ctxt",
-            pa.int64(),
-            "",
-            "times its threads gave up the processor, null if unknown",
-        ),
-        field(
-            "involuntary_ctxt",
-            pa.int64(),
-            "",
-            "times the processor was taken from them, null if unknown",
-        ),
-        field("minor_faults", pa.int64(), "", "page faults that needed no disk, null if unknown"),
-        field("major_faults", pa.int64(), "", "page faults that did, null if unknown"),
+        _seconds("user_s", "processor time in user mode, null if unknown"),
+        _seconds("system_s", "processor time in the kernel, null if unknown"),
+        _count("voluntary_ctxt", "times its threads gave up the processor, null if unknown"),
+        _count("involuntary_ctxt", "times the processor was taken from them, null if unknown"),
+        _count("minor_faults", "page faults that needed no disk, null if unknown"),
+        _count("major_faults", "page faults that did, null if unknown"),
     ),
     "throughput": _table(
         "One row a task of the workload: the line that usemem and vmload print.",
@@ -117,9 +109,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "perf_stat": _table(
         "One row an event that perf stat was asked to count.",
-        field("event", pa.string(), "", "perf's name of it"),
+        _string("event", "perf's name of it"),
         field("value", pa.float64(), "column unit", "null where there is no count"),
-        field("unit", pa.string(), "", "of the value; empty for a plain number"),
+        _string("unit", "of the value; empty for a plain number"),
         field(
             "running_share",
             pa.float64(),
@@ -130,68 +122,66 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "specimens": _table(
         "One row a specimen: a mapping made and touched in one way, as its maker tells it.",
-        field("kind", pa.string(), "", "what kind of mapping"),
-        field("touch", pa.string(), "", "untouched, read, written, or read-written"),
+        _string("kind", "what kind of mapping"),
+        _string("touch", "untouched, read, written, or read-written"),
         field("pid", pa.uint32(), "pid", "process it is in; null when missing"),
         field("start", pa.uint64(), "address", "of what was touched; null when missing"),
         field("end", pa.uint64(), "address", "first byte after it; null when missing"),
-        field("made_by", pa.string(), "", "the call that made it"),
-        field("explain", pa.string(), "", "what in the kernel decides about its anon_vma"),
-        field("origin_note", pa.string(), "", "how the mapping came to be"),
-        field("missing", pa.string(), "", "why it could not be made, else null"),
+        _string("made_by", "the call that made it"),
+        _string("explain", "what in the kernel decides about its anon_vma"),
+        _string("origin_note", "how the mapping came to be"),
+        _string("missing", "why it could not be made, else null"),
     ),
     "lock_cost": _table(
         "One row per execution of a workload under one of two locks, in turns by blocks (repeat).",
         field("threads", pa.int32(), "", "tasks of the workload"),
-        field("way", pa.string(), "", "who touched each page first: user or kernel"),
+        _string("way", "who touched each page first: user or kernel"),
         field("bytes", pa.int64(), "bytes", "mapped, over all tasks"),
         field("mib_per_s", pa.float64(), "MiB/s", "throughput, summed over the tasks"),
-        field("seconds", pa.float64(), "s", "wall time, with starting and ending"),
-        field("user_s", pa.float64(), "s", "processor time in user mode"),
-        field("system_s", pa.float64(), "s", "processor time in the kernel"),
-        field("minor_faults", pa.int64(), "", "page faults that needed no disk"),
-        field("major_faults", pa.int64(), "", "page faults that did"),
-        field("voluntary_ctxt", pa.int64(), "", "times its threads gave up the processor"),
-        field("involuntary_ctxt", pa.int64(), "", "times it was taken from them"),
+        _seconds("seconds", "wall time, with starting and ending"),
+        _seconds("user_s", "processor time in user mode"),
+        _seconds("system_s", "processor time in the kernel"),
+        _count("minor_faults", "page faults that needed no disk"),
+        _count("major_faults", "page faults that did"),
+        _count("voluntary_ctxt", "times its threads gave up the processor"),
+        _count("involuntary_ctxt", "times it was taken from them"),
     ),
     "lock_waits": _table(
         "One row per caller of mmap_lock in one traced execution, of those in lock_cost's ways.",
         field("threads", pa.int32(), "", "tasks of the workload"),
-        field("way", pa.string(), "", "who touched each page first: user or kernel"),
-        field("caller", pa.string(), "", "what the lock was acquired for"),
-        field("mode", pa.string(), "", "read or write"),
+        _string("way", "who touched each page first: user or kernel"),
+        _string("caller", "what the lock was acquired for"),
+        _string("mode", "read or write"),
         field("acquisitions", pa.float64(), "", "how often"),
         field("contended", pa.float64(), "", "how many of these had to wait"),
         field("wait_ms", pa.float64(), "ms", "from asking to having it, summed"),
         field("mean_ns", pa.float64(), "ns", "the same, of one acquisition"),
         field("longest_ns", pa.int64(), "ns", "the longest of them"),
-        field("lost", pa.int64(), "", "events that the tracer lost in this execution"),
+        _count("lost", "events that the tracer lost in this execution"),
     ),
     "census": _table(
         "One row a VMA, as the census found it.",
         field("mm", pa.uint32(), "id", "the mm_struct, numbered within this census"),
         field("tgid", pa.uint32(), "pid", "process through which the mm was read"),
         field("tid", pa.uint32(), "pid", "thread through which it was read"),
-        field("comm", _TEXT, "", "name of the thread group's leader"),
+        _name("comm", "name of the thread group's leader"),
         field("start", pa.uint64(), "address", "vm_start"),
         field("end", pa.uint64(), "address", "vm_end, first byte after it"),
         field("bytes", pa.uint64(), "bytes", "end - start"),
         field("flags", pa.uint64(), "bits", "vm_flags"),
-        field("prot", _TEXT, "", "rwx and s(hared) or p(rivate), as /proc/PID/maps has it"),
+        _name("prot", "rwx and s(hared) or p(rivate), as /proc/PID/maps has it"),
         field("anonymous", pa.bool_(), "", "vm_ops == NULL"),
         field("vm_ops", _TEXT, "symbol", "what identifies vm_ops, null when vm_ops is NULL"),
         field("anon_vma", pa.bool_(), "", "anon_vma != NULL"),
         field("bare", pa.bool_(), "", "anonymous and without anon_vma"),
-        field(
-            "class", _TEXT, "", "why it is bare: " + ", ".join(vocabulary.CLASSES) + "; else null"
-        ),
-        field("note", _TEXT, "", "what made the class 'other', else null"),
-        field("origin", _TEXT, "", "how the mapping came to be"),
+        _name("class", "why it is bare: " + ", ".join(vocabulary.CLASSES) + "; else null"),
+        _name("note", "what made the class 'other', else null"),
+        _name("origin", "how the mapping came to be"),
         field("device", _TEXT, "major:minor", "of the file, as /proc/PID/maps has it"),
         field("inode", pa.uint64(), "", "of the file, 0 without one"),
-        field("path", _TEXT, "", "of the file, null without one"),
+        _name("path", "of the file, null without one"),
         field("offset", pa.uint64(), "bytes", "vm_pgoff in bytes"),
-        field("name", _TEXT, "", "PR_SET_VMA_ANON_NAME, or the special mapping's"),
+        _name("name", "PR_SET_VMA_ANON_NAME, or the special mapping's"),
         field("present", pa.uint64(), "pages", "pages mapped; null unless bare and looked at"),
         field("zero", pa.uint64(), "pages", "of these, the zero page"),
         field("swapped", pa.uint64(), "pages", "pages swapped out"),
@@ -202,57 +192,38 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "tracing": _table(
         "One row a run of the workload that was timed with a tracer, or without one.",
-        field(
-            "traced",
-            pa.string(),
-            "",
-            "untraced, faults, events (faults, and each as an event), locks or time",
-        ),
-        field("source", pa.string(), "", "of faults: fentry, kprobe or tracepoint"),
-        field("why_not_fentry", pa.string(), "", "why it was not fentry, which has times"),
-        field(
+        _string("traced", "untraced, faults, events (faults, and each as an event), locks or time"),
+        _string("source", "of faults: fentry, kprobe or tracepoint"),
+        _string("why_not_fentry", "why it was not fentry, which has times"),
+        _string(
             "why_not_kprobe",
-            pa.string(),
-            "",
             "why it was not kprobe, which has times; null if that was not tried, or unknown",
             later=True,
         ),
         field("timed", pa.bool_(), "", "whether each fault has a time"),
         field("lock_paths", pa.bool_(), "", "whether each fault has a lock path"),
-        field("seconds", pa.float64(), "s", "wall time of the workload"),
+        _seconds("seconds", "wall time of the workload"),
         field("kb_per_s", pa.int64(), "KiB/s", "throughput of its tasks, summed; null without"),
-        field("counted", pa.int64(), "", "faults, or acquisitions of mmap_lock, that were counted"),
-        field("used", pa.int64(), "", "faults by getrusage(), while traced; null if unknown"),
-        field("unseen_gup", pa.int64(), "", "faults of get_user_pages(), which have no exception"),
+        _count("counted", "faults, or acquisitions of mmap_lock, that were counted"),
+        _count("used", "faults by getrusage(), while traced; null if unknown"),
+        _count("unseen_gup", "faults of get_user_pages(), which have no exception"),
         *(
-            field(
+            _count(
                 name,
-                pa.int64(),
-                "",
                 f"{what}; null if unknown",
                 later=name not in vocabulary.RECORDED_FROM_THE_FIRST,
             )
             for name, what in vocabulary.TRACING_LOSSES.items()
         ),
-        field(
+        _count(
             "refused",
-            pa.int64(),
-            "",
             "exceptions with page faults disabled, which are no faults; null if unknown",
             later=True,
         ),
-        field(
-            "preemption",
-            pa.string(),
-            "",
-            "the kernel's model, in its own word; null if unknown",
-            later=True,
-        ),
-        field("why_no_lock_paths", pa.string(), "", "null where they are known", later=True),
-        field(
+        _string("preemption", "the kernel's model, in its own word; null if unknown", later=True),
+        _string("why_no_lock_paths", "null where they are known", later=True),
+        _string(
             "why_no_witness",
-            pa.string(),
-            "",
             "why there is no second count of mmap_lock's acquisitions, null where there is",
             later=True,
         ),
@@ -262,8 +233,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         *_WHO,
         *_WHAT,
         field("vm_ops", _TEXT, "symbol", "what identifies its vm_ops, null when vm_ops is NULL"),
-        field("file", _TEXT, "", "last component of its file's name, null without one"),
-        field("count", pa.int64(), "", "how many faults were so"),
+        _name("file", "last component of its file's name, null without one"),
+        _count("count", "how many faults were so"),
         field("time_ns", pa.int64(), "ns", "their times summed; null where the source has none"),
         field("log2_ns", _BUCKETS, "", "how many took 1 ns, 2 to 3, 4 to 7, ...; null likewise"),
     ),
@@ -282,21 +253,19 @@ SCHEMAS: dict[str, pa.Schema] = {
         "of the workload of its own.",
         *_WHO,
         *_WHAT,
-        field(
+        _name(
             "call_path",
-            _TEXT,
-            "",
             "functions from the outermost to the one that faulted, by semicolons; the kernel's "
             "follow the user's; unknown where there is no name",
         ),
-        field("count", pa.int64(), "", "how many faults were so"),
+        _count("count", "how many faults were so"),
     ),
     "locks": _table(
         "One row a group of like acquisitions of mmap_lock while the workload ran; process 0 "
         "is whoever is not of the workload.",
         *_WHO,
-        field("asked_by", _TEXT, "", "who took it, by a function on the kernel's stack"),
-        field("mode", _WORD, "", "read or write"),
+        _name("asked_by", "who took it, by a function on the kernel's stack"),
+        _choice("mode", "read or write"),
         field(
             "waited_for",
             pa.bool_(),
@@ -305,8 +274,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ),
         field("success", pa.bool_(), "", "whether it was got"),
         field("foreign", pa.bool_(), "", "whether it is another process's lock"),
-        field("count", pa.int64(), "", "how often it was so"),
-        field("contended", pa.int64(), "", "of these, how often it was found taken"),
+        _count("count", "how often it was so"),
+        _count("contended", "of these, how often it was found taken"),
         field("wait_ns", pa.int64(), "ns", "from asking to the answer, summed"),
         field("longest_ns", pa.int64(), "ns", "the longest of these"),
         field("log2_ns", _BUCKETS, "", "how many waited 1 ns, 2 to 3, 4 to 7, ..."),
@@ -314,12 +283,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     "time": _table(
         "One row a state that tasks of the workload were in, and for how long, in an execution "
         "traced for this alone.",
-        field("context", _WORD, "", "what the tasks were about: " + ", ".join(vocabulary.CONTEXTS)),
-        field("lock", _WORD, "", "their part in mmap_lock: none, waiting, reading or writing"),
-        field(
+        _choice("context", "what the tasks were about: " + ", ".join(vocabulary.CONTEXTS)),
+        _choice("lock", "their part in mmap_lock: none, waiting, reading or writing"),
+        _choice(
             "cpu",
-            _WORD,
-            "",
             "running, sleeping, woken (waiting for a CPU after that), preempted (another has it); "
             "behind others: while that CPU ran tasks that are not of the workload",
         ),
@@ -336,22 +303,22 @@ SCHEMAS: dict[str, pa.Schema] = {
             "ns",
             "time of the tasks by the workload's own clock, summed; null where it prints none",
         ),
-        *(field(name, pa.int64(), "", what) for name, what in _TIME_COUNTS.items()),
+        *(_count(name, what) for name, what in _TIME_COUNTS.items()),
         *(field(name, pa.int64(), "ns", what) for name, what in _TIME_SUMS.items()),
     ),
     "environment": _table(
         "One row a fact of the machine around a repeat: load, frequency, settings.",
-        field("moment", pa.string(), "", "before or after the repeat; during: the difference"),
-        field("fact", pa.string(), "", "of the machine; host.* is of the one that emulates it"),
+        _string("moment", "before or after the repeat; during: the difference"),
+        _string("fact", "of the machine; host.* is of the one that emulates it"),
         field("number", pa.float64(), "in its name", "null for a word"),
-        field("word", pa.string(), "", "null for a number; command line and config as hashes"),
+        _string("word", "null for a number; command line and config as hashes"),
     ),
     "perf_intervals": _table(
         "One row an event and interval, of an execution that perf stat looked at every so often.",
-        field("seconds", pa.float64(), "s", "when the interval ended, since the start"),
-        field("event", pa.string(), "", "perf's name of it"),
+        _seconds("seconds", "when the interval ended, since the start"),
+        _string("event", "perf's name of it"),
         field("value", pa.float64(), "column unit", "in the interval; null where there is none"),
-        field("unit", pa.string(), "", "of the value; empty for a plain number"),
+        _string("unit", "of the value; empty for a plain number"),
         field(
             "running_share",
             pa.float64(),
@@ -366,8 +333,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         field("cpu", pa.int32(), "", "processor it was on, null if unknown"),
         field("pid", pa.int32(), "pid", "process; -1 for one that was gone"),
         field("tid", pa.int32(), "pid", "thread"),
-        field("comm", _TEXT, "", "name that the thread had then"),
-        field("event", _TEXT, "", "what was sampled, as perf calls it"),
+        _name("comm", "name that the thread had then"),
+        _name("event", "what was sampled, as perf calls it"),
         field("period", pa.int64(), "of the event", "how much of the event it stands for"),
         field("stack", pa.uint32(), "id", "row of stacks, of the same repeat"),
     ),
@@ -380,16 +347,16 @@ SCHEMAS: dict[str, pa.Schema] = {
         "One row a function in such stacks.",
         field("frame", pa.uint32(), "id", "numbered within the repeat, from 0"),
         field("symbol", pa.string(), "symbol", "demangled; [unknown] where there is none"),
-        field("file", _TEXT, "", "last component of the program's or library's name"),
+        _name("file", "last component of the program's or library's name"),
         field("kernel", pa.bool_(), "", "whether it ran in kernel mode"),
         field("inlined", pa.bool_(), "", "whether it has no frame of its own"),
     ),
     "vmstat": _table(
         "One row a counter of /proc/vmstat that changed, of the whole machine.",
-        field("counter", pa.string(), "", "the kernel's name of it; nr_* are levels, not counts"),
-        field("before", pa.int64(), "", "right before the workload was started"),
-        field("after", pa.int64(), "", "when it was done: holding its mappings, or ended"),
-        field("difference", pa.int64(), "", "after - before"),
+        _string("counter", "the kernel's name of it; nr_* are levels, not counts"),
+        _count("before", "right before the workload was started"),
+        _count("after", "when it was done: holding its mappings, or ended"),
+        _count("difference", "after - before"),
     ),
 }
 """By the name of the table."""
