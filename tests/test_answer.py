@@ -143,11 +143,18 @@ def numbers(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", text))
 
 
+def values_of(verdict: verdict_module.Verdict) -> list[float]:
+    """The numbers that the sentences have."""
+    traced = dataclasses.asdict(verdict.traced).values() if verdict.traced else ()
+    counts = [*verdict.bare.values(), *verdict.filled, *verdict.origins.values()]
+    counts += [verdict.vmas, verdict.zero, verdict.pages]
+    return counts + [value for value in traced if isinstance(value, float)]
+
+
 def known(run: Any) -> set[str]:
     """Every number of the tables beside the sentences, as it is printed."""
     verdict = verdict_module.of_run(run)
-    values = verdict_module.table_of(verdict)["value"].tolist()
-    found = {number(value) for value in [*values, sum(verdict.bare.values()), *verdict.filled]}
+    found = {number(value) for value in [*values_of(verdict), sum(verdict.bare.values())]}
     target = run.manifest.target
     found |= {number(target["cpus"]), number(run.manifest.repeats), number(verdict.went_on)}
     found |= {f"{verdict.watched:g}" if verdict.watched else "1"}

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from made import MadeRun
 
 from anonvma.base.errors import RunError
 from anonvma.compare import counts
@@ -30,15 +30,15 @@ def a_run(faults: list[int], counters: dict[str, list[int]], kb: list[int]) -> A
         ),
         "vmstat": pd.DataFrame(
             [
-                {"repeat": repeat, "counter": name, "difference": value}
+                {"repeat": repeat, "counter": name, "after": value, "difference": value}
                 for name, values in counters.items()
                 for repeat, value in zip(repeats, values, strict=True)
             ],
-            columns=["repeat", "counter", "difference"],
+            columns=["repeat", "counter", "after", "difference"],
         ),
-        "throughput": pd.DataFrame({"repeat": repeats, "task": 0, "kb_per_s": kb}),
+        "throughput": pd.DataFrame({"repeat": repeats, "task": 0, "kb_per_s": kb, "bytes": 0}),
     }
-    return SimpleNamespace(table=tables.__getitem__, id="x")
+    return MadeRun(tables)
 
 
 def test_means_ranges_and_ratio_worked_out_by_hand() -> None:

@@ -12,51 +12,48 @@ The unit is the run, here one boot of a kernel: what its repeats say is averaged
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from anonvma.run.runs import Run, having
+from anonvma.tables import metrics
 
 __all__ = ["expected", "side_by_side"]
 
-
-def _of_repeats(*columns: str) -> Callable[[Run], pd.Series[float]]:
-    def measure(run: Run) -> pd.Series[float]:
-        return run.table("repeats").set_index("repeat")[list(columns)].sum(axis=1, min_count=1)
-
-    return measure
+_FAULTS = ("vm-scalability.time.minor_page_faults", "vm-scalability.time.major_page_faults")
+_ABORTED = ("proc-vmstat.vma_lock_abort",)
+_THROUGHPUT = "throughput, MiB/s"
 
 
-def _of_vmstat(counter: str) -> Callable[[Run], pd.Series[float]]:
-    def measure(run: Run) -> pd.Series[float]:
-        table = run.table("vmstat")
-        found: pd.Series[float] = table[table["counter"] == counter]["difference"]
-        return found
-
-    return measure
-
-
-_faults = _of_repeats("minor_faults", "major_faults")
-_aborted = _of_vmstat("vma_lock_abort")
-
-
-def _throughput(run: Run) -> pd.Series[float]:
-    return run.table("throughput").groupby("repeat")["kb_per_s"].sum() / 1024
-
-
-MEASURES: dict[str, Callable[[Run], pd.Series[float]]] = {
-    "page faults": _faults,
-    "under the VMA's lock": _of_vmstat("vma_lock_success"),
-    "aborted, to mmap_lock": _aborted,
-    "retried": _of_vmstat("vma_lock_retry"),
-    "missed": _of_vmstat("vma_lock_miss"),
-    "context switches": _of_repeats("voluntary_ctxt", "involuntary_ctxt"),
-    "throughput, MiB/s": _throughput,
+MEASURES: dict[str, tuple[str, ...]] = {
+    "page faults": _FAULTS,
+    "under the VMA's lock": ("proc-vmstat.vma_lock_success",),
+    "aborted, to mmap_lock": _ABORTED,
+    "retried": ("proc-vmstat.vma_lock_retry",),
+    "missed": ("proc-vmstat.vma_lock_miss",),
+    "context switches": (
+        "vm-scalability.time.voluntary_context_switches",
+        "vm-scalability.time.involuntary_context_switches",
+    ),
+    _THROUGHPUT: ("vm-scalability.throughput",),
 }
-"""What is set side by side. Faults and switches are the workload's own; the counts of the VMA
-lock are the machine's, from /proc/vmstat, and so a little more than the workload's."""
+"""What is set side by side, and the metrics that it is the sum of. Faults and switches are the
+workload's own; the counts of the VMA lock are the machine's, from /proc/vmstat, and so a little
+more than the workload's."""
+
+
+def _measured(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the measures of some runs: one row per run and one column per measure."""
+    table = metrics.matrix(runs)
+    found = pd.DataFrame({name: _sum(table, of) for name, of in MEASURES.items()})
+    found[_THROUGHPUT] /= 1024  # of KiB/s
+    return found
+
+
+def _sum(table: pd.DataFrame, names: Sequence[str]) -> pd.Series[float]:
+    return table.reindex(columns=list(names)).sum(axis=1, min_count=1)
 
 
 def side_by_side(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
@@ -75,28 +72,19 @@ def side_by_side(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         ``NAME low`` and ``NAME high`` (smallest and largest run) and ``NAME n``; null where
         the kernel does not count it. ``ratio`` is the last mean over the first.
     """
-    columns: dict[str, list[float] | list[int]] = {}
-    for name, runs in conditions.items():
-        per_run = [[_mean(measure, run) for run in runs] for measure in MEASURES.values()]
-        values = np.array(per_run, dtype=float)
-        counted = ~np.isnan(values)
-        # A measure that no run has is null, without NumPy's warning.
-        shown = np.where(counted.any(axis=1, keepdims=True), values, 0.0)
-        lacking = np.where(counted.any(axis=1), 1.0, np.nan)
-        columns[name] = list(np.nanmean(shown, axis=1) * lacking)
-        columns[f"{name} low"] = list(np.nanmin(shown, axis=1) * lacking)
-        columns[f"{name} high"] = list(np.nanmax(shown, axis=1) * lacking)
-        columns[f"{name} n"] = counted.sum(axis=1).tolist()
-    table = pd.DataFrame(columns, index=pd.Index(MEASURES, name="measure"))
+    every = _measured([run for runs in conditions.values() for run in runs])
+    labels = [name for name, runs in conditions.items() for _ in runs]
+    columns: dict[str, pd.Series[Any]] = {}
+    for name in conditions:
+        values = every[[label == name for label in labels]]
+        columns[name] = values.mean()
+        columns[f"{name} low"], columns[f"{name} high"] = values.min(), values.max()
+        columns[f"{name} n"] = values.count()
+    table = pd.DataFrame(columns).rename_axis("measure")
     first, *_ = conditions
     *_, last = conditions
     table["ratio"] = table[last] / table[first].where(table[first] != 0)
     return table
-
-
-def _mean(measure: Callable[[Run], pd.Series[float]], run: Run) -> float:
-    values = measure(run).dropna()
-    return float(values.mean()) if len(values) else float("nan")
 
 
 def expected(runs: Sequence[Run]) -> pd.DataFrame:
@@ -117,10 +105,13 @@ def expected(runs: Sequence[Run]) -> pd.DataFrame:
         One row a run: run, regime, mappings, pages, then faults and aborts, each expected,
         counted and the difference, which is what starting and holding the program costs.
     """
-    return pd.DataFrame([_expectation(run) for run in having(runs, "census")])
+    looked = having(runs, "census")
+    table = metrics.matrix(looked)
+    counted = zip(looked, _sum(table, _FAULTS), _sum(table, _ABORTED), strict=True)
+    return pd.DataFrame([_expectation(*each) for each in counted])
 
 
-def _expectation(run: Run) -> dict[str, object]:
+def _expectation(run: Run, faults: float, counted: float) -> dict[str, object]:
     census, facts = run.table("census"), run.manifest.target
     last = census[census["repeat"] == census["repeat"].max()]
     mapped = last[last["origin"] == "private /dev/zero"]
@@ -131,8 +122,6 @@ def _expectation(run: Run) -> dict[str, object]:
     aborts = {"early": pages if reads else mappings, "delayed": 0}.get(regime)
     if not mappings:  # a kernel that keeps no file for them, so they cannot be told from others
         mappings, aborts = None, None
-    faults = _mean(_faults, run)
-    counted = _mean(_aborted, run)
     return {
         "run": run.id,
         "regime": regime,

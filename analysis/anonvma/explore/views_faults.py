@@ -73,12 +73,12 @@ def _of_selection(shown: Shown, table: pd.DataFrame) -> _Found:
     what = "the VMA looked at" if shown.chosen is not None else "the selection"
     basis = (
         f"Matched with {what} {whose}, and by what a fault must have left for the VMA to be what "
-        f"it is{why}: {report_list(origins) or 'no origin'}."
+        f"it is{why}: {_few(origins) or 'no origin'}."
     )
     return _Found(found, basis)
 
 
-def report_list(words: list[str], most: int = 4) -> str:
+def _few(words: list[str], most: int = 4) -> str:
     """Name some words, and how many more there are."""
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(map(str, words[:most])) + more

@@ -17,7 +17,7 @@ import pandas as pd
 from anonvma.run.runs import Run
 from anonvma.tables import census, faults, losses
 
-__all__ = ["Answer", "Traced", "Verdict", "of_run", "table_of"]
+__all__ = ["Answer", "Traced", "Verdict", "of_run"]
 
 
 class Answer(enum.Enum):
@@ -178,23 +178,3 @@ def _traced(run: Run) -> Traced | None:
         half_seen=half_seen,
         missed=missed,
     )
-
-
-def table_of(verdict: Verdict) -> pd.DataFrame:
-    """Return the numbers that the sentences have, one row each: figure and value."""
-    rows: list[tuple[str, float]] = [
-        ("VMAs of the last repeat", verdict.vmas),
-        *((f"bare, {name}", count) for name, count in verdict.bare.items()),
-        ("bare and filled, fewest of a repeat", min(verdict.filled)),
-        ("bare and filled, most of a repeat", max(verdict.filled)),
-        *((f"filled, {name}", count) for name, count in verdict.origins.items()),
-        ("zero pages in those", verdict.zero),
-        ("pages that those span", verdict.pages),
-    ]
-    if verdict.traced is not None:
-        rows += [
-            (f"faults: {field.name}", value)
-            for field in dataclasses.fields(verdict.traced)
-            if isinstance(value := getattr(verdict.traced, field.name), float)
-        ]
-    return pd.DataFrame(rows, columns=["figure", "value"])
