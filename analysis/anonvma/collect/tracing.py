@@ -141,6 +141,7 @@ class Tracer:
         self._target, self._workload = context.target, context.workload
         self._place, self._scratch = context.place, context.writer.path
         self._vmaprobe, self._program = vmaprobe, program
+        self._source = ""  # by which faults were traced, once they were
         self.rows: dict[str, list[pd.DataFrame]] = {
             name: []
             for name in (
@@ -199,6 +200,8 @@ class Tracer:
             words.append("--stacks")
         if what == FAULTS and repeat == _WITH_EVENTS:
             words += ["--events", output.events]
+        if what == CALL_PATHS and self._source:  # trying the others again would take a second
+            words += ["--source", self._source]
         return words
 
     def _note_failure(self, what: str, done: subprocess.CompletedProcess[bytes]) -> None:
@@ -237,6 +240,7 @@ class Tracer:
         if self._workload.kind == "specimens":
             self._keep_call_paths(repeat, counts)
         found = faults_file.read_faults(counts)
+        self._source = found.header["source"]
         mine = workload_processes(found.processes, self._program_name)
         self._add("faults", repeat, found.faults[found.faults["process"].isin(mine)])
         if repeat == _WITH_EVENTS:
