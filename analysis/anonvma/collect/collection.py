@@ -225,13 +225,12 @@ class _Collection:
         self.results.unobserved += self.tracer.lacking.values()
         for name, content in self.target.logs().items():
             self.writer.raw(name).write_bytes(content)
-        tables = self.results.tables() | self.tracer.tables()
         argv = _without_home(self.workload.argv())
         parameters = self.workload.parameters
         if self.workload.kind == "command":
             parameters["workload"] = shlex.join(argv)
         run = self.writer.finish(
-            tables,
+            self.results.tables(),
             {
                 "target": self.facts,
                 "workload": Command(

@@ -21,6 +21,9 @@ from anonvma.perf.tool import Perf, Settings
 
 __all__ = ["Profiler"]
 
+_COUNTED = ("perf_stat", "perf_intervals")
+_SAMPLED = ("samples", "stacks", "frames")
+
 
 class Profiler:
     """Finds the perf of a target, and profiles a workload with it.
@@ -62,7 +65,8 @@ class Profiler:
                     "a kernel with its virtio_console module beside it, which perf gets through"
                 )
             self.results.lacks(
-                "everything that perf counts and samples", "no perf that runs was found", remedy
+                *("everything that perf counts and samples", "no perf that runs was found", remedy),
+                tables=(*_COUNTED, *_SAMPLED),
             )
             return
         # A watched process is not perf's child: its times cannot come from wait4().
@@ -84,6 +88,7 @@ class Profiler:
                 "perf_event_open()"
                 if not self.tool
                 else "a later perf",
+                () if self.tool else (*_COUNTED, *_SAMPLED),
             )
 
     def profile(self, repeat: int) -> None:
@@ -128,7 +133,8 @@ class Profiler:
             )
         except ProfileError as error:
             reason = str(error).rstrip(".").replace(str(file), "what it recorded")
-            self.results.lacks(what, reason, "a longer look, or one while the workload is at work")
+            remedy = "a longer look, or one while the workload is at work"
+            self.results.lacks(what, reason, remedy, _SAMPLED)
             return
         for name, frame in found.tables().items():
             self.results.add_frame(name, repeat, frame)
@@ -155,7 +161,8 @@ class Profiler:
         if status:
             said = last_line(self._raw(repeat, f"{name}-stderr").read_bytes())
             reason = f"it failed with exit status {status}: {said.rstrip('.')}"
-            self.results.lacks(what, reason, f"see raw/repeat-{repeat}/{name}-stderr")
+            tables = _SAMPLED if name == "record" else ("perf_intervals",)
+            self.results.lacks(what, reason, f"see raw/repeat-{repeat}/{name}-stderr", tables)
         return not status
 
     def note_missing_counts(self) -> None:

@@ -48,10 +48,12 @@ class Results:
         piece = to_table(frame.assign(repeat=repeat), SCHEMAS[table])
         self._pieces.setdefault(table, []).append(piece)
 
-    def lacks(self, what: str, reason: str, remedy: str) -> None:
-        """Note, once, something that cannot be observed."""
+    def lacks(self, what: str, reason: str, remedy: str, tables: Iterable[str] = ()) -> None:
+        """Note, once, something that cannot be observed, and the tables that lack for it."""
         if what not in {entry.what for entry in self.unobserved}:
-            self.unobserved.append(Unobserved(what=what, reason=reason, remedy=remedy))
+            self.unobserved.append(
+                Unobserved(what=what, reason=reason, remedy=remedy, tables=list(tables))
+            )
 
     def tables(self) -> dict[str, pa.Table]:
         """Return the tables that have rows."""

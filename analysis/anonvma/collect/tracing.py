@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import pyarrow as pa
 
 from anonvma.base.errors import ProbeError, WorkloadError
 from anonvma.base.text import last_line
@@ -32,8 +31,7 @@ from anonvma.collect.workload_output import parse_throughput
 from anonvma.probe import fault_events, faults_file, locks_file, time_file
 from anonvma.probe.vmaprobe import Unsupported, require_success
 from anonvma.run.manifest import Unobserved
-from anonvma.run.schema import SCHEMAS, columns
-from anonvma.run.writer import to_table
+from anonvma.run.schema import columns
 
 __all__ = ["Output", "Tracer", "order", "refusal", "unobserved", "workload_processes"]
 
@@ -131,8 +129,6 @@ class Tracer:
 
     Attributes
     ----------
-    rows : dict
-        By table, a list of frames.
     lacking : list of Unobserved
         What could not be traced, each said once.
     """
@@ -140,15 +136,9 @@ class Tracer:
     def __init__(self, context: Context, vmaprobe: str, program: str | None) -> None:
         self._target, self._workload = context.target, context.workload
         self._place, self._scratch = context.place, context.writer.path
+        self._add_frame = context.results.add_frame
         self._vmaprobe, self._program = vmaprobe, program
         self._source = ""  # by which faults were traced, once they were
-        self.rows: dict[str, list[pd.DataFrame]] = {
-            name: []
-            for name in (
-                *("tracing", "faults", "fault_events", "call_paths", "locks"),
-                *("time", "time_totals"),
-            )
-        }
         self.lacking: dict[str, Unobserved] = {}
 
     # ---- one run ----
@@ -233,7 +223,7 @@ class Tracer:
                 "seconds": used["seconds"],
                 "used": used["minor_faults"] + used["major_faults"],
             }
-        self._add("tracing", repeat, pd.DataFrame([row]).reindex(columns=columns("tracing")))
+        self._add_frame("tracing", repeat, pd.DataFrame([row]).reindex(columns=columns("tracing")))
 
     def _keep_faults(self, repeat: int, output: Output) -> dict[str, Any]:
         counts = self._pulled(output.counts)
@@ -242,12 +232,12 @@ class Tracer:
         found = faults_file.read_faults(counts)
         self._source = found.header["source"]
         mine = workload_processes(found.processes, self._program_name)
-        self._add("faults", repeat, found.faults[found.faults["process"].isin(mine)])
+        self._add_frame("faults", repeat, found.faults[found.faults["process"].isin(mine)])
         if repeat == _WITH_EVENTS:
             events_file = self._scratch / "events"
             self._target.pull(output.events, events_file)
             events = fault_events.read_events(events_file, found)
-            self._add("fault_events", repeat, events[events["process"].isin(mine)])
+            self._add_frame("fault_events", repeat, events[events["process"].isin(mine)])
             events_file.unlink()
         ended = found.faults[found.faults["result"] != "error"]
         names = ["source", "why_not_fentry", "why_not_kprobe", "timed", "lock_paths", "unseen_gup"]
@@ -264,12 +254,12 @@ class Tracer:
         processes = faults_file.read_faults(counts).processes
         mine = workload_processes(processes, self._program_name)
         found = faults_file.read_call_paths(counts)
-        self._add("call_paths", repeat, found[found["process"].isin(mine)])
+        self._add_frame("call_paths", repeat, found[found["process"].isin(mine)])
 
     def _keep_locks(self, repeat: int, output: Output) -> dict[str, Any]:
         found = locks_file.read_locks(self._pulled(output.counts))
         mine = workload_processes(found.processes, self._program_name) | {0}
-        self._add("locks", repeat, found.locks[found.locks["process"].isin(mine)])
+        self._add_frame("locks", repeat, found.locks[found.locks["process"].isin(mine)])
         taken = found.locks[found.locks["success"]]
         return {
             **_used(found.header),
@@ -283,8 +273,8 @@ class Tracer:
         processes = time_file.read(text).processes
         found = time_file.read(text, workload_processes(processes, self._program_name))
         clock = 1000 * sum(row["usecs"] for row in parse_throughput(stdout)) or None
-        self._add("time", repeat, found.times)
-        self._add("time_totals", repeat, pd.DataFrame([{**found.totals, "clock_ns": clock}]))
+        self._add_frame("time", repeat, found.times)
+        self._add_frame("time_totals", repeat, pd.DataFrame([{**found.totals, "clock_ns": clock}]))
         return {
             **_used(found.header),
             **found.losses,
@@ -303,19 +293,6 @@ class Tracer:
         content = local.read_bytes()
         local.unlink()
         return content
-
-    def _add(self, table: str, repeat: int, frame: pd.DataFrame) -> None:
-        self.rows[table].append(frame.assign(repeat=repeat))
-
-    def tables(self) -> dict[str, pa.Table]:
-        """Return the tables that have rows, as the run declares them."""
-        return {
-            name: pa.concat_tables(
-                [to_table(frame, SCHEMAS[name]) for frame in frames]
-            ).unify_dictionaries()
-            for name, frames in self.rows.items()
-            if frames
-        }
 
 
 def _used(header: dict[str, Any]) -> dict[str, Any]:
