@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from anonvma.perf import recording as perf_data
-from anonvma.perf import samples
+from anonvma.perf import samples, tool
 from anonvma.perf import script as perf_script
 from anonvma.perf.inlined import Inlines
 from anonvma.perf.stacks import Profile
@@ -56,7 +57,16 @@ def record(output: Path, *words: str | Path) -> Path:
 
 def script(recording: Path, fields: Sequence[str]) -> list[str]:
     """The command that prints a recording."""
-    return ["perf", "script", "--force", "--no-inline", "-i", str(recording), *fields]
+    return perf().script(str(recording), *fields)
+
+
+@functools.cache
+def perf() -> tool.Perf:
+    """The perf of this machine."""
+    with Local() as here:
+        found = tool.find(here)
+    assert found is not None
+    return found
 
 
 def read(recording: Path, *, inlines: bool = False) -> Profile:
@@ -96,3 +106,17 @@ def report(recording: Path, *words: str) -> dict[str, tuple[float, ...]]:
                 for old, new in zip(found.get(symbol, (0.0,) * len(numbers)), numbers, strict=True)
             )
     return found
+
+
+def called(names: Iterable[str], demangled: str, part: str) -> str:
+    """A function by the name that this machine's perf gives it; the linker's has `part` in it.
+
+    Some are built without a library that demangles, such as Debian 13's.
+    """
+    every = list(names)
+    return demangled if demangled in every else next(name for name in every if part in name)
+
+
+def method(names: Iterable[str]) -> str:
+    """The method deep::Holder<long>::work() by that name."""
+    return called(names, "deep::Holder<long>::work", "Holder")

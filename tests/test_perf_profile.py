@@ -42,6 +42,9 @@ def known(
 # ---- what is known by construction ----
 
 
+GROW = "<alloc::vec::Vec<T> as known::Grow>::grow"
+
+
 def test_functions_have_the_shares_they_were_given(known: Path) -> None:
     profile = recordings.read(known, inlines=True)
     assert len(profile.samples) > 200
@@ -51,9 +54,9 @@ def test_functions_have_the_shares_they_were_given(known: Path) -> None:
         "outermost": QUOTA,
         "middle": QUOTA,
         "innermost": QUOTA,
-        "deep::Holder<long>::work": QUOTA,
-        "<alloc::vec::Vec<T> as known::Grow>::grow": QUOTA,
-        "known::rusty": QUOTA,
+        recordings.method(shares.index): QUOTA,
+        recordings.called(shares.index, GROW, "4grow"): QUOTA,
+        recordings.called(shares.index, "known::rusty", "5rusty"): QUOTA,
         "one": QUOTA,
         "three": THREE,
         "main": 5 * QUOTA,

@@ -111,8 +111,11 @@ def frame_of(line: bytes) -> tuple[bytes, bytes, int]:
         if not bracket:
             symbol, file = text, b""
         file = file.removesuffix(b")")
-    symbol = _OFFSET.sub(b"", symbol.strip())
-    return symbol or UNKNOWN, file.removesuffix(b" (deleted)"), int(match["ip"], 16)
+    symbol, address = _OFFSET.sub(b"", symbol.strip()), int(match["ip"], 16)
+    # The field dsoff: where in its file the frame is, which says more than where it was mapped.
+    if file.startswith(b"/") and (offset := _OFFSET.search(file)):
+        file, address = file[: offset.start()], int(offset[0][1:], 16)
+    return symbol or UNKNOWN, file.removesuffix(b" (deleted)"), address
 
 
 UNKNOWN = b"[unknown]"

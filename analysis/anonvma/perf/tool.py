@@ -90,10 +90,19 @@ class Settings:
 
 
 class Perf(NamedTuple):
-    """A perf that really runs on a target."""
+    """A perf that really runs on a target.
+
+    Attributes
+    ----------
+    path, version : str
+    offsets : bool
+        Whether ``perf script`` tells where in its file a frame is by a field of its own (dsoff).
+        Before there was one (6.4) it printed that in place of the address.
+    """
 
     path: str
     version: str
+    offsets: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -140,7 +149,17 @@ class Perf(NamedTuple):
         What is inlined perf asks addr2line for, once a frame, and misnames the innermost function
         (6.1); `anonvma.perf.inlined` does it once a file.
         """
-        return [*self.command, "script", "--force", "--no-inline", "-i", recording, *words]
+        offsets = ["-F", "+dsoff"] if self.offsets else []
+        return [
+            *self.command,
+            "script",
+            "--force",
+            "--no-inline",
+            "-i",
+            recording,
+            *words,
+            *offsets,
+        ]
 
 
 class _Brought(Perf):
@@ -173,7 +192,7 @@ def bring(target: Target) -> Perf | None:
         return None
     for library in libraries:
         target.push(Path(library))
-    brought = _Brought(target.push(Path(found.path)), found.version)
+    brought = _Brought(target.push(Path(found.path)), found.version, found.offsets)
     done = target.run([*brought.command, "--version"])
     return brought if done.returncode == 0 else None
 
@@ -199,7 +218,9 @@ def find(target: Target) -> Perf | None:
             continue
         match = re.match(rb"perf version (\S+)", done.stdout)
         if done.returncode == 0 and match:
-            return Perf(path, match[1].decode(errors="replace"))
+            # Refused as usage (129) where there is no such field, before the file is looked at.
+            trial = target.run([path, "script", "-F", "ip,sym,dso,dsoff", "-i", "/dev/null"])
+            return Perf(path, match[1].decode(errors="replace"), trial.returncode != 129)
     return None
 
 
