@@ -29,7 +29,7 @@ AIM_S = 10.0  # "in seconds"
 
 
 def made_up(runs: int, metrics: int, seed: int = 1) -> tuple[pd.DataFrame, list[str]]:
-    """Return metrics of runs, one row a run, and the condition of each."""
+    """Return metrics of runs, one row per run, and the condition of each."""
     rng = np.random.default_rng(seed)
     level = np.exp(rng.normal(8, 1, metrics))
     values = level * np.exp(0.1 * rng.normal(0, 1, (runs, metrics)))

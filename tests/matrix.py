@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What works on which kernel: one row a kernel, from boots recorded before and fresh ones.
+"""What works on which kernel: one row per kernel, from boots recorded before and fresh ones.
 
     python tests/matrix.py                        the rows recorded in tests/matrix.json
     python tests/matrix.py --fresh IMAGE...       boots these anew, and prints all

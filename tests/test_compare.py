@@ -236,7 +236,7 @@ def test_single_runs_are_compared_without_a_claim() -> None:
     parts = report_changes.sections(conditions.find(["early-specimens-1", "delayed-specimens-1"]))
     words = " ".join(parts[0].paragraphs)
     assert "one run per side shows no change" in words
-    assert "can be judged: that takes two runs a side" in words
+    assert "can be judged: that takes two runs per side" in words
     assert not any(part.title.startswith("Which VMAs") for part in parts)
 
 

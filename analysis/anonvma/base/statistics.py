@@ -76,7 +76,7 @@ def between(
     Parameters
     ----------
     base, head : array_like, float, runs x metrics
-        One row a run, NaN where a run lacks a metric. The numbers of runs may differ.
+        One row per run, NaN where a run lacks a metric. The numbers of runs may differ.
     resolution : array_like, float
         Of each metric, or of all: 1 for what counts in whole numbers, 0 if there is none.
     kinds : array_like, optional
@@ -87,7 +87,7 @@ def between(
     Returns
     -------
     DataFrame
-        One row a metric: n_base, n (runs that have it), base, mean, base_sd, sd (sample standard
+        One row per metric: n_base, n (runs that have it), base, mean, base_sd, sd (sample standard
         deviation; null for n = 1), ratio, low, high, difference, difference_low,
         difference_high, effect (Hedges' g), p. Null is what does not exist: the ratio to a mean
         of 0, the interval of a single run, the effect where nothing varies.

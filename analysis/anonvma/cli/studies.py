@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--jobs", type=click.IntRange(1), help="Hosts used at a time; by default all of them."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for what happens.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line for what happens.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -162,7 +162,7 @@ def query(
     """Answer a query in SQL over the tables of all runs, which may be larger than memory.
 
     There is a view for each table of data/README.md, of that name, with a column "run" more;
-    "runs", one row a run; and "headlines" (run, metric, value). Without SQL they are listed. Runs
+    "runs", one row per run; and "headlines" (run, metric, value). Without SQL they are listed. Runs
     are only read: nothing else can be reached by a query, and nothing be written. A table that is
     not what its run's manifest says is left out, and named on standard error.
 

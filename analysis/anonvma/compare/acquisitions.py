@@ -35,7 +35,7 @@ STATES = {
 
 
 class Side:
-    """The runs of one condition: acquisitions by kind of fault and by caller, one column a run."""
+    """One condition: acquisitions by kind of fault and by caller, one column per run."""
 
     def __init__(self, name: str, runs: Sequence[Run]) -> None:
         self.name, self.runs, self.n = name, runs, len(runs)
@@ -142,7 +142,7 @@ def taken(conditions: Mapping[str, Sequence[Run]], most: int = 5) -> pd.DataFram
 def plot_taken(
     conditions: Mapping[str, Sequence[Run]], most: int = 4, ax: Axes | None = None
 ) -> Axes:
-    """Draw `taken` as a bar a condition, its length the acquisitions of mmap_lock."""
+    """Draw `taken` as a bar per condition, its length the acquisitions of mmap_lock."""
     import seaborn as sns
 
     ax = own(ax, 8, 1.8)

@@ -55,7 +55,7 @@ class Cause:
     Attributes
     ----------
     table : DataFrame
-        One row a reason, the largest first: cause (`PATH`, `REPEATED`, `NUMBER`, `CALLS`,
+        One row per reason, the largest first: cause (`PATH`, `REPEATED`, `NUMBER`, `CALLS`,
         `UNEXPLAINED`), origin, access, mode and state of the VMAs or the caller's name; vmas_base,
         vmas_head (zero-page VMAs of that origin in the census; null where it is not about bare
         ones); faults_base, faults_head; taken_base, taken_head; wait_ms_base, wait_ms_head; change

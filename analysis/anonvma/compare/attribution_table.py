@@ -83,7 +83,7 @@ def verdicts(cases: Mapping[str, Mapping[str, Sequence[Run]]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a case: what differs, change (acquisitions), low, high, largest reason, bare VMAs
+        One row per case: what differs, change (acquisitions), low, high, largest reason, bare VMAs
         (their share of the change, per cent; null where nothing changed), unexplained (likewise),
         verdict.
     """

@@ -115,7 +115,7 @@ def table(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a metric and condition but the first, see `of_matrix`.
+        One row per metric and condition but the first, see `of_matrix`.
     """
     runs = [run for each in conditions.values() for run in each]
     labels = [name for name, each in conditions.items() for _ in each]
@@ -128,7 +128,7 @@ def of_matrix(values: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     values : DataFrame, float64
-        One row a run and one column a metric, null where a run lacks one.
+        One row per run and one column per metric, null where a run lacks one.
     labels : sequence of str
         The condition of each run; the first label is the one the others are compared with.
 
@@ -267,7 +267,7 @@ def headline(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     Returns
     -------
     DataFrame
-        One row a condition but the first: metric, condition, n_base, n, base, mean, ratio, low,
+        One row per condition but the first: metric, condition, n_base, n, base, mean, ratio, low,
         high, half_width (of the interval, as a share of the ratio), p, verdict (``higher``,
         ``lower``, ``alike``, ``unclear`` or ``n = 1``).
 

@@ -83,7 +83,7 @@ def most_said(found: pd.DataFrame, base: str) -> str:
     own = key.reindex(pd.MultiIndex.from_frame(changed[["metric", "condition"]])).to_numpy()
     changed = changed[~named | (own < statistics.LEVEL)]
     if found["p"].isna().all():
-        return f"None of {len(found)} rows can be judged: that takes two runs a side."
+        return f"None of {len(found)} rows can be judged: that takes two runs per side."
     if changed.empty:
         return f"None of the {len(found)} rows that were looked at changed."
     largest = [

@@ -132,7 +132,7 @@ def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a fact that is not alike: aspect, fact, then a column a condition (str).
+        One row per fact that is not alike: aspect, fact, then a column per condition (str).
     """
     told = {name: _facts(runs[0]) for name, runs in conditions.items()}
     rows = []

@@ -102,7 +102,7 @@ def expected(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a run: run, regime, mappings, pages, then faults and aborts, each expected,
+        One row per run: run, regime, mappings, pages, then faults and aborts, each expected,
         counted and the difference, which is what starting and holding the program costs.
     """
     looked = having(runs, "census")

@@ -41,8 +41,8 @@ def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a fact: fact, then a column a condition. A setting is shown when its words differ
-        anywhere; a state, as mean and range over the runs, when the ranges of two conditions
+        One row per fact: fact, then a column per condition. A setting is shown when its words
+        differ anywhere; a state, as mean and range over the runs, when the ranges of two conditions
         lie apart. No rows where nothing differed or nothing was recorded; which of the two is in
         its ``attrs``.
     """

@@ -237,7 +237,7 @@ def of_matrix(about: Header, values: pd.DataFrame, labels: Sequence[str], zero: 
     ----------
     about : Header
     values : DataFrame
-        One row a run and one column a metric.
+        One row per run and one column per metric.
     labels : sequence of str
         The condition of each run.
     zero : bool

@@ -52,7 +52,7 @@ def mail(file: Path | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a quoted row, in the mail's order: metric, base, base_sd_percent, change (str, as
+        One row per quoted row, in the mail's order: metric, base, base_sd_percent, change (str, as
         quoted; empty for the headline), head, head_sd_percent, absolute (bool: change is a
         difference).
 
@@ -115,7 +115,7 @@ def beside(
 def _values(
     sides: tuple[str, str], conditions: Mapping[str, Sequence[Run]], names: Iterable[str]
 ) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
-    """Return some of the mail's metrics, one row a run; the runs' conditions; and the notes."""
+    """Return some of the mail's metrics, one row per run; the runs' conditions; and the notes."""
     runs = [run for side in sides for run in conditions[side]]
     labels = [side for side in sides for _ in conditions[side]]
     values = metrics.matrix(runs).reindex(columns=list(names))
@@ -138,7 +138,8 @@ def beside_values(
     Parameters
     ----------
     values : DataFrame, float64
-        One row a run and one column a metric by the mail's name; what is missing is not measured.
+        One row per run and one column per metric by the mail's name; what is missing is not
+        measured.
     labels : sequence of str
         The condition of each run.
     notes : mapping, optional
@@ -147,8 +148,8 @@ def beside_values(
     Returns
     -------
     DataFrame
-        One row a row of the mail: metric; theirs (its change as quoted); base, head (ours); change
-        (ours: per cent, or the difference); n; verdict; direction (``same``, ``other``, ``no
+        One row per row of the mail: metric; theirs (its change as quoted); base, head (ours);
+        change (ours: per cent, or the difference); n; verdict; direction (``same``, ``other``, ``no
         change`` or ``not measured``); size (our ratio over theirs; of a share our difference over
         theirs); note. Verdicts are corrected for these rows.
     """

@@ -74,7 +74,7 @@ def points(
     Returns
     -------
     DataFrame
-        One row a run and metric: condition, tasks (int64), run, metric, value.
+        One row per run and metric: condition, tasks (int64), run, metric, value.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def by_threads(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a condition and number of tasks: condition, tasks, n (runs), throughput (MiB/s of
+        One row per condition and number of tasks: condition, tasks, n (runs), throughput (MiB/s of
         all tasks), low, high (95 % interval of the mean, see `anonvma.base.statistics.estimate`),
         speedup (over the mean of the fewest tasks of that condition), wait_ms (for mmap_lock, all
         tasks, while it is traced; null without), wait_low, wait_high.
@@ -147,7 +147,7 @@ def fit(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a condition: condition, n (runs), tasks (different numbers), rate (MiB/s of one
+        One row per condition: condition, n (runs), tasks (different numbers), rate (MiB/s of one
         task), serial, crosstalk, each with ``_low`` and ``_high`` (95 %, null where a number
         of tasks has one run only), best (the number of tasks with most throughput; null where it
         only grows). All null with fewer than three different numbers of tasks.

@@ -57,7 +57,7 @@ class TimeCause:
     Attributes
     ----------
     table : DataFrame
-        One row a part, the largest effect first, what is not accounted for last: part, base, head
+        One row per part, the largest effect first, what is not accounted for last: part, base, head
         (microseconds of a unit), made (what it adds to the change), low, high (95 %; null for a
         single run), share (of the whole change; null where there is none).
     change, low, high : float

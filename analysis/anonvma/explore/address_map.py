@@ -221,7 +221,7 @@ def regions(space: Space, selection: Selection, gap: int = 1 << 30) -> pd.DataFr
     Returns
     -------
     DataFrame
-        One row a region, by address: from, to (hexadecimal), span (bytes, from the first VMA to
+        One row per region, by address: from, to (hexadecimal), span (bytes, from the first VMA to
         the last), mapped (bytes of its VMAs), vmas, selected (how many of them are), and a column
         for each state that occurs (of the selected ones).
     """

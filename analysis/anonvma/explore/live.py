@@ -184,7 +184,7 @@ def changes(before: Vmas, after: Vmas) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a change of the VMAs of a process and origin, most VMAs first: change
+        One row per change of the VMAs of a process and origin, most VMAs first: change
         (``appeared``, ``gone``, ``resized``, ``more pages`` or ``fewer pages`` in bare ones, or
         two states with an arrow), tgid, comm, origin, vmas (how many), bytes (that appeared, went
         or were added), zero (pages, likewise).
@@ -371,7 +371,7 @@ class Watch:
         return f"{reason[0].upper()}{reason[1:]}{kept}."
 
     def history(self) -> pd.DataFrame:
-        """Return the steps: at, vmas, a column a state, zero, seconds, cpu, share."""
+        """Return the steps: at, vmas, a column per state, zero, seconds, cpu, share."""
         rows = []
         for step in self.steps:
             row = dataclasses.asdict(step)

@@ -2,7 +2,7 @@
 """A selection: the VMAs of one census that a filter leaves, and what they amount to.
 
 No widget in here. `Vmas` holds a census so that a changed `Filter` is answered quickly: words as
-small codes, one pass over a column a condition, counts by `numpy.bincount`. A million VMAs take a
+small codes, one pass over a column per condition, counts by `numpy.bincount`. A million VMAs take a
 few hundredths of a second, and little more memory than the census itself.
 
 A VMA's *state* is its class if it is bare, else what it has: ``anon_vma`` or ``vm_ops``.
@@ -209,7 +209,7 @@ class Selection:
         Returns
         -------
         DataFrame
-            One row a state that occurs, in the order of `STATES`: state, vmas, bytes, and pages:
+            One row per state that occurs, in the order of `STATES`: state, vmas, bytes, and pages:
             present, zero, swapped (of the bare VMAs whose pages were looked at).
         """
         table = self._measures(self.vmas.state, len(STATES))
@@ -217,12 +217,12 @@ class Selection:
         return table[table["vmas"] > 0].reset_index(drop=True)
 
     def origins(self) -> pd.DataFrame:
-        """Count them by origin, most VMAs first: origin, a column a state, and as `states`."""
+        """Count them by origin, most VMAs first: origin, a column per state, and as `states`."""
         column = self.vmas.frame["origin"].cat
         return self._by(column.codes.to_numpy(), {"origin": column.categories.to_numpy("object")})
 
     def processes(self) -> pd.DataFrame:
-        """Count them by process, most VMAs first: tgid, comm, a column a state, and as `states`."""
+        """Count them by process, most VMAs first: tgid, comm, a column per state, as `states`."""
         codes, named = self.vmas._processes
         return self._by(codes, {"tgid": named["tgid"], "comm": named["comm"]})
 

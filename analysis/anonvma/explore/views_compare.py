@@ -56,7 +56,7 @@ def differs(shown: Shown) -> View:
 
 
 def _per_repeat(source: Source, wanted: Filter) -> pd.DataFrame:
-    """The selected VMAs of each repeat (a row): a column a state and origin."""
+    """The selected VMAs of each repeat (a row): a column per state and origin."""
     every, repeat = source.every_repeat
     selection = every.select(wanted)
     frame = every.frame

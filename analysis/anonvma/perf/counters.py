@@ -54,7 +54,7 @@ def intervals(run: Run) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row an interval and event with a count: repeat, seconds (its end), length (s), whole
+        One row per interval and event with a count: repeat, seconds (its end), length (s), whole
         (whether it has its full length), event, value (as counted), unit, per_s, running_share.
 
     Raises
@@ -163,7 +163,7 @@ def counters(run: Run) -> pd.DataFrame:
 
 
 def plot_intervals(run: Run, event: str = "page-faults", ax: Axes | None = None) -> Axes:
-    """Draw what was counted of an event over time, one line a repeat, per second."""
+    """Draw what was counted of an event over time, one line per repeat, per second."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import EngFormatter
 

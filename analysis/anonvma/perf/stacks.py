@@ -26,11 +26,11 @@ class Profile:
     Attributes
     ----------
     samples : DataFrame
-        One row a sample in the order of time, columns as in the table ``samples``.
+        One row per sample in the order of time, columns as in the table ``samples``.
     offsets, frame_ids : array of int64, array of uint32
         Stack `i` is ``frame_ids[offsets[i]:offsets[i + 1]]``, the innermost frame first.
     frames : DataFrame
-        One row a frame, columns as in the table ``frames``.
+        One row per frame, columns as in the table ``frames``.
     """
 
     samples: pd.DataFrame

@@ -44,10 +44,10 @@ class Census:
     vmas : DataFrame
         One row a VMA, columns as `anonvma.run.schema` declares them.
     mms : DataFrame
-        One row an mm: mm, tgid, tid, comm, tasks (how many share it), vmas, attempts,
+        One row per mm: mm, tgid, tid, comm, tasks (how many share it), vmas, attempts,
         changed, unwatched, leader_gone.
     processes : DataFrame
-        One row a process: tgid, mm, comm. Two processes with one mm are two rows here
+        One row per process: tgid, mm, comm. Two processes with one mm are two rows here
         and one in `mms`.
     header : dict
         release, arch, page_size, boot_id, pages_how (text), start_ns and end_ns

@@ -37,7 +37,7 @@ class Faults:
     Attributes
     ----------
     faults : DataFrame
-        One row a group of like faults, columns as in the table ``faults``.
+        One row per group of like faults, columns as in the table ``faults``.
     header : dict
         source (``fentry``, ``kprobe`` or ``tracepoint``), why_not_fentry and why_not_kprobe (None
         if not tried), preemption (the kernel's model, in its own word), timed, lock_paths (whether
@@ -50,7 +50,7 @@ class Faults:
         Counts of `anonvma.run.vocabulary.TRACING_LOSSES`; all zero in a perfect tracing, None where
         it cannot be told.
     processes : DataFrame
-        One row a program in a process: process, tgid, parent, how (named, forked, execed), comm.
+        One row per program in a process: process, tgid, parent, how (named, forked, execed), comm.
     kinds : DataFrame
         By their id, the origin, vm_ops and file of the kinds of VMA.
     """
@@ -141,7 +141,7 @@ def read_call_paths(text: bytes) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a group of like faults with one call path, most faults first; columns as in
+        One row per group of like faults with one call path, most faults first; columns as in
         the table ``call_paths``.
 
     Raises

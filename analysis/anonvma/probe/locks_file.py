@@ -23,7 +23,7 @@ class Locks:
     Attributes
     ----------
     locks : DataFrame
-        One row a group of like acquisitions, columns as in the table ``locks``.
+        One row per group of like acquisitions, columns as in the table ``locks``.
     header : dict
         begun_ns and ended_ns, contention_known, misses as in `Faults`, preemptible (whether another
         task may be preempted in a program, and cause them), witness (what a histogram of the same

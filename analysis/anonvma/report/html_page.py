@@ -205,7 +205,7 @@ def index(title: str, words: str, heads: Sequence[str], rows: Sequence[Sequence[
     heads : sequence of str
         Of the table's columns.
     rows : sequence of sequence of str
-        One row a page: where it is, relative to this one, then what the columns say.
+        One row per page: where it is, relative to this one, then what the columns say.
     """
     head = "".join(f"<th>{html.escape(plain(name))}</th>" for name in heads)
     body = []

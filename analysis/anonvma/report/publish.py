@@ -223,7 +223,7 @@ def _summary(rendered: Sequence[Rendered]) -> tuple[str, list[Section]]:
     )
     each = [_answer_of(one.sections) for one in rendered]
     said = (
-        "One row a run: n repeats of it; mean of the VMAs that were read and never written, and "
+        "One row per run: n repeats of it; mean of the VMAs that were read and never written, and "
         "its 95 % interval; and, where faults were traced, those that found a bare VMA and were "
         "taken under mmap_lock."
     )

@@ -271,7 +271,7 @@ def _specimens(made: Run) -> Drawn:
     specimens.plot_observed(table, ax)
     states = table["state"].astype(str).value_counts()
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
-    return drawn, f"What became of each specimen, a row a kind, a column a touch: {counted}."
+    return drawn, f"What became of each specimen, a row per kind, a column per touch: {counted}."
 
 
 def _flames(run: Run) -> Drawn:

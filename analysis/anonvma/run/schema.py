@@ -87,7 +87,7 @@ _TIME_SUMS = {
 
 SCHEMAS: dict[str, pa.Schema] = {
     "repeats": _table(
-        "One row a repeat: when it ran, how long, and what it used.",
+        "One row per repeat: when it ran, how long, and what it used.",
         field("started", pa.timestamp("us", tz="UTC"), "", "when the workload was started"),
         _seconds(
             "seconds", "wall time from its start until it was done: holding its mappings, or ended"
@@ -101,14 +101,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         _count("major_faults", "page faults that did, null if unknown"),
     ),
     "throughput": _table(
-        "One row a task of the workload: the line that usemem and vmload print.",
+        "One row per task of the workload: the line that usemem and vmload print.",
         field("task", pa.int32(), "", "in the order printed, from 0"),
         field("bytes", pa.int64(), "bytes", "accessed, and 1/8 of the size for each mmap"),
         field("usecs", pa.int64(), "us", "from before the tasks were started"),
         field("kb_per_s", pa.int64(), "KiB/s", "bytes / 1024 / usecs * 1e6"),
     ),
     "perf_stat": _table(
-        "One row an event that perf stat was asked to count.",
+        "One row per event that perf stat was asked to count.",
         _string("event", "perf's name of it"),
         field("value", pa.float64(), "column unit", "null where there is no count"),
         _string("unit", "of the value; empty for a plain number"),
@@ -121,7 +121,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         field("supported", pa.bool_(), "", "whether this machine can count it"),
     ),
     "specimens": _table(
-        "One row a specimen: a mapping made and touched in one way, as its maker tells it.",
+        "One row per specimen: a mapping made and touched in one way, as its maker tells it.",
         _string("kind", "what kind of mapping"),
         _string("touch", "untouched, read, written, or read-written"),
         field("pid", pa.uint32(), "pid", "process it is in; null when missing"),
@@ -191,7 +191,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ),
     ),
     "tracing": _table(
-        "One row a run of the workload that was timed with a tracer, or without one.",
+        "One row per run of the workload that was timed with a tracer, or without one.",
         _string("traced", "untraced, faults, events (faults, and each as an event), locks or time"),
         _string("source", "of faults: fentry, kprobe or tracepoint"),
         _string("why_not_fentry", "why it was not fentry, which has times"),
@@ -229,7 +229,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ),
     ),
     "faults": _table(
-        "One row a group of like page faults of the workload, as traced.",
+        "One row per group of like page faults of the workload, as traced.",
         *_WHO,
         *_WHAT,
         field("vm_ops", _TEXT, "symbol", "what identifies its vm_ops, null when vm_ops is NULL"),
@@ -239,7 +239,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         field("log2_ns", _BUCKETS, "", "how many took 1 ns, 2 to 3, 4 to 7, ...; null likewise"),
     ),
     "fault_events": _table(
-        "One row a page fault of the workload, in the first repeat.",
+        "One row per page fault of the workload, in the first repeat.",
         field("time_ns", pa.int64(), "ns", "when it began, since tracing did"),
         field("address", pa.uint64(), "address", "that was touched"),
         field("vm_start", pa.uint64(), "address", "of its VMA, 0 where there was none"),
@@ -249,7 +249,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         *_WHAT,
     ),
     "call_paths": _table(
-        "One row a group of like page faults that were reached by the same functions, in a run "
+        "One row per group of like page faults that were reached by the same functions, in a run "
         "of the workload of its own.",
         *_WHO,
         *_WHAT,
@@ -261,7 +261,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         _count("count", "how many faults were so"),
     ),
     "locks": _table(
-        "One row a group of like acquisitions of mmap_lock while the workload ran; process 0 "
+        "One row per group of like acquisitions of mmap_lock while the workload ran; process 0 "
         "is whoever is not of the workload.",
         *_WHO,
         _name("asked_by", "who took it, by a function on the kernel's stack"),
@@ -281,7 +281,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         field("log2_ns", _BUCKETS, "", "how many waited 1 ns, 2 to 3, 4 to 7, ..."),
     ),
     "time": _table(
-        "One row a state that tasks of the workload were in, and for how long, in an execution "
+        "One row per state that tasks of the workload were in, and for how long, in an execution "
         "traced for this alone.",
         _choice("context", "what the tasks were about: " + ", ".join(vocabulary.CONTEXTS)),
         _choice("lock", "their part in mmap_lock: none, waiting, reading or writing"),
@@ -307,14 +307,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         *(field(name, pa.int64(), "ns", what) for name, what in _TIME_SUMS.items()),
     ),
     "environment": _table(
-        "One row a fact of the machine around a repeat: load, frequency, settings.",
+        "One row per fact of the machine around a repeat: load, frequency, settings.",
         _string("moment", "before or after the repeat; during: the difference"),
         _string("fact", "of the machine; host.* is of the one that emulates it"),
         field("number", pa.float64(), "in its name", "null for a word"),
         _string("word", "null for a number; command line and config as hashes"),
     ),
     "perf_intervals": _table(
-        "One row an event and interval, of an execution that perf stat looked at every so often.",
+        "One row per event and interval, of an execution that perf stat looked at every so often.",
         _seconds("seconds", "when the interval ended, since the start"),
         _string("event", "perf's name of it"),
         field("value", pa.float64(), "column unit", "in the interval; null where there is none"),
@@ -328,7 +328,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         field("supported", pa.bool_(), "", "whether this machine can count it"),
     ),
     "samples": _table(
-        "One row a sample that perf record took.",
+        "One row per sample that perf record took.",
         field("time_ns", pa.int64(), "ns", "when, since the first sample of the repeat"),
         field("cpu", pa.int32(), "", "processor it was on, null if unknown"),
         field("pid", pa.int32(), "pid", "process; -1 for one that was gone"),
@@ -339,12 +339,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         field("stack", pa.uint32(), "id", "row of stacks, of the same repeat"),
     ),
     "stacks": _table(
-        "One row a stack of functions that samples have, whatever the addresses in them.",
+        "One row per stack of functions that samples have, whatever the addresses in them.",
         field("stack", pa.uint32(), "id", "numbered within the repeat, from 0"),
         field("frames", pa.list_(pa.uint32()), "id", "rows of frames, the innermost first"),
     ),
     "frames": _table(
-        "One row a function in such stacks.",
+        "One row per function in such stacks.",
         field("frame", pa.uint32(), "id", "numbered within the repeat, from 0"),
         field("symbol", pa.string(), "symbol", "demangled; [unknown] where there is none"),
         _name("file", "last component of the program's or library's name"),
@@ -352,7 +352,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         field("inlined", pa.bool_(), "", "whether it has no frame of its own"),
     ),
     "vmstat": _table(
-        "One row a counter of /proc/vmstat that changed, of the whole machine.",
+        "One row per counter of /proc/vmstat that changed, of the whole machine.",
         _string("counter", "the kernel's name of it; nr_* are levels, not counts"),
         _count("before", "right before the workload was started"),
         _count("after", "when it was done: holding its mappings, or ended"),

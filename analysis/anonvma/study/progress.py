@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a study says of itself while it runs: a line a cell for people, JSON for programs."""
+"""What a study says of itself while it runs: a line per cell for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _short(path: Path) -> str:
 
 
 class _Lines:
-    """One line a cell, on standard error; on a terminal also what runs now."""
+    """One line per cell, on standard error; on a terminal also what runs now."""
 
     def __init__(self, study: Study) -> None:
         self._total = len(study.cells)

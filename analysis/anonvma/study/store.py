@@ -5,7 +5,7 @@ A view for each table of the data dictionary, of the same name, with the column 
 table's own; and
 
 ``runs``
-    one row a run, from its manifest: what ran where, on what;
+    one row per run, from its manifest: what ran where, on what;
 ``headlines``
     run, metric, value: a few numbers of each run, by the names that kernel people read.
 

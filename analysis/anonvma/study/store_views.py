@@ -81,7 +81,7 @@ from census where bare group by run, class
 OF_HEADLINES = ("throughput", "repeats", "vmstat", "census")
 
 _VIEWS = {
-    "runs": "One row a run, from its manifest.",
+    "runs": "One row per run, from its manifest.",
     "headlines": "A few numbers of each run by the names kernel people read, means over repeats.",
 }
 

@@ -75,7 +75,7 @@ def series(store: Store, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a run and metric: series (what the runs have in common, in words), metric, created
+        One row per run and metric: series (what the runs have in common, in words), metric, created
         (UTC), run, kernel_release, value.
 
     Raises

@@ -163,7 +163,7 @@ def by_origin(vmas: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Index: origin, the one with most bare VMAs first. Columns: vmas (count), anon_vma
-        (how many have one), then a column a class, zero (pages).
+        (how many have one), then a column per class, zero (pages).
     """
     anonymous = vmas[vmas["anonymous"]]
     state = anonymous["class"].astype("object").fillna("anon_vma")
@@ -215,7 +215,7 @@ def by_process(vmas: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
     -------
     DataFrame
         Index: tgid, the process with most bare VMAs first. Columns: comm, vmas, anonymous,
-        bare, a column a class, zero (pages).
+        bare, a column per class, zero (pages).
     """
     groups = vmas.groupby("tgid")
     table = groups.agg(

@@ -31,7 +31,7 @@ def over_time(events: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row an interval and change: ms (its beginning, since the workload's first fault),
+        One row per interval and change: ms (its beginning, since the workload's first fault),
         change (the three of anonymous VMAs, or ``other``), faults.
     """
     first = events[events["repeat"] == events["repeat"].min()]
@@ -74,7 +74,7 @@ def per_vma(events: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a number of faults: origin, change (of all of them, or ``mixed``), faults (in one
+        One row per number of faults: origin, change (of all of them, or ``mixed``), faults (in one
         VMA), vmas (mean of one repeat), most VMAs first.
     """
     events = events[(events["result"] != "error") & events["origin"].notna()]

@@ -105,7 +105,7 @@ def transitions(faults: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a change that occurred, most frequent first: before, after, ended (``done``, or
+        One row per change that occurred, most frequent first: before, after, ended (``done``, or
         ``error``: in a signal, or refused to the kernel), then the mean number of faults in one
         repeat that read, wrote and executed, and all.
     """
@@ -159,7 +159,7 @@ def by_origin(faults: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row an origin, most faults first: origin, faults (mean of one repeat), found bare,
+        One row per origin, most faults first: origin, faults (mean of one repeat), found bare,
         left bare, and mean_ns (mean time of one fault that has a time; null where the source has
         none).
     """
@@ -202,7 +202,7 @@ def lock_paths(faults: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a change of state, most faults first: change, then a column a path (mean of one
+        One row per change of state, most faults first: change, then a column per path (mean of one
         repeat; ``unknown`` only where there is any) and faults.
     """
     found = handled(faults)
@@ -256,7 +256,7 @@ def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row an origin, then one ``all``: origin; found bare (faults of user mode, mean of one
+        One row per origin, then one ``all``: origin; found bare (faults of user mode, mean of one
         repeat), which an early check sends to mmap_lock; of these, make anon_vma, for which a
         delayed one takes mmap_lock by trying; and spared, those it leaves to the VMA's lock alone.
     """

@@ -46,7 +46,7 @@ def callers(locks: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a caller and mode, most acquisitions first: asked_by, mode, taken (mean of one
+        One row per caller and mode, most acquisitions first: asked_by, mode, taken (mean of one
         repeat), contended (how many of these found it taken), wait_ms (summed, mean of one repeat),
         mean_ns and longest_ns. Acquisitions of another process's lock say so in asked_by.
     """
@@ -94,7 +94,7 @@ def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a caller and mode, the largest difference first: asked_by, mode, then a column a
+        One row per caller and mode, the largest difference first: asked_by, mode, then a column per
         kernel (mean of its repeats and runs) and difference, the last less the first. No rows
         where one of them has no run that was traced.
     """

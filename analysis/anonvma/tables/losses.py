@@ -4,7 +4,7 @@
 A number that something was lost of is a lower bound, and this says by how much. What a run did not
 record, for it is older than that, is unknown, which is not 0.
 
-Functions take a run's table ``tracing``, one row a traced run of the workload.
+Functions take a run's table ``tracing``, one row per traced run of the workload.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def attribution(tracing: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a repeat: repeat, source, traced, charged (by getrusage(); null for a process
+        One row per repeat: repeat, source, traced, charged (by getrusage(); null for a process
         only watched), gup (faults of get_user_pages() that the source does not show), share
         (traced of charged, less those; null where more was traced than charged).
     """

@@ -211,7 +211,7 @@ class Spent:
         Microseconds of one unit where nothing is traced, one value a run; of a workload without a
         clock of its own those of the traced executions, less the tracer's.
     shares, running : DataFrame
-        What of that is each of `PARTS` but the tracer, and is that with a CPU; one row a run that
+        What of that is each of `PARTS` but the tracer, and is that with a CPU; one row per run that
         tells.
     """
 
@@ -262,8 +262,8 @@ def table(conditions: Mapping[str, Sequence[Run]], unit: Unit | None = None) -> 
     Returns
     -------
     DataFrame
-        One row a part that any of them has, in their order, and ``tasks x elapsed`` last: part,
-        then a column a condition (mean of its runs). What is not accounted for is in any case a
+        One row per part that any of them has, in their order, and ``tasks x elapsed`` last: part,
+        then a column per condition (mean of its runs). What is not accounted for is in any case a
         row; it is null where the workload has no clock of its own.
     """
     unit = unit or unit_of(conditions)
@@ -301,7 +301,7 @@ def slowed(runs: Sequence[Run]) -> tuple[float, float]:
 
 
 def sums(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return ``time_totals`` of the runs that have one, one row an execution."""
+    """Return ``time_totals`` of the runs that have one, one row per execution."""
     return pd.concat([run.table("time_totals") for run in told(runs)])
 
 
@@ -315,7 +315,7 @@ def pages(runs: Sequence[Run]) -> float:
 
 
 def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axes:
-    """Draw `table` as a bar a condition, its length the time of the same work."""
+    """Draw `table` as a bar per condition, its length the time of the same work."""
     import seaborn as sns
 
     ax = own(ax, 8, 2.4)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Metrics: everything that a run measured, as numbers with the names kernel people read.
 
-`of` puts every source of a run into one long frame, one row a repeat and metric:
+`of` puts every source of a run into one long frame, one row per repeat and metric:
 
 - ``vm-scalability.*``: throughput, and ``vm-scalability.time.*`` as time(1) has it;
 - ``perf-stat.*``: what perf stat counted;
@@ -11,7 +11,7 @@
 - ``faults.*``: by lock path, and by origin, access, what was found and left, and path;
 - ``census.*``: VMAs by class and origin.
 
-`matrix` turns runs into one row a run. The repeats of a run are averaged first: the run is the
+`matrix` turns runs into one row per run. The repeats of a run are averaged first: the run is the
 unit. Nothing that was not looked at becomes 0; what was looked at and did not occur does.
 
 A run's tables are small and runs are many, so none becomes a frame on the way: Arrow groups the
@@ -51,7 +51,7 @@ def of(run: Run) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a repeat and metric: repeat (int64), metric (str), value (float64).
+        One row per repeat and metric: repeat (int64), metric (str), value (float64).
     """
     found = pd.DataFrame(list(_rows(run)), columns=COLUMNS)
     return found.astype({"repeat": "int64", "metric": "str", "value": "float64"})
@@ -66,7 +66,7 @@ def _rows(run: Run) -> Iterator[Row]:
 
 
 def matrix(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the metrics of some runs, one row a run and one column a metric.
+    """Return the metrics of some runs, one row per run and one column per metric.
 
     Parameters
     ----------

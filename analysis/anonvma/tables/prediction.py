@@ -26,7 +26,7 @@ def prediction(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a kernel: kernel, regime, n (runs), predicted (faults an early check would send to
+        One row per kernel: kernel, regime, n (runs), predicted (faults an early check would send to
         mmap_lock, by its own trace, mean), to mmap_lock (those of them that its trace has under
         mmap_lock), aborts (``vma_lock_abort`` of /proc/vmstat; null where it is not counted).
     """

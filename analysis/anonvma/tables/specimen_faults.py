@@ -27,7 +27,7 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
     Returns
     -------
     DataFrame
-        One row a specimen that could be made, in that order: kind, touch, vm_ops, anon_vma and
+        One row per specimen that could be made, in that order: kind, touch, vm_ops, anon_vma and
         state (see `anonvma.tables.specimens.observed`), faults (how many), what (each distinct kind
         of fault: access, change and, in brackets, lock path), left_bare (of the faults those that
         found it bare and left it so) and explain. No fault of its own has

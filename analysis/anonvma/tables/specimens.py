@@ -62,7 +62,7 @@ def observed(specimens: pd.DataFrame, vmas: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a specimen that could be made, in the order made: kind, touch, vm_ops (the
+        One row per specimen that could be made, in the order made: kind, touch, vm_ops (the
         symbol, null for NULL), anon_vma (bool), state (see `state_of`), origin, present,
         zero (pages), surprising (bool), explain. A specimen whose VMA is not in the census
         has state ``gone``.

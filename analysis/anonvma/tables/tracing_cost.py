@@ -16,7 +16,7 @@ def cost(tracing: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a tracer: traced (``events``: faults, and each as an event), n (repeats), untraced
+        One row per tracer: traced (``events``: faults, and each as an event), n (repeats), untraced
         and with it (mean throughput, MiB/s; null for a workload that prints none), ratio (geometric
         mean; below 1 is slower), low and high (95 % confidence interval by Student's t on the
         logarithms; null for n below 3). Speed is the workload's throughput, or where it prints
