@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What vmaprobe writes, as frames."""
+"""vmaprobe: how it is run, and what it writes, as frames."""
