@@ -79,7 +79,7 @@ VOCABULARY = {
     *vma_kinds.ORIGINS,
     *vocabulary.STATES,
     *vocabulary.CONTEXTS,
-    "page fault",  # a caller, in the table locks
+    vocabulary.PAGE_FAULT,
 }
 """Values of the tables' columns that have two words: they are data."""
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from anonvma.base.axes import own
 from anonvma.run.runs import Run, having
+from anonvma.run.vocabulary import PAGE_FAULT
 from anonvma.tables import locks
 from anonvma.tables.faults import timed_count
 
@@ -132,7 +133,7 @@ def taken(conditions: Mapping[str, Sequence[Run]], most: int = 5) -> pd.DataFram
         faults = by_fault.groupby(np.array(kinds)).sum()
         asked = side.taken.index.get_level_values("asked_by")
         calls = side.taken.mean(axis=1).groupby(asked).sum()
-        columns[name] = pd.concat([faults, calls.drop("page fault", errors="ignore")])
+        columns[name] = pd.concat([faults, calls.drop(PAGE_FAULT, errors="ignore")])
     wide = pd.DataFrame(columns).fillna(0.0).T
     order = wide.max().sort_values(ascending=False, kind="stable").index
     found = wide[order[:most]]

@@ -23,6 +23,7 @@ import pandas as pd
 
 from anonvma.base import statistics
 from anonvma.run.runs import Run
+from anonvma.run.vocabulary import PAGE_FAULT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,8 +59,6 @@ USAGE = (
 
 WAITS_FROM_CALLERS = {"asked_by": "caller", "taken": "acquisitions"}
 """Columns of `anonvma.tables.locks.callers` by what they are called in the table lock_waits."""
-
-_PAGE_FAULT = "page fault"  # locks.h's word for the caller
 
 
 class Verdict(enum.Enum):
@@ -215,7 +214,7 @@ def _acquired(run: Run, threads: int) -> dict[str, int] | None:
     if "lock_waits" not in run.manifest.tables:
         return None
     table = run.table("lock_waits")
-    faults = table[(table["threads"] == threads) & (table["caller"] == _PAGE_FAULT)]
+    faults = table[(table["threads"] == threads) & (table["caller"] == PAGE_FAULT)]
     found = faults.groupby("way")["acquisitions"].sum()
     return {way: round(found.get(way, 0.0)) for way in sorted(set(table["way"]))}
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from anonvma.base import statistics
 from anonvma.compare.acquisitions import STATES, Side
+from anonvma.run.vocabulary import PAGE_FAULT
 
 __all__ = [
     "CALLS",
@@ -80,7 +81,7 @@ def taken_apart(one: Side, other: Side) -> tuple[pd.DataFrame, Estimate]:
         side.taken.sum()
         - side.direct.sum()
         - side.repeated.sum()
-        - side.taken.drop("page fault", level="asked_by", errors="ignore").sum()
+        - side.taken.drop(PAGE_FAULT, level="asked_by", errors="ignore").sum()
         for side in (one, other)
     ]
     left = Estimate(float(rest[1].mean() - rest[0].mean()), *rest)
@@ -144,7 +145,7 @@ def _values(table: pd.DataFrame, key: Any, n: int) -> np.ndarray[Any, Any]:
 
 def _wait_of_an_acquisition(side: Side) -> float:
     """Return the mean wait of a page fault for mmap_lock, in ms."""
-    asked = side.taken.index.get_level_values("asked_by") == "page fault"
+    asked = side.taken.index.get_level_values("asked_by") == PAGE_FAULT
     acquisitions = float(side.taken[asked].to_numpy().sum()) / side.n
     return float(side.waited[asked].to_numpy().sum()) / side.n / max(acquisitions, 1.0)
 
@@ -200,7 +201,7 @@ def _call_rows(one: Side, other: Side) -> list[dict[str, Any]]:
     rows = []
     for key in one.taken.index.union(other.taken.index):
         asked_by, mode = key
-        if asked_by == "page fault":
+        if asked_by == PAGE_FAULT:
             continue
         taken = [_values(side.taken, key, side.n) for side in (one, other)]
         waited = [_values(side.waited, key, side.n) for side in (one, other)]

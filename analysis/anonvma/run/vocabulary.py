@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CLASSES", "CONTEXTS", "RECORDED_FROM_THE_FIRST", "STATES", "TRACING_LOSSES"]
+__all__ = [
+    "CLASSES",
+    "CONTEXTS",
+    "PAGE_FAULT",
+    "RECORDED_FROM_THE_FIRST",
+    "STATES",
+    "TRACING_LOSSES",
+]
 
 CLASSES = ("guard", "untouched", "zero-page", "other")
 """Why a VMA is bare."""
@@ -18,6 +25,9 @@ CONTEXTS = (
     *("mremap", "madvise", "fork", "exec", "exit", "other call"),
 )
 """What a task is about, to the tracing of time."""
+
+PAGE_FAULT = "page fault"
+"""Who acquires mmap_lock, where that is a page fault: the word of locks.h for this caller."""
 
 TRACING_LOSSES = {
     "faults_lost": "faults for whose group the kernel's table had no room",
