@@ -26,12 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import guests
+import hypothesis
 import matplotlib
 import pytest
 
 from anonvma.target.guest import Guest
 
 matplotlib.use("Agg")
+# No test asserts time: hypothesis would, 200 ms for each example.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 ROOT = Path(__file__).resolve().parent.parent
 # What takes long: about how many seconds on a machine of two CPUs, and why. `make check` leaves it

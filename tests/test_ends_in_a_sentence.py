@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from anonvma.base import bounded, scratch
+from anonvma.base import bounded, paths, scratch
 from anonvma.base.errors import NotebookError, StoreError, TargetError
 from anonvma.report import notebooks
 from anonvma.study import job
@@ -78,13 +78,16 @@ def test_what_is_no_notebook(tmp_path: Path, content: str, said: str) -> None:
         notebooks.execute(str(source), tmp_path / "executed.ipynb", {})
 
 
+QUERY = ["query", "--in", str(paths.recorded())]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["report", "--bytes", "999999t"], "more mappings than a process may have"),
         (["report", "--repeats", "9" * 20], "from 1 to 1,000,000"),
-        (["query", "--memory", "999999TB", "select 1"], "more memory than the"),
-        (["query", "--memory", "1..5GB", "select 1"], "no amount of memory"),
+        ([*QUERY, "--memory", "999999TB", "select 1"], "more memory than the"),
+        ([*QUERY, "--memory", "1..5GB", "select 1"], "no amount of memory"),
         (["census", "--most", "-1"], "--most"),
     ],
 )
