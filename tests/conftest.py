@@ -70,6 +70,7 @@ SLOW = {
         "kprobes are attached to each of many kernel functions, per test",
     ),
     "test_flame.py": (13, "Chromium"),
+    "test_fuzz_runs.py": (10, "runs that are damaged, each through every command"),
     "test_guest.py": (250, "guests boot under emulation"),
     "test_importing.py": (25, "perf reads recordings, each with symbols"),
     "test_killed.py": (60, "make report, killed at several stages"),
