@@ -36,7 +36,7 @@ from anonvma.report import (
 from anonvma.report import verdict as verdict_module
 from anonvma.report.subject import Subject
 from anonvma.run import catalogue, runs
-from anonvma.tables import census, fault_times, faults, locks, specimens
+from anonvma.tables import census, faults, locks, specimens
 
 REPEATS = 4  # of three or more there are intervals
 EACH = range(1, REPEATS + 1)
@@ -284,7 +284,7 @@ def test_every_figure_is_drawn_of_nothing() -> None:
     for draw, arguments in (
         (faults.plot_transitions, [none]),
         (faults.plot_lock_paths, [none]),
-        (fault_times.plot_over_time, [events]),
+        (faults.plot_over_time, [events]),
         (locks.plot_callers, [TABLES["locks"].head(0)]),
         (census.plot_by_class, [vmas]),
         (census.plot_by_origin, [vmas]),

@@ -14,15 +14,8 @@ import pandas as pd
 import pytest
 from made import MadeRun
 
-from anonvma.compare import (
-    acquisitions,
-    attribution,
-    attribution_table,
-    attribution_words,
-    conditions,
-    design,
-    time_attribution,
-)
+from anonvma.compare import attribution, conditions, design, time_attribution
+from anonvma.compare.attribution import words as attribution_words
 from anonvma.run import runs
 from anonvma.run.runs import Run
 from anonvma.study import experiment
@@ -116,7 +109,7 @@ def test_a_busy_neighbour_does_not_change_who_takes_the_lock() -> None:
     assert found.verdict == "no change" and found.bare_share is None
     # Had throughput fallen clearly, nothing of it would be laid on VMAs.
     slowed = pd.Series({"metric": "vm-scalability.throughput", "verdict": "lower", "ratio": 0.5})
-    one, other = (acquisitions.Side(name, each) for name, each in sides.items())
+    one, other = (attribution.Side(name, each) for name, each in sides.items())
     said = attribution_words._headline_said(one, other, found.verdict, slowed)
     assert "not explained by bare VMAs" in said and "all of it is unexplained" in said
 
@@ -234,7 +227,7 @@ def test_without_traces_it_says_what_is_lacking() -> None:
     found = explained(run, run)
     assert found.verdict == "unknown" and np.isnan(found.change)
     assert "has no table 'locks'" in found.sentences[0] and "Remedy" in found.sentences[0]
-    assert attribution_table.printed(found.table).empty
+    assert attribution.printed(found.table).empty
 
 
 def test_a_single_run_a_side_is_explained_without_an_interval() -> None:
@@ -247,7 +240,7 @@ def test_a_single_run_a_side_is_explained_without_an_interval() -> None:
 
 def test_printed_has_the_large_rows_and_the_rest_in_one() -> None:
     found = attribution.explain(pair("small-allocs-mt"))
-    printed = attribution_table.printed(found.table)
+    printed = attribution.printed(found.table)
     assert printed.iloc[0]["faults"] == "65,536 > 65,536"
     assert printed.iloc[0]["taken"] == "65,536 > 0"
     assert printed["change"].sum() == pytest.approx(found.change)

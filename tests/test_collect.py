@@ -35,12 +35,11 @@ from anonvma.collect.collection import collect
 from anonvma.collect.workload import Workload
 from anonvma.collect.workload_output import held_pids, parse_specimens
 from anonvma.perf import profile as perf_profile
-from anonvma.perf import purpose, tool
 from anonvma.perf import recording as perf_data
-from anonvma.perf import shares as shares_module
+from anonvma.perf import tool
 from anonvma.run.runs import Run
 from anonvma.run.writer import sweep
-from anonvma.tables import locks, losses, specimen_faults, tracing_cost
+from anonvma.tables import faults, locks, losses
 from anonvma.target.local import Local
 
 pytestmark = pytest.mark.usefixtures("build")
@@ -157,7 +156,7 @@ def test_small_allocs_is_traced(take: Take) -> None:
     share = losses.attribution(tracing)["share"]
     assert share.tolist() == [1.0, 1.0]
     assert losses.losses(tracing)["count"].sum() == 0
-    assert set(tracing_cost.cost(tracing)["traced"]) == {"faults", "events", "locks", "time"}
+    assert set(faults.cost(tracing)["traced"]) == {"faults", "events", "locks", "time"}
 
     # Each page once, read, found bare and left bare; so many in each VMA.
     events = run.table("fault_events")
@@ -198,7 +197,7 @@ def test_untraced_if_not_asked_for(target: Local, tmp_path: Path) -> None:
 def test_specimens_are_traced(take: Take) -> None:
     run = take("specimens", trace=True)
     made = run.table("specimens")
-    table = specimen_faults.of_specimens(made, runs_census(run), run.table("fault_events"))
+    table = faults.of_specimens(made, runs_census(run), run.table("fault_events"))
     # Told apart by call paths, and put together again.
     assert run.table("call_paths")["count"].sum() == run.table("faults")["count"].sum()
     what = table.set_index(["kind", "touch"])["what"]
@@ -238,10 +237,10 @@ def test_profiles_of_every_repeat(take: Take) -> None:
     for repeat, profile in perf_profile.of_run(run).items():
         recording = run.raw(f"raw/repeat-{repeat}/perf.data")
         assert len(profile.samples) == perf_data.read(recording).samples
-        shares = shares_module.children(profile)
+        shares = perf_profile.children(profile)
         # Nearly all of it is reading: faults, and accesses without them.
         assert shares["asm_exc_page_fault"] > 10
-        assert abs(purpose.parts(profile).sum() - 100) < 1e-6
+        assert abs(perf_profile.parts(profile).sum() - 100) < 1e-6
     intervals = run.table("perf_intervals")
     assert set(intervals["repeat"]) == {1, 2}
     faults = intervals[intervals["event"] == "page-faults"].groupby("repeat")["value"].sum()

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from anonvma.base import paths
 from anonvma.base.errors import RunError
 from anonvma.cli import main
-from anonvma.compare import changes, changes_text, changes_words, conditions, design, reference
+from anonvma.compare import changes, conditions, design, reference
 from anonvma.perf import profile as perf_profile
 from anonvma.report import changes as report_changes
 from anonvma.report import layout, notebooks
@@ -97,7 +97,7 @@ def test_shown_are_the_headline_and_what_changed_and_is_not_small() -> None:
         "vm-scalability.throughput", "faults.gone", "faults.large",
     ]  # fmt: skip
     assert changes.shown(found, "x.noise")["metric"].tolist()[0] == "x.noise"
-    assert changes_words.most_said(found, "a") == (
+    assert changes.most_said(found, "a") == (
         "Of 6 rows that were looked at 2 changed; most of all faults.gone from 500 in a to 0 in b "
         "and faults.large from 10 in a to 90 in b."
     )
@@ -112,9 +112,7 @@ def test_headline_needs_no_correction_and_says_what_it_cannot_tell() -> None:
     # The table shows it as the answer has it.
     kept = changes.shown(found).set_index("metric")
     assert kept.loc["vm-scalability.throughput", "verdict"] == "higher"
-    assert (
-        changes_words.most_said(found, "a") == "None of the 201 rows that were looked at changed."
-    )
+    assert changes.most_said(found, "a") == "None of the 201 rows that were looked at changed."
     every = changes.with_headline(found)["verdict"]
     assert (every == "higher").sum() == 1
     first = changes.headline_of(found)
@@ -122,14 +120,14 @@ def test_headline_needs_no_correction_and_says_what_it_cannot_tell() -> None:
     assert first["half_width"].iloc[0] == pytest.approx(
         (row["high"] - row["low"]) / 2 / row["ratio"]
     )
-    said = changes_words.headline_said(first, "a")[0]
+    said = changes.headline_said(first, "a")[0]
     assert "throughput of b is higher: 1.06 times that of a" in said and "n = 3 and 3" in said
     with pytest.raises(RunError, match="no run has the metric 'nonsense'"):
         changes.headline_of(found, "nonsense")
     single = changes.headline_of(
         of({"vm-scalability.throughput": [1, 2]}, ["a", "b"]).reset_index()
     )
-    assert "one run per side shows no change" in changes_words.headline_said(single, "a")[0]
+    assert "one run per side shows no change" in changes.headline_said(single, "a")[0]
 
 
 def test_text_keeps_within_100_columns_whatever_the_names_and_numbers() -> None:
@@ -141,14 +139,14 @@ def test_text_keeps_within_100_columns_whatever_the_names_and_numbers() -> None:
     }
     values = pd.DataFrame({**columns, "x.gone": [5, 5, 5, 0, 0, 0], "x.one": [1, None, None] * 2})
     for labels in (SIX, ["a", "a", "b", "b", "c", "c"]):
-        text = changes_text.text(changes.of_matrix(values.astype(float), labels))
+        text = changes.text(changes.of_matrix(values.astype(float), labels))
         assert max(map(len, text.splitlines())) <= 100
         assert "\x1b" not in text and "verdict" in text.splitlines()[0]
         ends = ("higher", "lower", "alike", "unclear", "n = 1", "one side")
         numbers = [line[42:] for line in text.splitlines() if line.endswith(ends)]
         # Six to nine words: an interval may have one or two, a verdict up to three.
         assert len(numbers) >= 7 and all(6 <= len(line.split()) <= 9 for line in numbers)
-    row = next(line for line in changes_text.text(of({"x.a": [1, 1.1, 0.9, 2, 2.1, 1.9]}, SIX)
+    row = next(line for line in changes.text(of({"x.a": [1, 1.1, 0.9, 2, 2.1, 1.9]}, SIX)
                .reset_index()).splitlines() if line.startswith("x.a"))  # fmt: skip
     assert row.split() == ["x.a", "1", "2", "+100", "%", "+68.6", "+142.0", "%", "3", "higher"]
 
@@ -167,7 +165,7 @@ def test_pair_is_found_without_a_hint() -> None:
     # The faults themselves are as many, and so are the VMAs they leave bare.
     unmoved = rows.set_index("metric")["verdict"]
     assert unmoved["census.bare.zero-page"] == "alike" and unmoved["faults.total"] == "alike"
-    assert "private-/dev/zero.read.bare->bare.mmap" in changes_words.most_said(rows, "early")
+    assert "private-/dev/zero.read.bare->bare.mmap" in changes.most_said(rows, "early")
 
 
 def test_sections_have_the_answer_first_and_render_as_text() -> None:

@@ -13,7 +13,7 @@ from made import MadeRun
 from anonvma.base.errors import RunError
 from anonvma.compare import counts
 from anonvma.run import runs
-from anonvma.tables import locks, prediction
+from anonvma.tables import faults, locks
 
 
 def a_run(faults: list[int], counters: dict[str, list[int]], kb: list[int]) -> Any:
@@ -100,7 +100,7 @@ def test_recorded_pair_is_what_was_worked_out(kernel: str, load: str) -> None:
 def test_what_one_kernel_predicts_the_other_does(load: str, bare: int) -> None:
     """Found bare in user mode: each page read, or the first one written of each mapping."""
     pair = {name: runs.find_all(f"{name}-{load}-*") for name in ("early", "delayed")}
-    table = prediction.prediction(pair).set_index("kernel")
+    table = faults.prediction(pair).set_index("kernel")
     assert 0 <= table.loc["delayed", "predicted"] - bare <= 10
     assert table.loc["early", "to mmap_lock"] == table.loc["delayed", "predicted"]
     assert table.loc["early", "predicted"] == table.loc["delayed", "predicted"]

@@ -22,7 +22,7 @@ from anonvma.probe.locks_file import read_locks
 from anonvma.run.schema import SCHEMAS
 from anonvma.run.vocabulary import TRACING_LOSSES
 from anonvma.run.writer import to_table
-from anonvma.tables import fault_times, faults, locks, losses, tracing_cost
+from anonvma.tables import faults, locks, losses
 
 ROW = {
     "repeat": 1,
@@ -130,7 +130,7 @@ def test_per_vma_counts_faults_of_each() -> None:
         {"address": 0x2, "vm_start": 0x20000, "origin": "heap", "time_ns": 8},
         {"address": 0x3, "vm_start": 0, "origin": None, "result": "error", "time_ns": 9},
     )
-    assert fault_times.per_vma(found).to_dict("records") == [
+    assert faults.per_vma(found).to_dict("records") == [
         {"origin": "private /dev/zero", "change": "bare -> bare", "faults": 3, "vmas": 2},
         {"origin": "heap", "change": "mixed", "faults": 2, "vmas": 1},
     ]
@@ -141,7 +141,7 @@ def test_over_time_loses_no_fault_of_the_first_repeat() -> None:
     rows += [{"address": 1, "time_ns": 5000, "after": "anon_vma"}]
     rows += [{"address": 1, "time_ns": 5000, "before": "vm_ops", "after": "vm_ops"}]
     rows += [{"address": 1, "time_ns": 1, "repeat": 2}]
-    table = fault_times.over_time(events(*rows), bins=10)
+    table = faults.over_time(events(*rows), bins=10)
     assert len(table["ms"].unique()) == 10
     total = table.groupby("change")["faults"].sum()
     assert total.to_dict() == {
@@ -207,22 +207,22 @@ def tracings(*ratios: float) -> pd.DataFrame:
 
 
 def test_cost_is_of_pairs() -> None:
-    (row,) = tracing_cost.cost(tracings(0.9, 0.9, 0.9)).to_dict("records")
+    (row,) = faults.cost(tracings(0.9, 0.9, 0.9)).to_dict("records")
     assert row["n"] == 3
     assert row["ratio"] == pytest.approx(0.9) and row["low"] == pytest.approx(row["high"])
-    (row,) = tracing_cost.cost(tracings(0.8, 1.0)).to_dict("records")
+    (row,) = faults.cost(tracings(0.8, 1.0)).to_dict("records")
     assert row["ratio"] == pytest.approx(0.8**0.5) and math.isnan(row["low"])  # n is too small
-    (row,) = tracing_cost.cost(tracings(0.8, 1.0, 0.9)).to_dict("records")
+    (row,) = faults.cost(tracings(0.8, 1.0, 0.9)).to_dict("records")
     assert row["low"] < row["ratio"] < row["high"]
-    (row,) = tracing_cost.cost(tracings(0.8)).to_dict("records")
+    (row,) = faults.cost(tracings(0.8)).to_dict("records")
     assert row["ratio"] == pytest.approx(0.8) and math.isnan(row["low"])
     assert (row["untraced"], row["with it"]) == pytest.approx((1000 / 1024, 800 / 1024))
-    assert tracing_cost.cost(tracings()).empty
+    assert faults.cost(tracings()).empty
 
 
 def test_cost_falls_back_on_time() -> None:
     table = tracings(0.5).assign(kb_per_s=None, seconds=[1.0, 4.0])
-    assert tracing_cost.cost(table)["ratio"].tolist() == pytest.approx([0.25])
+    assert faults.cost(table)["ratio"].tolist() == pytest.approx([0.25])
 
 
 def test_attribution_leaves_out_what_has_no_exception() -> None:

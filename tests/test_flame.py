@@ -22,9 +22,8 @@ from waiting import PATIENCE
 
 from anonvma import cli
 from anonvma.base.errors import ProfileError
-from anonvma.perf import export, flame, flame_figure, flame_page, purpose
+from anonvma.perf import export, flame
 from anonvma.perf import profile as perf_profile
-from anonvma.perf import shares as shares_module
 from anonvma.perf.script import read
 from anonvma.run import runs
 
@@ -75,7 +74,7 @@ def test_narrow_boxes_are_left_out_and_runs_of_nothing_are_one() -> None:
 
 def test_a_run_is_the_mean_of_its_repeats_and_a_kind_the_mean_of_its_runs() -> None:
     every = runs.find_all("early-profile-*")
-    shares = [shares_module.children(p).get("vm_mmap_pgoff", 0.0)
+    shares = [perf_profile.children(p).get("vm_mmap_pgoff", 0.0)
               for p in perf_profile.of_run(every[0]).values()]  # fmt: skip
     boxes = [b for b in flame.boxes(every[0], below="vm_mmap_pgoff") if b.depth == 1]
     assert 100 * boxes[0].share == pytest.approx(np.mean(shares))
@@ -85,7 +84,7 @@ def test_a_run_is_the_mean_of_its_repeats_and_a_kind_the_mean_of_its_runs() -> N
 
 def test_the_pairs_difference_is_blue_where_the_fault_path_takes_the_rwsem() -> None:
     early, delayed = (runs.find_all(f"{name}-profile-*") for name in ("early", "delayed"))
-    ax = flame_figure.plot(delayed, early, below="asm_exc_page_fault")
+    ax = flame.plot(delayed, early, below="asm_exc_page_fault")
     drawn = flame.boxes(delayed, early, below="asm_exc_page_fault")
     colours = ax.collections[0].get_facecolor()
     assert len(colours) == len(drawn)
@@ -108,7 +107,7 @@ def hostile() -> pd.Series:
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
-    fragment = flame_page.interactive(hostile(), HEAD, title=HOSTILE, names=(HOSTILE, "b"))
+    fragment = flame.interactive(hostile(), HEAD, title=HOSTILE, names=(HOSTILE, "b"))
     assert "<script>alert" not in fragment and fragment.count("<script>") == 1
     assert "\x1b" not in fragment
 
@@ -121,13 +120,13 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     Labels().feed(fragment)
     assert any("alert(1)" in label and "&amp;" in label for label in labels)
     for name in ("flame.png", "flame.svg"):
-        flame_figure.plot(hostile()).figure.savefig(tmp_path / name)
+        flame.plot(hostile()).figure.savefig(tmp_path / name)
     ElementTree.parse(tmp_path / "flame.svg")
     plt.close("all")
 
 
 def test_a_fragment_refers_to_no_address() -> None:
-    fragment = flame_page.page(flame_page.interactive(runs.find("early-profile-1")), "t")
+    fragment = flame.page(flame.interactive(runs.find("early-profile-1")), "t")
     assert not re.search(r"https?:|//[a-z]|@import|url\(|<link|src=|fetch\(|import\(", fragment)
     assert "default-src 'none'" in fragment
 
@@ -140,7 +139,7 @@ def test_ink_can_be_read() -> None:
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
     for found in re.findall(
-        r'fill="(#\w+)"/><text [^>]*fill="(#\w+)"', flame_page.interactive(HEAD, BASE)
+        r'fill="(#\w+)"/><text [^>]*fill="(#\w+)"', flame.interactive(HEAD, BASE)
     ):
         bright, dark = sorted(map(light, found), reverse=True)
         assert (bright + 0.05) / (dark + 0.05) >= 4.5, found  # WCAG AA
@@ -178,7 +177,7 @@ def test_keys_zoom_and_search_in_a_browser(tmp_path: Path) -> None:
     if browser is None:
         pytest.skip("no browser: install chromium")
     page = tmp_path / "flame.html"
-    whole = flame_page.page(flame_page.interactive(BASE), "t").replace("</body>", KEYS)
+    whole = flame.page(flame.interactive(BASE), "t").replace("</body>", KEYS)
     page.write_text(whole, encoding="utf-8")
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     done = subprocess.run(
@@ -231,7 +230,7 @@ def test_text_for_firefox_is_text_of_perf_script() -> None:
     again = read([export.firefox(profile).encode()], theirs=True)
     assert list(again.samples["period"]) == [30, 10, 60]
     assert list(again.samples["comm"]) == ["a b", "a b", "c"]
-    assert dict(shares_module.self_(again)) == pytest.approx(dict(shares_module.self_(profile)))
+    assert dict(perf_profile.self_(again)) == pytest.approx(dict(perf_profile.self_(profile)))
     # What the Firefox profiler takes for a frame: an address, a symbol, a file without blanks.
     for line in export.firefox(profile).splitlines():
         assert not line.startswith("\t") or re.fullmatch(r"\s+\w+ .+ \(\S+\)", line)
@@ -260,7 +259,7 @@ def test_the_command_prints_tables_or_says_why_not() -> None:
     invoke = CliRunner().invoke
     done = invoke(cli.main, ["profile", "delayed-profile-1", "--base", "early-profile-1", "--json"])
     found = json.loads(done.output)
-    assert {row["part"] for row in found["By purpose"]} == set(purpose.PARTS)
+    assert {row["part"] for row in found["By purpose"]} == set(perf_profile.PARTS)
     done = invoke(cli.main, ["profile", "specimens"])
     assert done.exit_code == 1 and "no table samples" in done.output
     done = invoke(cli.main, ["profile", "early-profile-1", "-o", "x.pdf"])

@@ -35,7 +35,6 @@ from anonvma.collect.collection import collect
 from anonvma.collect.regime import observe
 from anonvma.collect.workload import Workload
 from anonvma.perf import profile as perf_profile
-from anonvma.perf import shares as shares_module
 from anonvma.run.runs import Run
 from anonvma.run.writer import sweep
 from anonvma.tables import specimens
@@ -237,7 +236,7 @@ def test_small_allocs(which: str, request: pytest.FixtureRequest, tmp_path: Path
     assert manifest.target["perf_version"] and {"perf_stat", "samples"} <= set(manifest.tables)
     assert any("cycles" in entry.what for entry in manifest.unobserved)
     for profile in perf_profile.of_run(run).values():
-        shares = shares_module.children(profile)
+        shares = perf_profile.children(profile)
         assert shares["asm_exc_page_fault"] > 3 and "do_access" in shares
     assert b"Linux version" in run.raw("raw/console.log").read_bytes()
     assert b"@" not in run.raw("raw/console.log").read_bytes().splitlines()[0]

@@ -20,7 +20,6 @@ from anonvma.base.errors import ProfileError
 from anonvma.collect import importing
 from anonvma.collect.importing import import_files
 from anonvma.perf import profile as perf_profile
-from anonvma.perf import shares
 from anonvma.run import runs
 
 HOW = ["-g", "--sample-cpu", "-F", "997", "-e", "cpu-clock"]
@@ -45,7 +44,7 @@ def test_a_recording_becomes_a_run(recording: Path, tmp_path: Path) -> None:
     assert run.manifest.target["kernel_release"] == os.uname().release
     (profile,) = perf_profile.of_run(run).values()
     theirs = recordings.report(recording, "--no-children", "-s", "sym")
-    ours = shares.self_(profile)
+    ours = perf_profile.self_(profile)
     for name in ("three", "one", "recurse", "outermost", recordings.method(theirs)):
         assert ours[name] == pytest.approx(theirs[name][0], abs=0.1)
     assert recordings.ODD_NAME in set(run.table("samples")["comm"])
@@ -62,7 +61,7 @@ def test_text_of_perf_script_becomes_a_run(
     text.write_bytes(text_of(recording, *words))
     (profile,) = perf_profile.of_run(import_files([text], tmp_path)).values()
     theirs = recordings.report(recording, "--no-children", "-s", "sym")
-    ours = shares.self_(profile)
+    ours = perf_profile.self_(profile)
     assert ours["three"] == pytest.approx(theirs["three"][0], abs=0.1)
     method = recordings.method(theirs)
     assert ours[method] == pytest.approx(theirs[method][0], abs=0.1)

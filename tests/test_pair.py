@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from anonvma.base.errors import RunError
-from anonvma.compare import changes, changes_words, cost_bound, counts
+from anonvma.compare import changes, cost_bound, counts
 from anonvma.run import processors, runs
 from anonvma.study import pair
-from anonvma.tables import prediction
+from anonvma.tables import faults
 
 
 def test_what_a_boot_runs() -> None:
@@ -95,7 +95,7 @@ def test_counts_are_those_worked_out_beforehand(
         assert 0 <= aborts < 100
     # The workload's own, traced, with nobody else's among them.
     for load, bare in (("small-allocs-mt", pages), ("anon-w-seq-mt", 8 * 52)):
-        traced = prediction.prediction(
+        traced = faults.prediction(
             {
                 kernel: [runs.find(tmp_path / f"{kernel}-{load}-1")]
                 for kernel in ("early", "delayed")
@@ -107,7 +107,7 @@ def test_counts_are_those_worked_out_beforehand(
     # What a boot costs in throughput is told, and no test of counts.
     with capsys.disabled():
         sides = {k: runs.find_all(f"{tmp_path}/{k}-small*") for k in ("early", "delayed")}
-        print("", *changes_words.headline_said(changes.headline(sides), "early"), sep="\n")
+        print("", *changes.headline_said(changes.headline(sides), "early"), sep="\n")
         print(
             *processors.said(sides),
             *cost_bound.sentences(cost_bound.of_directory(tmp_path)),

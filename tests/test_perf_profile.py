@@ -12,8 +12,6 @@ import recordings
 
 from anonvma.base.errors import ProfileError
 from anonvma.perf import profile as perf_profile
-from anonvma.perf import purpose, summary
-from anonvma.perf import shares as shares_module
 from anonvma.perf.script import read
 from anonvma.perf.stacks import Profile
 from anonvma.run import runs
@@ -48,7 +46,7 @@ GROW = "<alloc::vec::Vec<T> as known::Grow>::grow"
 def test_functions_have_the_shares_they_were_given(known: Path) -> None:
     profile = recordings.read(known, inlines=True)
     assert len(profile.samples) > 200
-    shares = shares_module.children(profile)
+    shares = perf_profile.children(profile)
     once = {
         "recurse": QUOTA,  # however deep it recurs
         "outermost": QUOTA,
@@ -73,7 +71,7 @@ def test_inlined_functions_are_told_from_others(known: Path) -> None:
 
 
 def test_callers_of_an_inlined_chain_are_in_order(known: Path) -> None:
-    paths = shares_module.calltrace(recordings.read(known, inlines=True), levels=3)
+    paths = perf_profile.calltrace(recordings.read(known, inlines=True), levels=3)
     assert paths["innermost.middle.outermost"] == pytest.approx(QUOTA, abs=NEAR)
 
 
@@ -107,14 +105,14 @@ def test_totals_are_those_of_perf_report(way: str, program: Path, tmp_path: Path
         tmp_path / "perf.data", *WAYS[way], "--", program, recordings.QUOTA
     )
     profile = recordings.read(recording)
-    ours = {"--no-children": shares_module.self_(profile)}
+    ours = {"--no-children": perf_profile.self_(profile)}
     if profile.offsets[-1] > len(profile.offsets):
-        ours["--children"] = shares_module.children(profile)
+        ours["--children"] = perf_profile.children(profile)
     for words, shares in ours.items():
         # perf report shows the address of what has no symbol, and keeps the ends of copies' names.
         theirs: dict[str, float] = {}
         for symbol, (percent, *_) in recordings.report(recording, words, "-s", "sym").items():
-            name = shares_module.without_copies(symbol)
+            name = perf_profile.without_copies(symbol)
             if not name.startswith("0"):
                 theirs[name] = theirs.get(name, 0.0) + percent
         assert len(theirs) > 5
@@ -160,14 +158,14 @@ def by_hand() -> Profile:
 
 
 def test_self_and_children(by_hand: Profile) -> None:
-    assert dict(shares_module.self_(by_hand)) == pytest.approx({"recurse": 60, "spin": 40})
-    assert dict(shares_module.children(by_hand)) == pytest.approx(
+    assert dict(perf_profile.self_(by_hand)) == pytest.approx({"recurse": 60, "spin": 40})
+    assert dict(perf_profile.children(by_hand)) == pytest.approx(
         {"main": 100, "recurse": 90, "spin": 40, "slow": 30, "lock": 30}
     )
 
 
 def test_call_paths_begin_at_each_function_and_have_five(by_hand: Profile) -> None:
-    assert dict(shares_module.calltrace(by_hand)) == pytest.approx(
+    assert dict(perf_profile.calltrace(by_hand)) == pytest.approx(
         {
             "spin.slow.lock.recurse.recurse": 30,
             "slow.lock.recurse.recurse.recurse": 30,
@@ -181,7 +179,7 @@ def test_call_paths_begin_at_each_function_and_have_five(by_hand: Profile) -> No
 
 
 def test_rows_have_the_names_that_the_robot_gives_them(by_hand: Profile) -> None:
-    rows = shares_module.rows(by_hand)
+    rows = perf_profile.rows(by_hand)
     assert rows["perf-profile.calltrace.cycles-pp.spin.main"] == pytest.approx(10)
     assert rows["perf-profile.children.cycles-pp.spin"] == pytest.approx(40)
     assert rows["perf-profile.self.cycles-pp.recurse"] == pytest.approx(60)
@@ -191,8 +189,8 @@ def test_rows_below_a_twentieth_of_a_percent_are_left_out() -> None:
     rare = b"w 1 4.0000000: 1 cycles:pp: \n\t 8 rare (/tmp/w)\n\n"
     assert not rare.startswith(b" ")
     profile = read([TEXT * 25 + rare], theirs=True)  # 1 in 2501: 0.04 %
-    assert not [name for name in shares_module.rows(profile).index if "rare" in name]
-    assert "rare" in shares_module.self_(profile)
+    assert not [name for name in perf_profile.rows(profile).index if "rare" in name]
+    assert "rare" in perf_profile.self_(profile)
 
 
 def test_folded_stacks(by_hand: Profile) -> None:
@@ -205,7 +203,7 @@ def test_folded_stacks(by_hand: Profile) -> None:
 
 def test_an_event_that_was_not_sampled_is_named(by_hand: Profile) -> None:
     with pytest.raises(ProfileError, match=r"no sample of 'page-faults': it has cycles:pp\.$"):
-        shares_module.self_(by_hand, "page-faults")
+        perf_profile.self_(by_hand, "page-faults")
 
 
 def stack(*names: str) -> bytes:
@@ -240,9 +238,9 @@ MMAP = ("vm_mmap_pgoff", "ksys_mmap_pgoff", "do_syscall_64")
     ],
 )
 def test_each_stack_is_of_one_purpose(part: str, names: tuple[str, ...]) -> None:
-    shares = purpose.parts(read([stack(*names)], theirs=True))
+    shares = perf_profile.parts(read([stack(*names)], theirs=True))
     assert shares[shares > 0].to_dict() == {part: pytest.approx(100)}
-    assert list(shares.index) == list(purpose.PARTS)
+    assert list(shares.index) == list(perf_profile.PARTS)
 
 
 # ---- runs ----
@@ -250,7 +248,7 @@ def test_each_stack_is_of_one_purpose(part: str, names: tuple[str, ...]) -> None
 
 def test_metrics_of_a_recorded_run() -> None:
     run = runs.find("early-profile-1")
-    found = shares_module.metrics(run)
+    found = perf_profile.metrics(run)
     assert found.dtypes.astype(str).to_dict() == {
         "repeat": "int64",
         "metric": "str",
@@ -261,10 +259,10 @@ def test_metrics_of_a_recorded_run() -> None:
     assert (found.groupby("metric")["repeat"].nunique() == 2).all()
     assert not found.duplicated(["repeat", "metric"]).any()
     name = "perf-profile.children.cpu-clock.lock_mm_and_find_vma"
-    shares = [shares_module.children(each).get(name.rsplit(".", 1)[1], 0.0)
+    shares = [perf_profile.children(each).get(name.rsplit(".", 1)[1], 0.0)
               for each in perf_profile.of_run(run).values()]  # fmt: skip
     assert list(found.loc[found["metric"] == name, "value"]) == pytest.approx(shares)
-    assert shares_module.metrics(runs.find("specimens")).empty
+    assert perf_profile.metrics(runs.find("specimens")).empty
 
 
 def test_the_fault_path_of_the_pair_leaves_the_rwsem() -> None:
@@ -272,24 +270,24 @@ def test_the_fault_path_of_the_pair_leaves_the_rwsem() -> None:
     early, delayed = (runs.find_all(f"{name}-profile-*") for name in ("early", "delayed"))
     assert len(early) == len(delayed) == 8
     taking = ["page fault: waiting for mmap_lock", "page fault: taking mmap_lock"]
-    before = [shares_module.mean(run, purpose.parts)["mean"][taking].sum() for run in early]
-    after = [shares_module.mean(run, purpose.parts)["mean"][taking].sum() for run in delayed]
+    before = [perf_profile.mean(run, perf_profile.parts)["mean"][taking].sum() for run in early]
+    after = [perf_profile.mean(run, perf_profile.parts)["mean"][taking].sum() for run in delayed]
     assert min(before) > 4 and max(after) < 1
-    tables = summary.tables({"delayed": delayed, "early": early}, most=20)
+    tables = perf_profile.tables({"delayed": delayed, "early": early}, most=20)
     rows = tables["By function and what it calls"].set_index("symbol")
     assert rows.loc["lock_mm_and_find_vma", "points"] < -3
 
 
 def test_what_share_of_the_time_went_to_faults_on_bare_vmas() -> None:
     run = runs.find("early-profile-1")
-    table = summary.by_vma_class(run).set_index("before")
-    in_faults = shares_module.mean(run, purpose.parts)["mean"].filter(like="page fault").sum()
+    table = perf_profile.by_vma_class(run).set_index("before")
+    in_faults = perf_profile.mean(run, perf_profile.parts)["mean"].filter(like="page fault").sum()
     assert table["of_time"].sum() == pytest.approx(in_faults)
     assert table["of_faults"].sum() == pytest.approx(100)
     assert table.loc["bare", "of_faults"] > 90
     assert set(table["basis"]) == {"time"} and set(table["n"]) == {2}
     # Here the tracer has no times.
-    live = summary.by_vma_class(runs.find("small-allocs-mt"))
+    live = perf_profile.by_vma_class(runs.find("small-allocs-mt"))
     assert set(live["basis"]) == {"number"}
 
 

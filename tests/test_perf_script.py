@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from anonvma.base.errors import ProfileError
 from anonvma.perf import profile as perf_profile
-from anonvma.perf import shares
 from anonvma.perf.script import Parser, fields, read
 from anonvma.perf.script_lines import is_script
 from anonvma.perf.stacks import Profile
@@ -260,7 +259,7 @@ def test_whatever_is_changed_there_are_samples_or_a_sentence(data: Any) -> None:
     else:
         for event in perf_profile.events(found):
             with suppress(ProfileError):  # every period 0
-                assert shares.self_(found, event).between(0, 100.000001).all()
+                assert perf_profile.self_(found, event).between(0, 100.000001).all()
 
 
 def test_more_text_than_is_taken() -> None:

@@ -13,9 +13,8 @@ import pytest
 from anonvma.base.errors import ProfileError
 from anonvma.collect.importing import import_files
 from anonvma.compare import changes
-from anonvma.perf import counters, export, flame_figure, flame_page, purpose, summary
+from anonvma.perf import counters, export, flame
 from anonvma.perf import profile as perf_profile
-from anonvma.perf import shares as shares_module
 from anonvma.perf.script import read
 from anonvma.report import changes as report_changes
 from anonvma.report import output
@@ -50,7 +49,7 @@ def imported(text: str, directory: Path) -> Run:
 
 
 def fault_callers(run: Run) -> Any:
-    paths = purpose.fault_callers(perf_profile.of_run(run)[1], most=30)
+    paths = perf_profile.fault_callers(perf_profile.of_run(run)[1], most=30)
     assert 0 <= paths.loc[paths["waiting"], "percent"].sum() <= 100.001
     return output.styled(paths[~paths["waiting"]])
 
@@ -60,16 +59,16 @@ WAYS: dict[str, Callable[[Run], Any]] = {
     "counters": lambda run: output.told(counters.counters(run), counters.lacking_said(run)),
     "absent": lambda run: output.told(counters.absent(run), counters.lacking_said(run)),
     "intervals": counters.plot_intervals,
-    "sentences": summary.sentences,
-    "parts": lambda run: output.styled(shares_module.mean(run, purpose.parts)),
-    "classes": lambda run: output.told(summary.by_vma_class(run), "none"),
-    "figure": flame_figure.plot,
-    "page": flame_page.interactive,
-    "two pages": lambda run: flame_page.interactive(run, run),
+    "sentences": perf_profile.sentences,
+    "parts": lambda run: output.styled(perf_profile.mean(run, perf_profile.parts)),
+    "classes": lambda run: output.told(perf_profile.by_vma_class(run), "none"),
+    "figure": flame.plot,
+    "page": flame.interactive,
+    "two pages": lambda run: flame.interactive(run, run),
     "callers": fault_callers,
-    "tables": lambda run: summary.tables({"this": run}),
-    "two tables": lambda run: summary.tables({"this": run, "that": run}),
-    "bars": lambda run: purpose.plot_parts({"this": run}),
+    "tables": lambda run: perf_profile.tables({"this": run}),
+    "two tables": lambda run: perf_profile.tables({"this": run, "that": run}),
+    "bars": lambda run: perf_profile.plot_parts({"this": run}),
     "comparison": lambda run: report_changes.sections({"one": [run], "two": [run]}),
 }
 
@@ -87,7 +86,7 @@ def test_whatever_a_recording_lacks(text: str, tmp_path: Path) -> None:
     again = read([export.firefox(profile).encode()], theirs=True)
     assert len(again.samples) == len(perf_profile.select(profile).samples)
     assert again.samples["cpu"].isna().all() == profile.samples["cpu"].isna().all()
-    for shares in (shares_module.self_, shares_module.children, purpose.parts):
+    for shares in (perf_profile.self_, perf_profile.children, perf_profile.parts):
         assert shares(profile).between(0, 100.001).all()
 
 
@@ -95,7 +94,7 @@ def test_samples_that_stand_for_nothing_are_said(tmp_path: Path) -> None:
     run = imported(NOTHING, tmp_path)
     assert metrics.of(run).empty
     with pytest.raises(ProfileError, match="period of 0"):
-        summary.sentences(run)
+        perf_profile.sentences(run)
     for write in export.FORMATS.values():
         assert write(perf_profile.of_run(run)[1])
 
@@ -104,6 +103,6 @@ def test_counters_alone(tmp_path: Path) -> None:
     path = tmp_path / "stat.csv"
     path.write_text("44,,page-faults,306721,100.00,,\n")
     run = import_files([path], tmp_path / "runs")
-    assert summary.sentences(run) == [] and len(counters.counters(run)) == 1
+    assert perf_profile.sentences(run) == [] and len(counters.counters(run)) == 1
     assert len(changes.table({"one": [run], "two": [run]}))
     assert counters.absent(run).empty and "lacks none" in counters.lacking_said(run)

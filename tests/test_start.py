@@ -21,7 +21,7 @@ SLOW += ("seaborn", "snakemake")
 
 # What these are for cannot be done without.
 NEED = {
-    ("explore.controls", "explore.explorer"): {"IPython", "ipywidgets"},
+    ("explore.controls", "explore.explorer", "explore.panel"): {"IPython", "ipywidgets"},
     (
         "report.engine",
         "report.notebooks",
@@ -33,7 +33,7 @@ NEED = {
         "nbformat",
         "papermill",
     },
-    ("study.store", "study.trend"): {"duckdb"},
+    ("study.dataset", "study.store", "study.trend"): {"duckdb"},
 }
 
 

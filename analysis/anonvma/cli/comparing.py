@@ -129,7 +129,7 @@ def _notebooks_of(plan: Plan, place: Path) -> dict[str, dict[str, Any]]:
 def _pair_sections(plan: Plan, place: Path) -> list[Section]:
     """Return what is told of a pair in the end: counts, then the ratio and its cause."""
     from anonvma.base.section import Section
-    from anonvma.compare import attribution, changes_words, counts
+    from anonvma.compare import attribution, changes, counts
     from anonvma.run import runs
 
     parts = []
@@ -137,7 +137,7 @@ def _pair_sections(plan: Plan, place: Path) -> list[Section]:
         names = ("early", "delayed")
         found = {name: runs.find_all(f"{place}/{name}-{load.name}-*") for name in names}
         table = counts.side_by_side(found)[[*names, "ratio"]].reset_index()
-        said = changes_words.of_headline(found)
+        said = changes.of_headline(found)
         parts.append(Section(load.name, said, table))
     why = attribution.explain(found)
     return [*parts, Section("What the early check costs here", [*said, *why.sentences])]
@@ -220,7 +220,7 @@ def compare_command(
 def _show_comparison(found: dict[str, list[Run]], kept: pd.DataFrame, metric: str | None) -> None:
     from anonvma.base.section import Key
     from anonvma.base.tabular import terminal_width
-    from anonvma.compare import changes_text
+    from anonvma.compare import changes
     from anonvma.report import changes as report_changes
     from anonvma.report import layout
 
@@ -230,7 +230,7 @@ def _show_comparison(found: dict[str, list[Run]], kept: pd.DataFrame, metric: st
     click.echo(layout.text(parts[:place], heading, terminal_width()))
     words = dataclasses.replace(parts[place], table=None)
     click.echo(layout.text([words], "").lstrip())
-    click.echo(changes_text.text(kept, terminal_width()))
+    click.echo(changes.text(kept, terminal_width()))
     click.echo(layout.text(parts[place + 1 :], "", terminal_width()).lstrip(), nl=False)
 
 

@@ -10,7 +10,6 @@ import click
 
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, SetupError
-from anonvma.base.tabular import terminal_width
 from anonvma.cli.completion import Target
 from anonvma.cli.group import main
 from anonvma.collect import targets
@@ -58,6 +57,8 @@ def doctor(where: str, as_json: bool) -> None:
 
 def _echo(name: str, verdict: str, words: str) -> None:
     """Print a line of the table, wrapped where a terminal has no room for it."""
+    from anonvma.base.tabular import terminal_width  # pandas, which --help need not wait for
+
     head = f"{name:22} {verdict:4} "
     width = terminal_width()
     lines = textwrap.wrap(words, max(width - len(head), 20)) if width else [words]

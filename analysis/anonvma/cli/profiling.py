@@ -112,7 +112,7 @@ def profile_command(
     """  # noqa: D301 (as above)
     from anonvma.base.section import Section
     from anonvma.base.tabular import terminal_width
-    from anonvma.perf import summary
+    from anonvma.perf import profile
     from anonvma.report import layout
     from anonvma.run import runs
 
@@ -122,7 +122,7 @@ def profile_command(
         _write_profile(list(of.values()), event, below, output)
         click.echo(short(output))
         return
-    tables = summary.tables(of, event, most)
+    tables = profile.tables(of, event, most)
     if as_json:
         click.echo(json_of({"runs": list(of)}, tables))
         return
@@ -130,7 +130,7 @@ def profile_command(
         Section(head, [], table.rename(columns=_in_per_cent(table)))
         for head, table in tables.items()
     ]
-    said = summary.sentences(opened[0])
+    said = profile.sentences(opened[0])
     parts.insert(0, Section("In short", said))
     click.echo(
         layout.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False
@@ -144,7 +144,7 @@ def _in_per_cent(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _write_profile(found: list[Run], event: str | None, below: str | None, output: Path) -> None:
-    from anonvma.perf import export, flame_figure, flame_page, profile
+    from anonvma.perf import export, flame, profile
 
     name = output.name.lower()
     ending = next((end for end in _WRITTEN_AS if name.endswith(end)), None)
@@ -156,14 +156,12 @@ def _write_profile(found: list[Run], event: str | None, below: str | None, outpu
     title = f"{this.id}, compared with {names[0]}" if base else this.id
     try:
         if ending == ".html":
-            text = flame_page.interactive(
+            text = flame.interactive(
                 this, *base, event=event, below=below, title=title, names=names
             )
-            output.write_text(flame_page.page(text, title), encoding="utf-8")
+            output.write_text(flame.page(text, title), encoding="utf-8")
         elif ending in (".svg", ".png"):
-            axes = flame_figure.plot(
-                this, *base, event=event, below=below, title=title, names=names
-            )
+            axes = flame.plot(this, *base, event=event, below=below, title=title, names=names)
             axes.get_figure(root=True).savefig(output)  # type: ignore[union-attr]
         else:
             formats = {

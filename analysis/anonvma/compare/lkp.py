@@ -13,7 +13,7 @@ The rules, as lkp-tests' ``compare`` prints them:
   how many runs have it, 11 wide and blank for none, ``:`` and the runs, 4 wide; and by how many
   percentage points it is reproduced more often than in the first column, 10 wide.
 
-It says nothing of n, intervals or chance: `anonvma.compare.changes_text.text` does.
+It says nothing of n, intervals or chance: `anonvma.compare.changes.text` does.
 """
 
 from __future__ import annotations

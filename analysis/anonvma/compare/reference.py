@@ -29,7 +29,6 @@ from anonvma.base.numerals import percent
 from anonvma.compare import changes
 from anonvma.perf import counters
 from anonvma.perf import profile as perf_profile
-from anonvma.perf import shares as shares_module
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
 
@@ -245,7 +244,7 @@ class _Paths:
         ]
         each = [profile for found in self.profiles for profile in found.values()]
         self.functions = {
-            shares_module.without_copies(name)
+            perf_profile.without_copies(name)
             for profile in each
             for name in profile.frames["symbol"]
         }
@@ -281,7 +280,7 @@ class _Paths:
     def _traces(self, place: int, repeat: int, levels: int) -> pd.Series[float]:
         key = (place, repeat, levels)
         if key not in self._known:
-            self._known[key] = shares_module.calltrace(self.profiles[place][repeat], levels=levels)
+            self._known[key] = perf_profile.calltrace(self.profiles[place][repeat], levels=levels)
         return self._known[key]
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from anonvma.explore.filter import STATES
 from anonvma.explore.view import MOST, Shown, View
-from anonvma.tables import fault_times, faults
+from anonvma.tables import faults
 from anonvma.tables.census import CLASSES
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _over_time(events: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     ax = figure.subplots()
     if len(events) > _EACH:
-        fault_times.plot_over_time(events, ax=ax)
+        faults.plot_over_time(events, ax=ax)
         return figure
     change = events["before"].astype(str) + " -> " + events["after"].astype(str)
     # Pages in the order of their addresses, without what lies between them.

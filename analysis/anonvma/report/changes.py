@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from anonvma.base.section import Key, Section
 from anonvma.base.tabular import LACKING
-from anonvma.compare import attribution, attribution_table, design, environment, time_attribution
+from anonvma.compare import attribution, design, environment, time_attribution
 from anonvma.compare import conditions as setting
-from anonvma.compare.blame import Verdict
-from anonvma.compare.changes import RULE, shown, table
-from anonvma.compare.changes_text import brief
-from anonvma.compare.changes_words import answered
+from anonvma.compare.attribution.blame import Verdict
+from anonvma.compare.changes.printed import brief
+from anonvma.compare.changes.rows import RULE, shown, table
+from anonvma.compare.changes.words import answered
 from anonvma.report import time_report
 from anonvma.run.runs import Run
 
@@ -45,9 +45,7 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     known = [head for head in heads if causes[head].verdict is not Verdict.UNKNOWN]
     for head in known:
         title = f"Which VMAs caused it: {base} to {head}"
-        parts.append(
-            Section(title, [attribution.HOW], attribution_table.printed(causes[head].table))
-        )
+        parts.append(Section(title, [attribution.HOW], attribution.printed(causes[head].table)))
     if known or any(times.values()):
         parts += time_report.sections(conditions, times)
     kept = shown(found, metric)

@@ -12,7 +12,7 @@ from anonvma.base.errors import RunError
 from anonvma.base.numerals import interval, number
 from anonvma.base.section import Key, Section
 from anonvma.compare import changes
-from anonvma.compare.changes import Verdict
+from anonvma.compare.changes.rows import Verdict
 from anonvma.report import changes as report_changes
 from anonvma.report import evidence, kernel_facts, reproduction, unobserved
 from anonvma.report.evidence import Figure

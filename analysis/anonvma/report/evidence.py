@@ -15,7 +15,7 @@ import pandas as pd
 
 from anonvma.base import statistics
 from anonvma.run.runs import Run
-from anonvma.tables.faults import traced_repeats
+from anonvma.tables.faults.groups import traced_repeats
 
 __all__ = ["Figure", "numbers", "table"]
 

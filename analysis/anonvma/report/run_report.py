@@ -13,12 +13,12 @@ import pandas as pd
 
 from anonvma.base import statistics
 from anonvma.base.section import Key, Section
-from anonvma.perf import purpose, shares, summary
+from anonvma.perf import profile
 from anonvma.report import answer, cost_report, evidence, reproduction, time_report, unobserved
 from anonvma.report.answer import kernel_of
 from anonvma.report.sources import drawn_from
 from anonvma.run.runs import Run
-from anonvma.tables import census, faults, locks, losses, mapping_time, specimens, tracing_cost
+from anonvma.tables import census, faults, locks, losses, mapping_time, specimens
 
 __all__ = ["CALLERS", "collected", "sections", "title"]
 
@@ -105,8 +105,8 @@ def sections(
 def _profile_sections(run: Run) -> list[Section]:
     if "samples" not in run.manifest.tables:
         return []
-    table = shares.mean(run, purpose.parts).rename_axis("part").reset_index()
-    said = [*summary.sentences(run), "Shares in percent; n executions, each apart."]
+    table = profile.mean(run, profile.parts).rename_axis("part").reset_index()
+    said = [*profile.sentences(run), "Shares in percent; n executions, each apart."]
     sources = drawn_from(run, "samples", "stacks", "frames")
     return [Section("Where the time went", said, table, sources=sources, key=Key.PROFILE)]
 
@@ -197,7 +197,7 @@ def _callers(run: Run) -> list[Section]:
 
 def _cost_of_tracing(run: Run) -> list[Section]:
     tracing = run.table("tracing")
-    costs = tracing_cost.cost(tracing)
+    costs = faults.cost(tracing)
     if costs.empty:
         return []
     said = "Throughput in MiB/s, and the ratio of the two in pairs with its 95 % interval."

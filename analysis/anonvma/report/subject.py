@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from anonvma.base.errors import RunError
 from anonvma.base.section import Key, Section
-from anonvma.compare import acquisitions, changes, changes_text, cost
-from anonvma.perf import flame_figure, flame_page, shares
+from anonvma.compare import attribution, changes, cost
+from anonvma.perf import flame, profile
 from anonvma.report import answer, comparison, output, publication, redaction, run_report
 from anonvma.report import verdict as verdict_module
 from anonvma.run import runs
@@ -153,10 +153,10 @@ class Subject:
         names = list(self.conditions)
         sides = [list(self.conditions[name]) for name in (names[-1], names[0])]
         if self.run:
-            return {Key.PROFILE: flame_page.interactive(sides[0], title="Flame graph")}
+            return {Key.PROFILE: flame.interactive(sides[0], title="Flame graph")}
         ends = (names[0], names[-1])
         title = f"Flame graph, {' to '.join(ends)}"
-        return {Key.CHANGED: flame_page.interactive(*sides, title=title, names=ends)}
+        return {Key.CHANGED: flame.interactive(*sides, title=title, names=ends)}
 
 
 def find(
@@ -275,8 +275,8 @@ def _specimens(made: Run) -> Drawn:
 
 
 def _flames(run: Run) -> Drawn:
-    ax = flame_figure.plot(run, title="Where the time went")
-    table = shares.mean(run, shares.children).nlargest(5, "mean")
+    ax = flame.plot(run, title="Where the time went")
+    table = profile.mean(run, profile.children).nlargest(5, "mean")
     table = table.rename_axis("symbol").reset_index()
     return _figure_of(ax), f"Flame graph. {output.in_words(table, 'symbol', 'mean')}"
 
@@ -297,8 +297,8 @@ def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
     import matplotlib.pyplot as plt
 
     drawn, ax = plt.subplots(figsize=(7, 1 + 0.6 * len(conditions)))
-    acquisitions.plot_taken(conditions, ax=ax)
-    totals = acquisitions.taken(conditions).sum(axis=1)
+    attribution.plot_taken(conditions, ax=ax)
+    totals = attribution.taken(conditions).sum(axis=1)
     said = ", ".join(f"{name}: {count:,.0f}" for name, count in totals.items())
     return drawn, f"Acquisitions of mmap_lock in one repeat, by reason. In all, {said}."
 
@@ -308,7 +308,7 @@ def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
 
     rows = changes.shown(changes.table(conditions))
     drawn, ax = plt.subplots(figsize=(7, 3.6))
-    changes_text.plot_shown(rows, ax=ax)
+    changes.plot_shown(rows, ax=ax)
     return drawn, f"Ratios with their intervals. {output.in_words(rows.head(6), 'metric', 'ratio')}"
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from anonvma.base import marker, tabular
 from anonvma.base.errors import RunError
 from anonvma.base.section import Section
-from anonvma.compare import attribution, changes_words, counts
+from anonvma.compare import attribution, changes, counts
 from anonvma.report import html_page, layout
 from anonvma.report import output as output_module
 from anonvma.run.runs import Run
@@ -83,7 +83,7 @@ def _explained(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
     _, *heads = conditions
     if not heads:
         return []
-    said = changes_words.of_headline(conditions)
+    said = changes.of_headline(conditions)
     for head in heads:
         said += attribution.explain(conditions, head).sentences
     return said

@@ -31,7 +31,7 @@ import pandas as pd
 import pyarrow as pa
 
 from anonvma.perf import counters as perf_stat
-from anonvma.perf import shares as shares_module
+from anonvma.perf import profile
 from anonvma.run.runs import Run
 
 __all__ = ["SOURCES", "matrix", "of"]
@@ -308,7 +308,7 @@ def _of_frame(made: Callable[[Run], pd.DataFrame]) -> Source:
 SOURCES: list[Source] = [
     workload,
     _of_frame(perf_stat.metrics),
-    _of_frame(shares_module.metrics),
+    _of_frame(profile.metrics),
     proc_vmstat,
     mmap_lock,
     faults,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.tables import specimens
-from anonvma.tables.faults import handled, transition
+from anonvma.tables.faults.groups import handled, transition
 
 __all__ = ["of_specimens"]
 

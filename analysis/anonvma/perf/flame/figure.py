@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anonvma.base.text import printable
-from anonvma.perf.flame import (
+from anonvma.perf.flame.layout import (
     COLOURS,
     LEAST,
     LEGEND,

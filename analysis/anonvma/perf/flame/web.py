@@ -7,7 +7,17 @@ import html
 
 from anonvma.base.numerals import percent
 from anonvma.base.text import printable
-from anonvma.perf.flame import COLOURS, LEAST, LEGEND, Box, Source, boxes, colour_of, ink, scale_of
+from anonvma.perf.flame.layout import (
+    COLOURS,
+    LEAST,
+    LEGEND,
+    Box,
+    Source,
+    boxes,
+    colour_of,
+    ink,
+    scale_of,
+)
 
 __all__ = ["interactive", "page"]
 

@@ -12,7 +12,7 @@ import pandas as pd
 from anonvma.base import numerals
 from anonvma.base.axes import own
 from anonvma.base.text import printable
-from anonvma.compare.changes import CHANGED
+from anonvma.compare.changes.rows import CHANGED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ import enum
 
 import pandas as pd
 
-from anonvma.compare.acquisitions import STATES, Side
-from anonvma.compare.decomposition import PATH, UNEXPLAINED, Estimate
+from anonvma.compare.attribution.acquisitions import STATES, Side
+from anonvma.compare.attribution.decomposition import PATH, UNEXPLAINED, Estimate
 
 __all__ = ["PARTLY", "Judgement", "Verdict", "judge"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from anonvma.base.axes import own
 from anonvma.tables.empty_figure import blank
-from anonvma.tables.faults import TRANSITION_COLOURS, repeats, transition
+from anonvma.tables.faults.groups import TRANSITION_COLOURS, repeats, transition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

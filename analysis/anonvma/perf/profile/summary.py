@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from anonvma.base.numerals import percent
-from anonvma.perf.profile import main_event, of_run, select
-from anonvma.perf.purpose import parts
-from anonvma.perf.shares import Kind, calltrace, children, mean, self_
+from anonvma.perf.profile.purpose import parts
+from anonvma.perf.profile.reading import main_event, of_run, select
+from anonvma.perf.profile.shares import Kind, calltrace, children, mean, self_
 from anonvma.run.runs import Run
 
 __all__ = ["by_vma_class", "sentences", "tables"]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.run.runs import Run, having
-from anonvma.tables.faults import handled, repeats
+from anonvma.tables.faults.groups import handled, repeats
 
 __all__ = ["prediction"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anonvma.compare.attribution import explain
-from anonvma.compare.decomposition import UNEXPLAINED
+from anonvma.compare.attribution.decomposition import UNEXPLAINED
+from anonvma.compare.attribution.explanation import explain
 from anonvma.run.runs import Run
 
 __all__ = ["printed", "verdicts"]

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base import numerals, statistics
-from anonvma.compare.changes import CHANGED, Verdict, headline, headline_of, primary, shown
-from anonvma.compare.changes_text import short
+from anonvma.compare.changes.printed import short
+from anonvma.compare.changes.rows import CHANGED, Verdict, headline, headline_of, primary, shown
 from anonvma.run import processors
 from anonvma.run.runs import Run
 

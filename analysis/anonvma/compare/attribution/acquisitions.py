@@ -17,7 +17,7 @@ from anonvma.base.axes import own
 from anonvma.run.runs import Run, having
 from anonvma.run.vocabulary import PAGE_FAULT
 from anonvma.tables import locks
-from anonvma.tables.faults import timed_count
+from anonvma.tables.faults.groups import timed_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

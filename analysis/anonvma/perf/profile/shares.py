@@ -27,11 +27,21 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.base.errors import ProfileError
-from anonvma.perf.profile import events, main_event, of_run, select
+from anonvma.perf.profile.reading import events, main_event, of_run, select
 from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
-__all__ = ["Kind", "Weighed", "calltrace", "children", "mean", "metrics", "rows", "self_"]
+__all__ = [
+    "Kind",
+    "Weighed",
+    "calltrace",
+    "children",
+    "mean",
+    "metrics",
+    "rows",
+    "self_",
+    "without_copies",
+]
 
 
 _LEVELS = 5  # of a calltrace row

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base import statistics
-from anonvma.compare.acquisitions import STATES, Side
+from anonvma.compare.attribution.acquisitions import STATES, Side
 from anonvma.run.vocabulary import PAGE_FAULT
 
 __all__ = [

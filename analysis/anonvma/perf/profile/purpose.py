@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anonvma.perf.shares import Weighed, mean
+from anonvma.perf.profile.shares import Weighed, mean
 from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
