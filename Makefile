@@ -66,15 +66,15 @@ lint: ## ruff, mypy, and which folder imports from which
 bench: ## what observing costs, against the usual ways
 	@$(NEEDS) --root venv build measure bench hosts
 	@$(MAKE) ready probe workload guest
-	$(BIN)/python tests/bench.py $(ARGS)
-	$(BIN)/python tests/bench_faults.py
-	$(BIN)/python tests/bench_guest.py
-	$(BIN)/python tests/bench_compare.py
-	$(BIN)/python tests/bench_perf.py
-	$(BIN)/python tests/bench_explore.py
-	$(BIN)/python tests/bench_start.py
-	$(BIN)/python tests/bench_store.py
-	$(BIN)/python tests/bench_ssh.py
+	$(BIN)/python tests/bench/bench.py $(ARGS)
+	$(BIN)/python tests/bench/bench_faults.py
+	$(BIN)/python tests/bench/bench_guest.py
+	$(BIN)/python tests/bench/bench_compare.py
+	$(BIN)/python tests/bench/bench_perf.py
+	$(BIN)/python tests/bench/bench_explore.py
+	$(BIN)/python tests/bench/bench_start.py
+	$(BIN)/python tests/bench/bench_store.py
+	$(BIN)/python tests/bench/bench_ssh.py
 
 notebooks: ## run them again on the recorded data, to commit
 	@$(NEEDS) venv
@@ -102,7 +102,7 @@ test-kernels: ## build that pair, and test it
 matrix: ## what works on which kernel, as recorded; FRESH='stock:7.3 IMAGE' boots these
 	@$(NEEDS) venv build measure guest
 	@$(MAKE) ready probe workload guest
-	$(BIN)/python tests/matrix.py $${FRESH:+--fresh $$FRESH} $(ARGS)
+	$(BIN)/python tests/helpers/matrix.py $${FRESH:+--fresh $$FRESH} $(ARGS)
 
 ##@ Its parts
 

@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What takes long: about how many seconds on a machine of two CPUs, and why. `make check` leaves it
 # out; elsewhere it comes first, in the order of its groups' seconds.
 SLOW = {
-    "test_batch.py": (
+    "test_runner.py": (
         130,
         "studies to their end: Snakemake, and a notebook per job, each starts Python",
     ),
@@ -56,14 +56,14 @@ SLOW = {
     "test_bench_start.py": (8, "the bench's own rounds"),
     "test_bench_store.py": (6, "the bench's own rounds"),
     "test_btf.py": (45, "every member that a program relies on, taken away in turn"),
-    "test_cause.py": (80, "runs of both conditions, collected"),
+    "test_attribution.py": (80, "runs of both conditions, collected"),
     "test_claims.py": (25, "whole notebooks, executed"),
     "test_cli.py": (90, "every command in a Python of its own"),
-    "test_collect.py": (120, "runs, collected; each of them killed at several moments"),
-    "test_compare.py": (35, "a notebook of the user's own runs, and an experiment here"),
+    "test_collection.py": (120, "runs, collected; each of them killed at several moments"),
+    "test_changes.py": (35, "a notebook of the user's own runs, and an experiment here"),
     "test_cost.py": (35, "what observing costs, measured here"),
     "test_experiment.py": (5, "several runs per condition"),
-    "test_explore.py": (25, "widgets over whole runs, each with its figures"),
+    "test_explorer.py": (25, "widgets over whole runs, each with its figures"),
     "test_explore_browser.py": (90, "JupyterLab and Chromium"),
     "test_faults_program.py": (
         70,
@@ -79,13 +79,13 @@ SLOW = {
     "test_locks_program.py": (8, "kprobes are attached to each of many kernel functions, per test"),
     "test_notebooks.py": (10, "whole notebooks, executed"),
     "test_pair.py": (0, "guests boot under emulation"),
-    "test_perf_abridged.py": (40, "perf reads recordings, each with symbols"),
-    "test_perf_data.py": (6, "perf reads recordings, each with symbols"),
-    "test_perf_profile.py": (20, "perf reads recordings, each with symbols"),
+    "test_deduplicated.py": (40, "perf reads recordings, each with symbols"),
+    "test_recording.py": (6, "perf reads recordings, each with symbols"),
+    "test_profile.py": (20, "perf reads recordings, each with symbols"),
     "test_publish.py": (100, "reports are rendered, shown by Chromium, and mailed"),
-    "test_redact.py": (30, "every recorded run, and two hundred planted secrets"),
+    "test_redaction.py": (30, "every recorded run, and two hundred planted secrets"),
     "test_regime.py": (7, "faults are traced to see what the kernel does"),
-    "test_repeat.py": (100, "runs, collected again from a clone"),
+    "test_reproduction.py": (100, "runs, collected again from a clone"),
     "test_ssh.py": (40, "hosts boot, and lose their connections"),
     "test_ssh_collect.py": (40, "runs over ssh, and notebooks"),
     "test_ssh_network.py": (45, "hosts boot, and lose their connections"),
@@ -239,7 +239,7 @@ def old() -> Iterator[Guest]:
 def odd_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """odd_process.c, compiled."""
     program = tmp_path_factory.mktemp("odd") / "odd_process"
-    source = Path(__file__).with_name("odd_process.c")
+    source = Path(__file__).parent / "helpers" / "odd_process.c"
     subprocess.run(
         ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, source], check=True
     )
@@ -250,7 +250,7 @@ def odd_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def odd_faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """odd_faults.c, compiled so that it runs in a guest, too, with two files of its own."""
     program = tmp_path_factory.mktemp("odd") / "odd_faults"
-    source = Path(__file__).with_name("odd_faults.c")
+    source = Path(__file__).parent / "helpers" / "odd_faults.c"
     words = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
     subprocess.run([*words, "-o", program, source], check=True)
     for name in ("one", "two"):

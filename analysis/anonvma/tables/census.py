@@ -64,7 +64,7 @@ __all__ = [
     "zero_pages_per_vma",
 ]
 
-# Colour-blind safe (tests/test_address_space.py), and in order of interest: the zero page is the
+# Colour-blind safe (test_address_map.py), and in order of interest: the zero page is the
 # answer to the mail.
 COLOURS = {
     "zero-page": "#d55e00",
