@@ -2,9 +2,8 @@
 """Runs with something wrong in them, drawn at random, and every command over each.
 
 ``python tests/helpers/fuzz.py --rounds 1000`` prints what was no answer and no sentence. All run
-in this process,
-one after the other: to start Python ten thousand times would take longer than all that is
-asked of them.
+in this process, one after the other: to start Python ten thousand times would take longer than all
+that is asked of them.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 """What works for minutes, killed at a random moment: nothing is left of it.
 
 ``python tests/helpers/kills.py --kills 50`` kills the command itself, or one of the processes below
-it, and prints
-what was left in the store, the temporary directory, the user's own, the sysctls and the
-process table after the next run has swept, and any traceback. With --early and --delayed, images
-of kernels, ``pair`` is among what is killed.
+it, and prints what was left in the store, the temporary directory, the user's own, the sysctls and
+the process table after the next run has swept, and any traceback. With --early and --delayed,
+images of kernels, ``pair`` is among what is killed.
 """
 
 from __future__ import annotations

@@ -76,6 +76,9 @@ def _kinds(found: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"kind": "int64"}).set_index("kind").astype("object")
 
 
+_HEADER = ("source", "why_not_fentry", "why_not_kprobe", "timed", "lock_paths", "page_size")
+
+
 def read_faults(text: bytes) -> Faults:
     """Decode the counts that ``vmaprobe faults`` wrote.
 
@@ -96,17 +99,13 @@ def read_faults(text: bytes) -> Faults:
             groups["time_ns"], groups["log2_ns"] = None, None
         frame = groups.merge(processes, on="process", how="left").join(kinds, on="kind")
         lost = losses_of(found) | _reconciled(found, groups)
+        header = {name: found[name] for name in _HEADER}
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise FaultsError(f"the counts of faults are damaged: {error!r}.") from None
+        raise FaultsError(
+            f"the counts of faults are damaged, or of a vmaprobe of another version: {error!r}."
+        ) from None
     frame[["tgid", "comm"]] = frame[["tgid", "comm"]].fillna({"tgid": 0, "comm": ""})
     frame = frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
-    header = {
-        name: found[name]
-        for name in (
-            *("source", "why_not_fentry", "why_not_kprobe"),
-            *("timed", "lock_paths", "page_size"),
-        )
-    }
     return Faults(
         faults=frame[schema.columns("faults")],
         header=header | header_of(found) | {"unseen_gup": found.get("unseen_gup", 0)},
