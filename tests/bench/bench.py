@@ -329,7 +329,7 @@ def build_bare_iterator(local: Local) -> list[str]:
 def process_with(local: Local, vmas: int) -> Iterator[str]:
     """Give the pid of a process with so many VMAs, none of them touched."""
     program = local.place("odd_process")
-    source = str(HERE / "odd_process.c")
+    source = str(HERE.parent / "helpers" / "odd_process.c")
     _words(os.environ.get("CC", "gcc"), "-O1", "-pthread", "-o", program, source)
     with ExitStack() as stack:
         # Only making a mapping asks for the limit; when all are made, others may raise it.

@@ -152,10 +152,12 @@ class Page:
         def done() -> bool:
             select = Select(self.find(control, "select"))
             lines = [option.text for option in select.options]
-            wanted = [next(t for t in lines if t.startswith(text)) for text in texts]
+            wanted = [line for text in texts for line in lines if line.startswith(text)]
+            if len(wanted) < len(texts):  # not yet
+                return False
             if select.is_multiple:
                 select.deselect_all()
-            for text in wanted:
+            for text in wanted[: len(texts)]:
                 select.select_by_visible_text(text)
             return True
 
