@@ -152,12 +152,12 @@ class Page:
         def done() -> bool:
             select = Select(self.find(control, "select"))
             lines = [option.text for option in select.options]
-            wanted = [line for text in texts for line in lines if line.startswith(text)]
-            if len(wanted) < len(texts):  # not yet
+            wanted = [next((t for t in lines if t.startswith(text)), "") for text in texts]
+            if "" in wanted:  # not yet
                 return False
             if select.is_multiple:
                 select.deselect_all()
-            for text in wanted[: len(texts)]:
+            for text in wanted:
                 select.select_by_visible_text(text)
             return True
 
