@@ -414,7 +414,7 @@ def test_a_perf_that_is_only_a_wrapper_is_passed_over(
     found = tool.find(target)
     assert found is None or found.path.startswith("/usr/lib/linux-tools")
     wrapper.write_text(f'#!/bin/sh\nexec {real.path} "$@"\n')
-    assert tool.find(target) == (str(wrapper), real.version)
+    assert tool.find(target)[:2] == (str(wrapper), real.version)
 
 
 # ---- what fails ----

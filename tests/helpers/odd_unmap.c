@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-#include "../analysis/workload/window.h"
+#include "../../analysis/workload/window.h"
 
 #define PAGES 10
 #define HUGE (2UL << 20)
