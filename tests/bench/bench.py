@@ -389,7 +389,7 @@ def ways_table(costs: dict[str, list[Cost]], least_kib: int) -> Iterator[str]:
     yield "floor: the bare read and one walk of PAGEMAP_SCAN over the same pages, the"
     yield "least that takes what a census takes."
     yield "start: before the seconds begin and not in them: loading the BPF program of the"
-    yield "bare read; Python and the import of anonvma.tables.census or of pandas. vmaprobe has"
+    yield "bare read; Python and the import of tables.census or of pandas. vmaprobe has"
     yield "it in its seconds, and so has the DataFrame for the vmaprobe that it runs."
     yield "MiB: highest peak of any process of it (ru_maxrss), imports included; the least"
     yield f"that can be told is {least_kib / 1024:.0f}."
