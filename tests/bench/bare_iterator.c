@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include "../../analysis/probe/pagemap_scan.h"
 
 static char buffer[256 * 1024];		/* as vmaprobe's; the kernel fills 32 KiB at a time */
 
@@ -61,21 +62,6 @@ static int open_iterator(const char *object_file, int pid)
 	return bpf_iter_create(bpf_link__fd(link));
 }
 
-/* include/uapi/linux/fs.h, from 6.7; our own names, as old headers lack them. */
-struct scan_region {
-	__u64 start, end, categories;
-};
-
-struct scan_arg {
-	__u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	__u64 category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-#define SCAN_IOCTL	_IOWR('f', 16, struct scan_arg)
-#define SCAN_PRESENT	(1ULL << 3)
-#define SCAN_SWAPPED	(1ULL << 4)
-#define SCAN_ZERO	(1ULL << 5)
-#define SCAN_HUGE	(1ULL << 6)
 #define ADDRESSES_END	0x7ffffffff000ULL	/* of user space with four levels of page tables */
 
 static bool walk_pages(const char *pid)
