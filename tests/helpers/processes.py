@@ -49,6 +49,19 @@ def wait_for(token: str, count: int) -> None:
     until(lambda: len(carriers(token)) >= count, lambda: carriers(token))
 
 
+def alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    """Wait until none of these is alive."""
+    until(lambda: not any(map(alive, pids)), lambda: f"alive: {list(filter(alive, pids))}")
+
+
 def in_namespace(
     prepare: str, argv: list[str], **environment: str
 ) -> subprocess.CompletedProcess[str]:

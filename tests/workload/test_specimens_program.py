@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import PATIENCE, until
+from processes import alive, wait_until_gone
+from waiting import PATIENCE
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MADE = {"kind", "touch", "pid", "start", "end", "origin_note", "made_by", "explain"}
@@ -87,17 +88,6 @@ def vmas(pid: int) -> list[tuple[int, int, str, str]]:
         start, end = (int(part, 16) for part in fields[0].split("-"))
         found.append((start, end, fields[1], fields[5] if len(fields) == 6 else ""))
     return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    until(lambda: not any(map(alive, pids)), lambda: f"alive: {list(filter(alive, pids))}")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import alive, wait_until_gone
 from waiting import PATIENCE, until
 
 from anonvma.collect.workload_output import parse_used
@@ -92,17 +93,6 @@ def present_pages(pid: int, start: int, end: int) -> set[int]:
         f.seek(start // PAGE * 8)
         entries = struct.unpack(f"={count}Q", f.read(count * 8))
     return {i for i, entry in enumerate(entries) if entry >> 63}
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    until(lambda: not any(map(alive, pids)), lambda: f"alive: {list(filter(alive, pids))}")
 
 
 def ticks(pid: int) -> int:
