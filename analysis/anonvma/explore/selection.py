@@ -27,7 +27,6 @@ from anonvma.run.runs import Run
 __all__ = ["Selection", "Vmas"]
 
 
-_COUNTS = ("present", "zero", "swapped", "huge", "guard")
 Mask = npt.NDArray[np.bool_]
 
 

@@ -35,11 +35,6 @@ _REMEDIES = {
 # Signed mail (RFC 1847: OpenPGP, S/MIME) has a part more, and often the key; lists pass it on.
 _SIGNED = "multipart/signed"
 _KEYS = "application/pgp-keys"
-_SIGNATURES = (
-    "application/pgp-signature",
-    "application/pkcs7-signature",
-    "application/x-pkcs7-signature",
-)
 _ID = re.compile(r"<[^\s<>@]+@[^\s<>@]+>")
 # C0 but tab and line feed, DEL, C1; then marks that turn or hide what follows.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069]")

@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 _OF_FAULTS = ("faults", "events")
-_OF_LOCKS = ("lost", "tallies_lost", "witness_differs")
 
 
 def _of_faults(tracing: pd.DataFrame) -> pd.DataFrame:

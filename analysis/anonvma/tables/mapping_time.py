@@ -51,7 +51,6 @@ __all__ = [
     "sums",
     "table",
     "told",
-    "told_of",
     "unit_of",
 ]
 
@@ -127,11 +126,6 @@ def told(runs: Sequence[Run]) -> list[Run]:
         for run in runs
         if names <= set(run.manifest.tables) and all(len(run.table(name)) for name in names)
     ]
-
-
-def told_of(conditions: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
-    """Return of each condition what is `told`."""
-    return {name: told(runs) for name, runs in conditions.items()}
 
 
 def unit_of(conditions: Mapping[str, Sequence[Run]]) -> Unit:

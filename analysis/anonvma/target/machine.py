@@ -19,7 +19,7 @@ from typing import NamedTuple
 from anonvma.base.errors import TargetLost
 from anonvma.target.link import CLOSED, ENDED, Link
 from anonvma.target.local import Local
-from anonvma.target.remote import printable
+from anonvma.target.remote import console_line
 
 __all__ = ["Machine"]
 
@@ -120,7 +120,7 @@ class Machine:
         """Return how QEMU ended, and its own last words."""
         status = self._process.poll()
         lines = self.qemu_log().splitlines()
-        said = f": {printable(lines[-1])}" if lines else ""
+        said = f": {console_line(lines[-1])}" if lines else ""
         if status is None:
             return f"QEMU runs{said}"
         if status < 0:
@@ -136,7 +136,7 @@ class Machine:
         # What the kernel says after its panic is a list of addresses.
         before = console.partition(b"Kernel panic - not syncing")[0].rpartition(b"\n")[0]
         text = (before or console).decode(errors="replace")
-        last = [line for line in map(printable, text.splitlines()) if line][-3:]
+        last = [line for line in map(console_line, text.splitlines()) if line][-3:]
         tail = f"; its console ended with: {' | '.join(last)}" if last else ""
         return TargetLost(f"{self._name} is lost: {cause}{tail}.", console, cause)
 
@@ -154,7 +154,7 @@ class Machine:
             return f"it ran out of memory ({given} given; give it more)"
         panic = re.findall(rb"Kernel panic - not syncing: ([^\r\n]*)", console)
         if panic:
-            return f"its kernel panicked ({printable(panic[-1].decode(errors='replace'))})"
+            return f"its kernel panicked ({console_line(panic[-1].decode(errors='replace'))})"
         if how == ENDED:
             return self.qemu_said()
         return f"it {how}"

@@ -22,7 +22,7 @@ from anonvma.target.link import Link
 from anonvma.target.remote_process import RemoteProcess
 from anonvma.target.target import Stream, Target
 
-__all__ = ["Remote", "error_of", "printable"]
+__all__ = ["Remote", "console_line", "error_of"]
 
 
 class Remote(Target, ABC):
@@ -114,7 +114,7 @@ class Remote(Target, ABC):
         if found != hashlib.sha256(content).hexdigest():
             raise TargetError(
                 f"{there} {self.where} does not hold what was copied there: its SHA-256 is "
-                f"{printable(found)}; is there room for it?"
+                f"{console_line(found)}; is there room for it?"
             )
 
     def _hash(self, there: str) -> str:
@@ -178,7 +178,7 @@ def error_of(number: int) -> str:
     return os.strerror(number) if number > 0 else f"it was killed by signal {-number}"
 
 
-def printable(text: str) -> str:
+def console_line(text: str) -> str:
     """Return a line of a console or log, its control sequences taken out, fit for a sentence."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|^\[ *\d+\.\d+\] ", "", text)
     shown = "".join(c if c.isprintable() else " " for c in text).strip()

@@ -66,7 +66,7 @@ from anonvma.base.errors import PrivilegeError, TargetError, TargetLost
 from anonvma.target import wire
 from anonvma.target.facts import facts_of
 from anonvma.target.link import Link
-from anonvma.target.remote import Remote, printable
+from anonvma.target.remote import Remote, console_line
 from anonvma.target.remote_process import RemoteProcess
 from anonvma.target.ssh_connection import AGENT, Connection
 from anonvma.target.ssh_host import check_host
@@ -335,7 +335,7 @@ class Ssh(Remote):
 
 def _line(guard: RemoteProcess) -> str:
     assert guard.stdout is not None
-    return printable(guard.stdout.readline().decode(errors="replace")) or "no answer"
+    return console_line(guard.stdout.readline().decode(errors="replace")) or "no answer"
 
 
 def _dismiss(guard: RemoteProcess, raised: Raised) -> str | None:
@@ -368,7 +368,7 @@ def _holder(busy: bytes) -> tuple[str, int, str]:
     if not match:
         return "somebody", 0, ""
     name = match[1] if sys.stderr.isatty() else "somebody"
-    return name, int(match[2]) // 60, printable(match[3])
+    return name, int(match[2]) // 60, console_line(match[3])
 
 
 def _to_stderr(sentence: str) -> None:

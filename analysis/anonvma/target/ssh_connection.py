@@ -24,7 +24,7 @@ from anonvma.base import paths
 from anonvma.base.errors import TargetError, TargetLost, TargetTimeout
 from anonvma.target.link import CLOSED, ENDED, Link
 from anonvma.target.local import Local
-from anonvma.target.remote import printable
+from anonvma.target.remote import console_line
 from anonvma.target.target import Process
 
 __all__ = ["AGENT", "Connection"]
@@ -134,13 +134,14 @@ class Connection:
         if not match:
             raise TargetError(
                 f"the shell on {self._host} said something unexpected: "
-                f"{printable(' '.join(words))}."
+                f"{console_line(' '.join(words))}."
             )
         system, machine = match[2], match[3]
         if system != "Linux" or machine != platform.machine():
             raise TargetError(
-                f"{self._host} runs {printable(system)} on {printable(machine)}; the programs here "
-                f"were built for Linux on {platform.machine()}: use a machine like that."
+                f"{self._host} runs {console_line(system)} on {console_line(machine)}; the "
+                f"programs here were built for Linux on {platform.machine()}: use a machine like "
+                "that."
             )
         return match[1], match[4]
 
@@ -168,7 +169,7 @@ class Connection:
         privilege = words[0] if words else ""
         if privilege not in ("root", "sudo", "user"):
             raise TargetError(f"the shell on {self._host} said something unexpected.")
-        return privilege, printable(" ".join(words[1:]))
+        return privilege, console_line(" ".join(words[1:]))
 
     def _connect(self) -> Link:
         ends = [(self._in, self._out)]
@@ -216,7 +217,7 @@ class Connection:
     def _log(self) -> list[str]:
         """Return what ssh and what runs there have said to standard error."""
         text = self._said.read_text(errors="replace")
-        return [line for line in map(printable, text.splitlines()) if line]
+        return [line for line in map(console_line, text.splitlines()) if line]
 
     def _refused(self) -> TargetError:
         """Return the error for an ssh that ended before the agent ran."""

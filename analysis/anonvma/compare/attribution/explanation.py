@@ -30,11 +30,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from anonvma.compare import changes
 from anonvma.compare.attribution.acquisitions import NEEDED, Side
 from anonvma.compare.attribution.blame import Verdict, judge
 from anonvma.compare.attribution.decomposition import COLUMNS, taken_apart
 from anonvma.compare.attribution.words import sentences
-from anonvma.compare.changes import rows as changes
 from anonvma.run.runs import Run, having
 
 __all__ = ["HOW", "Cause", "explain"]

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base.numerals import number, percent
+from anonvma.compare import changes
 from anonvma.compare.attribution.acquisitions import Side
 from anonvma.compare.attribution.blame import PARTLY, Judgement, Verdict
 from anonvma.compare.attribution.decomposition import CALLS, NUMBER, REPEATED, UNEXPLAINED
-from anonvma.compare.changes import rows as changes
 from anonvma.run.vocabulary import TRACING_LOSSES
 from anonvma.tables import losses
 

@@ -24,8 +24,8 @@ import pandas as pd
 
 from anonvma.base.errors import ProfileError
 from anonvma.base.text import printable
+from anonvma.perf import profile as perf_profile
 from anonvma.perf.profile import purpose, shares
-from anonvma.perf.profile import reading as perf_profile
 from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
