@@ -32,7 +32,7 @@ export OS_PACKAGES PYTHON
 report: ## run the workload here, take the census, print the answer
 	@$(NEEDS) --root venv build measure
 	@$(MAKE) ready probe workload guest
-	$(WITH_MAKE) $(BIN)/anonvma report $(ARGS)
+	$(WITH_MAKE) $(BIN)/anonvma report $${COST:+--cost "$$COST"} $(ARGS)
 
 demo: ## the same report from recorded data; no root, no compiler
 	@$(NEEDS) venv
@@ -148,6 +148,7 @@ help:
 	@echo '  OS_PACKAGES=no      leave the operating system as it is; say what it lacks'
 	@echo '  PYTHON=python3.13   make .venv with this Python (3.11 or later)'
 	@echo '  WORKERS=1           run so many tests side by side; by default one a CPU, 4 at most'
+	@echo '  COST=0              seconds for what mmap_lock costs here (report); 0 leaves it out'
 	@echo "  ARGS='-k census'    pass these on to the command: report, demo, test or bench"
 	@echo '  SERIES=7.3          build kernels from this series of Debian, or from its newest (newest)'
 	@echo '  TREE=../linux       build kernels from this source; BASE= and HEAD= are revisions of it'

@@ -108,9 +108,13 @@ def write(types: list[Type]) -> bytes:
     return header + bytes(body) + bytes(strings)
 
 
-def cut(types: list[Type], wanted: set[str]) -> list[Type]:
-    """The types that are wanted, by name, and what they embed, as the module says."""
-    kept, numbers = [Type("", 0, 0, 0)], {0: 0}
+def cut(types: list[Type], wanted: set[str], *, renumber: bool = True) -> list[Type]:
+    """The types that are wanted, by name, and what they embed, as the module says.
+
+    A program that names types to the kernel by number, as bpf_rdonly_cast() has it, needs the
+    kernel's own numbers: without `renumber` each keeps its own, and the others stand there empty.
+    """
+    kept, numbers = {0: Type("", 0, 0, 0)}, {0: 0}
 
     def sized(number: int) -> int:
         each = types[number]
@@ -122,8 +126,8 @@ def cut(types: list[Type], wanted: set[str]) -> list[Type]:
         if number in numbers:
             return numbers[number]
         each = types[number]
-        numbers[number] = place = len(kept)
-        kept.append(each)
+        numbers[number] = place = len(kept) if renumber else number
+        kept[place] = each
         if each.kind == PTR:
             each = each._replace(size=0)
         elif each.kind in _MODIFIERS:
@@ -151,7 +155,8 @@ def cut(types: list[Type], wanted: set[str]) -> list[Type]:
     for number, each in enumerate(types):
         if each.name in wanted and each.kind in kinds:
             add(number, whole=True)
-    return kept
+    nothing = Type("", FWD, 0, 0)
+    return [kept.get(place, nothing) for place in range(max(kept) + 1)]
 
 
 class Kernel:
