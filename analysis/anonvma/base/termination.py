@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Ending when asked to, in the middle of a notebook, with nothing left behind.
+"""Ending when asked to, in the middle of an import or of a notebook, with nothing left behind.
 
 papermill waits for the running cell whatever exception a signal handler raises under it,
 so the handler ends the process itself: it lets the notebook's kernel clear up, removes the
@@ -22,9 +22,66 @@ from typing import NoReturn
 
 from anonvma.base import scratch as scratches
 
-__all__ = ["end_children", "scratch", "unwound"]
+__all__ = ["end_children", "interruptible", "scratch", "unwound"]
 
 _GRACE = 5.0  # seconds that the kernel has to remove what is unfinished
+_IMPORT = vars(sys.modules["_frozen_importlib"])
+_AGAIN = 0.02  # seconds until an interrupt that came during an import is looked at again
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C unwind the block, though no import within it: KeyboardInterrupt, but later.
+
+    What is imported half may catch any exception and tell another (numpy makes an ImportError of
+    it), and what Python itself calls, such as a finalizer, prints it and goes on. A library that
+    looks for signals may tell it in an error of its own, as DuckDB does: that is an interrupt, too.
+    Outside the block an interrupt does what it did before.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+        yield
+        return
+    hook, raised = sys.unraisablehook, False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal raised
+        if _importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            raised = True
+            raise KeyboardInterrupt
+
+    def unraisable(what: sys.UnraisableHookArgs, /) -> None:
+        if what.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            hook(what)
+
+    alarm = signal.signal(signal.SIGALRM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    except Exception as error:
+        if raised:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        waiting, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGALRM, alarm)
+        sys.unraisablehook = hook
+        if waiting:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals is _IMPORT:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from anonvma.base import termination
 from anonvma.base.errors import AnonvmaError
 from anonvma.base.nearest import nearest
 
@@ -55,7 +56,8 @@ class _Grouped(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with termination.interruptible():
+                return super().invoke(context)
         except AnonvmaError as error:
             click.echo(f"anonvma: {error}", err=True)
             context.exit(error.exit_code)

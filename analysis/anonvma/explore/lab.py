@@ -78,12 +78,19 @@ def user_of(environment: Mapping[str, str], name: str | None = None) -> User:
     return User(free, free, "anonvma-lab", None)
 
 
+# Until it handles Ctrl-C itself, that ends it without a traceback.
+_START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "from jupyterlab.labapp import main; sys.exit(main())"
+)
+
+
 def command(notebook: Path, browser: bool, port: int, more: Sequence[str] = ()) -> list[str]:
     """Return the words that start JupyterLab; what it listens on comes last, and so counts."""
     words = [
         sys.executable,
-        "-m",
-        "jupyterlab",
+        "-c",
+        _START,
         *([] if browser else ["--no-browser"]),
         *more,
         "--ServerApp.ip=127.0.0.1",
@@ -383,4 +390,4 @@ def _until_its_end(argv: Sequence[str], environment: Mapping[str, str]) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     # Asked to end it ends by that signal, as it should.
-    return 0 if status in (0, -signal.SIGTERM) else 1
+    return 0 if status in (0, -signal.SIGTERM) else 130 if status == -signal.SIGINT else 1
