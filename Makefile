@@ -5,8 +5,10 @@ BIN := .venv/bin
 NEEDS = analysis/setup/os-packages --for $@
 MAKEFLAGS += --no-print-directory
 
-# Ends when make is killed, instead of working on unseen.
-WITH_MAKE := setpriv --pdeathsig TERM --
+# Ends when make is killed, instead of working on unseen. No signal tells of a make that was gone
+# before it was asked for: then whose child it is tells, and nothing begins.
+WITH_MAKE = exec setpriv --pdeathsig TERM -- \
+	sh -c 'test $$PPID = $(shell echo $$PPID) && exec "$$@"' with-make
 
 define LINT
 	$(BIN)/ruff check
@@ -32,17 +34,17 @@ export OS_PACKAGES PYTHON
 report: ## run the workload here, take the census, print the answer
 	@$(NEEDS) --root venv build measure
 	@$(MAKE) ready probe workload guest
-	$(WITH_MAKE) $(BIN)/anonvma report $${COST:+--cost "$$COST"} $(ARGS)
+	@$(WITH_MAKE) $(BIN)/anonvma report $${COST:+--cost "$$COST"} $(ARGS)
 
 demo: ## the same report from recorded data; no root, no compiler
 	@$(NEEDS) venv
 	@$(MAKE) ready
-	$(WITH_MAKE) $(BIN)/anonvma demo $(ARGS)
+	@$(WITH_MAKE) $(BIN)/anonvma demo $(ARGS)
 
 lab: ## JupyterLab on the explorer: a run, or this machine as it lives
 	@$(NEEDS) venv build lab
 	@$(MAKE) ready probe
-	$(WITH_MAKE) $(BIN)/anonvma lab $(ARGS)
+	@$(WITH_MAKE) $(BIN)/anonvma lab $(ARGS)
 
 ##@ Work on it
 
@@ -88,7 +90,7 @@ notebooks: ## run them again on the recorded data, to commit
 
 kernels: ## two kernels that differ in the early check (SERIES=7.3), or BASE= and HEAD= of TREE=
 	@$(NEEDS) kernels guest
-	@python=$$(analysis/setup/find-python) && exec $(WITH_MAKE) "$$python" analysis/setup/kernels \
+	@python=$$(analysis/setup/find-python) && $(WITH_MAKE) "$$python" analysis/setup/kernels \
 		$${SERIES:+--series "$$SERIES"} $${TREE:+--tree "$$TREE"} \
 		$${BASE:+--base "$$BASE"} $${HEAD:+--head "$$HEAD"} \
 		$${ALSO:+--also "$$ALSO"} $${JOBS:+--jobs "$$JOBS"}
