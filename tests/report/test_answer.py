@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anonvma.base import paths
+from anonvma.base import paths, tabular
 from anonvma.base.errors import RunError
 from anonvma.base.numerals import number, percent
 from anonvma.base.section import Section, Whole
@@ -118,7 +118,7 @@ def check(run: Any) -> None:
     assert (bounded["low"] <= bounded["mean"]).all()
     assert (bounded["mean"] <= bounded["high"]).all()
     said = answer.sentences(run)
-    assert numbers(" ".join(said)) <= known(run)
+    assert numbers(" ".join(said)) <= printed(parts) | beside(run)
     for share in re.findall(r"([\d.,]+) ?%", layout.text(parts, "t")):
         assert float(share.replace(",", "")) <= 100
     body = mail_body.body(parts, asked=True)
@@ -140,30 +140,32 @@ def numbers(text: str) -> set[str]:
         "",
         text,
     )
-    return set(re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", text))
+    return set(re.findall(r"(?<![\w.,])\d+(?:,\d{3})*(?:\.\d+)?", text))
 
 
-def values_of(verdict: verdict_module.Verdict) -> list[float]:
-    """The numbers that the sentences have."""
-    traced = dataclasses.asdict(verdict.traced).values() if verdict.traced else ()
-    counts = [*verdict.bare.values(), *verdict.filled, *verdict.origins.values()]
-    counts += [verdict.vmas, verdict.zero, verdict.pages]
-    return counts + [value for value in traced if isinstance(value, float)]
+def printed(parts: list[Section]) -> set[str]:
+    """Every number of the tables of a report, as it is printed."""
+    tables = [part.table for part in parts if part.table is not None]
+    return numbers(" ".join(line for table in tables for line in tabular.lines(table)))
 
 
-def known(run: Any) -> set[str]:
-    """Every number of the tables beside the sentences, as it is printed."""
-    verdict = verdict_module.of_run(run)
-    found = {number(value) for value in [*values_of(verdict), sum(verdict.bare.values())]}
-    target = run.manifest.target
-    found |= {number(target["cpus"]), number(run.manifest.repeats), number(verdict.went_on)}
-    found |= {f"{verdict.watched:g}" if verdict.watched else "1"}
-    traced = verdict.traced
-    if traced and traced.faults:
-        found.add(percent(traced.stayed / traced.faults).strip("<> %"))
-        shares = (value / traced.stayed for value in traced.paths.values() if traced.stayed)
-        found |= {percent(share).strip("<> %") for share in shares}
-    return found
+def beside(run: Any) -> set[str]:
+    """What a sentence may have that no printed table has: the setting, each repeat, shares."""
+    manifest = run.manifest
+    told = {manifest.target["cpus"], manifest.repeats, manifest.losses.get("went_on", 0), 1}
+    vmas = run.table("census")
+    bare = vmas[vmas["class"] == "zero-page"]
+    told |= {int((bare["repeat"] == repeat).sum()) for repeat in range(1, manifest.repeats + 1)}
+    shares: list[float] = []
+    if "faults" in manifest.tables:
+        traced = run.table("faults")
+        traced = traced[(traced["result"] != "error") & (traced["mode"] != "gup")]
+        left = traced[(traced["before"] == "bare") & (traced["after"] == "bare")]
+        paths = left.groupby(left["path"].astype("object"))["count"].sum()
+        shares = [left["count"].sum() / max(traced["count"].sum(), 1)]
+        shares += [count / left["count"].sum() for count in paths]
+    found = {number(value) for value in told} | {percent(share).strip("<> %") for share in shares}
+    return found | {f"{manifest.parameters.get('seconds', 1):g}"}
 
 
 @settings(deadline=None, max_examples=100)
@@ -172,7 +174,8 @@ def test_tables_of_faults_add_up_to_their_wholes(rows: list[dict[str, Any]], mos
     """Those that the command line shows; where some are left out it is said which."""
     found = pd.DataFrame(rows, columns=FAULTS.columns).astype(TYPES)
     tables = {"transitions": faults.transitions, "by_origin": faults.by_origin,
-              "lock_paths": faults.lock_paths, "counterfactual": faults.counterfactual}  # fmt: skip
+              "by_mode": faults.by_mode, "lock_paths": faults.lock_paths,
+              "counterfactual": faults.counterfactual}  # fmt: skip
     wholes = faults.wholes(found)
     assert set(wholes) == set(tables)
     for name, make in tables.items():
@@ -210,6 +213,35 @@ def test_whatever_a_run_has_its_report_adds_up(run: Any) -> None:
     check(run)
 
 
+def figure_of(n: int, low: float) -> pd.DataFrame:
+    return pd.DataFrame([{"figure": "x", "n": n, "mean": 1.0, "low": low, "high": 3.0, "from": ""}])
+
+
+_WHOLE = Whole("n", 2.0, "things")
+_ODD = {
+    "a number that no table has": Section("Answer", ["Of 123,457 VMAs none is bare."]),
+    "a share of another population": Section("x", ["They account for 437.96 % of them."]),
+    "rows that do not add up": Section("x", [], pd.DataFrame({"n": [1]}), whole=_WHOLE),
+    "rows in several": Section("x", [], pd.DataFrame({"n": [3]}), whole=_WHOLE),
+    "a count with a negative bound": Section("Evidence", [], figure_of(3, -1.0)),
+    "an interval of two": Section("Evidence", [], figure_of(2, 0.0)),
+}
+
+
+@pytest.mark.parametrize("odd", _ODD)
+def test_the_check_of_reports_can_fail(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of({name: TABLES[name] for name in ("census", "perf_stat")}, repeats=5)
+    check(run)
+    part, sections = _ODD[odd], run_report.sections
+    monkeypatch.setattr(run_report, "sections", lambda run: [*sections(run), part])
+    if part.title == "Answer":
+        monkeypatch.setattr(answer, "sentences", lambda run: part.paragraphs)
+    if part.title == "Evidence":
+        monkeypatch.setattr(evidence, "table", lambda run: part.table)
+    with pytest.raises(AssertionError):
+        check(run)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -243,6 +275,10 @@ def test_pages_by_get_user_pages_are_told_as_such() -> None:
     assert first.startswith("Yes. ")
     assert "No page fault brought them: that was get_user_pages(), with 2,000 faults" in first
     assert "page faults have filled" not in first and "%" not in first
+    parts = {part.title: part for part in run_report.sections(gup_run(2000, few))}
+    assert "2,061 faults" in parts["Who took them"].words[-1]
+    taken = parts["Who took them"].table
+    assert taken is not None and taken["faults"].tolist() == [61, 2000]
 
 
 def test_a_source_that_shows_get_user_pages_says_the_same() -> None:

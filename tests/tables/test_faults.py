@@ -103,6 +103,13 @@ def test_counterfactual() -> None:
     ]
 
 
+def test_by_mode_has_all_and_those_that_were_only_counted() -> None:
+    table = faults.by_mode(MIXED, 2001.0).set_index("taken by")["faults"]
+    assert table.sum() == MIXED["count"].sum() / 2 + 2001
+    assert table.filter(like="get_user_pages").tolist() == [2001]
+    assert faults.by_mode(MIXED.head(0)).empty
+
+
 def test_by_origin_has_times_where_the_source_has() -> None:
     table = faults.by_origin(
         traced(

@@ -93,6 +93,7 @@ def faults_command(
     traced = found.faults[found.faults["process"].isin(mine)].assign(repeat=1)
     tables = {
         "transitions": faults.transitions(traced),
+        "by_mode": faults.by_mode(traced, unseen := found.header["unseen_gup"]),
         "by_origin": faults.by_origin(traced),
         "lock_paths": faults.lock_paths(traced),
         "counterfactual": faults.counterfactual(traced),
@@ -102,17 +103,21 @@ def faults_command(
         _end()
     heads = (
         "By what they found and left, and how they ended",
+        "By who took them",
         "Handled, on anonymous VMAs, by origin",
         "Handled, of user mode, by lock",
         "Found bare: an early check sends them to mmap_lock, a delayed one spares some",
     )
     said = [
         losses.counted_said(found.header),
-        losses.lost_said(found.losses, found.header["unseen_gup"]),
+        losses.lost_said(found.losses, unseen),
         losses.refused_said(found.header["refused"]),
     ]
-    heading = f"{int(traced['count'].sum()):,} page faults"
-    _show(heading, said, heads, tables, faults.wholes(traced))
+    shown_gup = int(traced.loc[traced["mode"] == "gup", "count"].sum())
+    heading = f"{int(traced['count'].sum()) - shown_gup:,} page faults"
+    if gup := shown_gup + int(unseen):
+        heading += f", and {gup:,} faults of get_user_pages()"
+    _show(heading, said, heads, tables, faults.wholes(traced, unseen))
 
 
 @main.command(name="locks")

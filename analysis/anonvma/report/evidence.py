@@ -33,6 +33,7 @@ class Figure(enum.Enum):
     FOUND_BARE = "found a bare VMA"
     LEFT_BARE = "of these, left it bare"
     UNDER_MMAP_LOCK = "found bare, under mmap_lock"
+    BY_GUP = "faults of get_user_pages()"
     LOCK_READ = "mmap_lock taken for reading"
     LOCK_WRITE = "mmap_lock taken for writing"
     VMA_LOCK_ABORT = "vma_lock_abort, machine"
@@ -115,6 +116,19 @@ def _of_faults(run: Run) -> Measures:
         yield figure, summed.reindex(traced_repeats(run), fill_value=0.0)
 
 
+def _of_tracing(run: Run) -> Measures:
+    """Faults of get_user_pages(), shown or only counted: the kernel charges them to the task."""
+    if "faults" not in run.manifest.tables:
+        return
+    faults, tracing = run.table("faults"), run.table("tracing")
+    unseen = tracing[tracing["traced"].isin(["faults", "events"])].groupby("repeat")["unseen_gup"]
+    shown = faults[(faults["mode"] == "gup") & (faults["result"] != "error")]
+    counts = shown.groupby("repeat")["count"].sum().astype("float64")
+    counts = counts.add(unseen.sum().astype("float64"), fill_value=0.0)
+    if counts.any():
+        yield Figure.BY_GUP, counts.reindex(traced_repeats(run), fill_value=0.0)
+
+
 def _of_locks(run: Run) -> Measures:
     locks = run.table("locks")
     got = locks[locks["success"]]
@@ -160,6 +174,7 @@ def _of_perf_stat(run: Run) -> Measures:
 _SOURCES: dict[str, Callable[[Run], Measures]] = {
     "census": _of_census,
     "faults": _of_faults,
+    "tracing": _of_tracing,
     "locks": _of_locks,
     "vmstat": _of_vmstat,
     "perf_stat": _of_perf_stat,

@@ -144,7 +144,8 @@ def _no_faults(run: Run) -> list[Section]:
 
 
 def _faults(run: Run, traced: pd.DataFrame) -> list[Section]:
-    wholes, sources = faults.wholes(traced), drawn_from(run, "faults")
+    gup = losses.unseen_gup(run.table("tracing"))
+    wholes, sources = faults.wholes(traced, gup), drawn_from(run, "faults")
     return [
         Section(
             _TRANSITIONS,
@@ -156,6 +157,13 @@ def _faults(run: Run, traced: pd.DataFrame) -> list[Section]:
             faults.transitions(traced),
             sources=sources,
             whole=wholes["transitions"],
+        ),
+        Section(
+            "Who took them",
+            [],
+            faults.by_mode(traced, gup),
+            sources=drawn_from(run, "faults", "tracing"),
+            whole=wholes["by_mode"],
         ),
         Section(
             "The lock they were taken under",

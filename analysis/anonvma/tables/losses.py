@@ -29,6 +29,7 @@ __all__ = [
     "source_said",
     "summed",
     "unknown",
+    "unseen_gup",
     "witness_said",
 ]
 
@@ -83,6 +84,12 @@ def lost_said(counts: Mapping[str, int | None], unseen: float = 0) -> str:
     return said
 
 
+def unseen_gup(tracing: pd.DataFrame) -> float:
+    """Return the faults of get_user_pages() that the source does not show, mean of a repeat."""
+    known = _of_faults(tracing)["unseen_gup"].astype("float64").fillna(0)
+    return float(known.mean()) if len(known) else 0.0
+
+
 def attribution(tracing: pd.DataFrame) -> pd.DataFrame:
     """The faults that were traced beside those that the kernel charged to the workload.
 
@@ -117,7 +124,7 @@ def attribution_said(tracing: pd.DataFrame) -> str:
     found = _of_faults(tracing)
     said = [
         _charged_said(attribution(tracing).dropna(subset="charged")),
-        lost_said(summed(tracing), found["unseen_gup"].astype("float64").mean()),
+        lost_said(summed(tracing), unseen_gup(tracing)),
         refused_said(found["refused"].astype("float64").mean()),
     ]
     return " ".join(each for each in said if each)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from anonvma.tables.faults.groups import (
     TRANSITION_COLOURS,
+    by_mode,
     by_origin,
     counterfactual,
     handled,
@@ -26,6 +27,7 @@ from anonvma.tables.faults.times import over_time, per_vma, plot_over_time
 
 __all__ = [
     "TRANSITION_COLOURS",
+    "by_mode",
     "by_origin",
     "cost",
     "counterfactual",

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base.axes import own
+from anonvma.base.numerals import number
 from anonvma.base.section import Whole
 from anonvma.run.runs import Run
 from anonvma.run.vocabulary import STATES
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TRANSITION_COLOURS",
+    "by_mode",
     "by_origin",
     "counterfactual",
     "handled",
@@ -151,6 +153,38 @@ def plot_transitions(faults: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.tick_params(axis="x", rotation=30)
     ax.tick_params(axis="y", rotation=0)
     return ax
+
+
+_TAKEN_BY = {
+    "user": "the process, in user mode",
+    "kernel": "the kernel, on its behalf",
+    "gup": "get_user_pages(), no exception",
+}
+
+
+def by_mode(faults: pd.DataFrame, unseen_gup: float = 0.0) -> pd.DataFrame:
+    """Faults by who took them: what perf and getrusage() count, and what only getrusage() does.
+
+    mm_account_fault() (mm/memory.c) charges a fault of get_user_pages() to the task, and makes no
+    event of it.
+
+    Parameters
+    ----------
+    faults : DataFrame
+    unseen_gup : float
+        Faults of get_user_pages() in one repeat that the source does not show; see
+        `anonvma.tables.losses.unseen_gup`.
+
+    Returns
+    -------
+    DataFrame
+        One row each, those without any left out: taken by, faults (mean of one repeat, errors too).
+    """
+    counts = faults["count"].astype("float64").groupby(faults["mode"].astype("object")).sum()
+    counts = counts.reindex(list(_TAKEN_BY), fill_value=0.0) / repeats(faults)
+    counts["gup"] += unseen_gup
+    table = counts[counts > 0].rename(index=_TAKEN_BY).rename("faults")
+    return table.rename_axis("taken by").reset_index()
 
 
 def by_origin(faults: pd.DataFrame) -> pd.DataFrame:
@@ -275,8 +309,8 @@ def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("origin").reset_index()
 
 
-def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
-    """What the rows of `transitions`, `by_origin`, `lock_paths` and `counterfactual` add up to."""
+def wholes(faults: pd.DataFrame, unseen_gup: float = 0.0) -> dict[str, Whole]:
+    """What the rows of `transitions` and of the tables like it add up to, by their names."""
     n = repeats(faults)
     count = faults["count"].astype("float64")
     bare, anon = faults["before"] == "bare", faults["before"] == "anon_vma"
@@ -287,7 +321,8 @@ def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
 
     every = bare | ~bare
     return {
-        "transitions": whole(every, "faults", "page faults", ""),
+        "transitions": whole(every, "faults", f"page faults{_with_gup(faults)}", ""),
+        "by_mode": Whole("faults", float(count.sum()) / n + unseen_gup, "faults"),
         "by_origin": whole(bare | anon, "faults", "page faults on anonymous VMAs", failed),
         "lock_paths": whole(every, "faults", "page faults", f"{kernel}, or {failed}"),
         "counterfactual": dataclasses.replace(
@@ -297,3 +332,9 @@ def wholes(faults: pd.DataFrame) -> dict[str, Whole]:
             summed_up=True,
         ),
     }
+
+
+def _with_gup(faults: pd.DataFrame) -> str:
+    """Name those of get_user_pages() among faults, where the source shows them."""
+    shown = float(faults["count"].astype("float64")[faults["mode"] == "gup"].sum())
+    return f", {number(shown / repeats(faults))} of them of get_user_pages()" if shown else ""
