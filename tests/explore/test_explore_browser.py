@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ordinary
 import pandas as pd
 import pytest
 from browser import browser
@@ -49,12 +50,24 @@ class Lab(NamedTuple):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """`anonvma lab`, as root if the tests are, else as whom they run as."""
-    log = tmp_path_factory.mktemp("lab") / "log"
+    """`anonvma lab`, as an ordinary user whoever runs the tests."""
+    if os.geteuid() != 0:
+        yield from started([], dict(os.environ), tmp_path_factory.mktemp("lab"))
+        return
+    with ordinary.capable(ROOT / "build") as directory:
+        place = tmp_path_factory.mktemp("shown")
+        place.chmod(0o700)
+        environment = ordinary.environment(directory)
+        become = ordinary.becoming(place)
+        yield from started(become, environment, tmp_path_factory.mktemp("lab"))
+
+
+def started(become: list[str], environment: dict[str, str], place: Path) -> Iterator[Lab]:
+    log = place / "log"
     words = [sys.executable, "-m", "anonvma", "lab", "--no-browser", "--port", str(free_port())]
-    words += ["--", "--LabApp.expose_app_in_browser=True"]
+    words = [*become, *words, "--", "--LabApp.expose_app_in_browser=True"]
     with log.open("w") as file:
-        process = subprocess.Popen(words, stdout=file, stderr=file, text=True, cwd="/")
+        process = subprocess.Popen(words, stdout=file, stderr=file, env=environment, text=True)
         try:
             address = re.compile(r"(http://127\S+?)/lab\S*\?token=(\w+)")
             until(lambda: process.poll() is not None or address.search(log.read_text()))
@@ -66,7 +79,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
-    assert not list((ROOT / "build").glob("lab-*")), "the probe's copy is still there"
 
 
 def free_port() -> int:

@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import ordinary
 import pandas as pd
 import pytest
 from waiting import until
 
 from anonvma.base.errors import PrivilegeError, SelectionError
 from anonvma.explore import explorer as explore
-from anonvma.explore import lab, live
+from anonvma.explore import live
 from anonvma.explore.live import Observer, Taken, Watch
 from anonvma.explore.selection import Vmas
 
@@ -257,32 +256,17 @@ def test_faults_of_a_live_process(child: Child) -> None:
 
 
 @pytest.fixture
-def open_to_all() -> Iterator[Path]:
-    """A directory that other users can reach: pytest closes its own, again and again."""
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
-
-
-@pytest.fixture
-def capable(build: Path, open_to_all: Path) -> Path:
+def capable(build: Path) -> Iterator[Path]:
     """A copy of the probe that file capabilities make privileged, for anyone."""
-    setcap = shutil.which("setcap", path=f"{os.defpath}:/usr/sbin:/sbin")
-    if os.geteuid() != 0 or setcap is None:
-        pytest.skip("giving a file capabilities needs root and setcap (Debian: libcap2-bin)")
-    directory = open_to_all
-    shutil.copy(build / "vmaprobe", directory)
-    done = subprocess.run([setcap, live.CAPABILITIES, directory / "vmaprobe"], check=False)
-    if done.returncode or os.statvfs(directory).f_flag & os.ST_NOSUID:
-        pytest.skip(f"files in {directory} cannot have capabilities")
-    return directory
+    with ordinary.capable(build) as directory:
+        yield directory
 
 
 # Takes censuses as another user, one whenever a line comes, and prints what came of each.
 UNPRIVILEGED = """
 import os, sys
 from anonvma.explore import explorer as explore, live
-assert os.geteuid() == 61190
+assert os.geteuid() != 0
 explorer = explore.Explorer()
 observer = live.Observer()
 watch = explorer.watch = live.Watch(lambda: observer.census([1]), 1, explorer._told)
@@ -294,19 +278,14 @@ print(observer.census().census.losses["scans_failed"] if not watch.trouble else 
 
 
 def test_privilege_that_is_lost_half_way_is_said(capable: Path, tmp_path: Path) -> None:
-    """By file capabilities, as under `make lab`; then somebody takes them away."""
-    user = lab.User(61190, 61190, "nobody-else", None)
-    home = capable / "home"
-    home.mkdir()
-    os.chown(home, user.uid, user.gid)
+    """By file capabilities; then somebody takes them away."""
     script = UNPRIVILEGED.replace("census([1])", f"census([{os.getpid()}])")
-    places = {"ANONVMA_BUILD": str(capable), "TMPDIR": str(home), "HOME": str(home)}
     with subprocess.Popen(
-        [*lab.becoming(tmp_path, user), sys.executable, "-c", script],
+        [*ordinary.becoming(tmp_path), sys.executable, "-c", script],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **places},
+        env=ordinary.environment(capable),
         cwd="/",
     ) as process:
         assert process.stdin and process.stdout

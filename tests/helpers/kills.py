@@ -87,7 +87,6 @@ def commands(place: Place, images: tuple[str, str] | None) -> dict[str, tuple[li
                      str(place.top / "published")], 8),
         "experiment": (["experiment", str(place.runs / "ways"), *ways, *few], 15),
         "batch": (["batch", str(study), "--output", str(place.runs / "killed")], 25),
-        "lab": (["lab", "--no-browser", "--port", str(free_port())], 12),
         "import": (["import", str(recording), "--into", str(place.runs)], 5),
         PAPERMILL: ([str(ROOT / "notebooks/01-collect.ipynb"), str(place.top / "executed.ipynb"),
                      "-p", "target", "local", "-p", "bytes", "200m"], 15),
@@ -211,9 +210,6 @@ def attempt(
     what, wrong = how, []
     if process.poll() is None and how == "below":
         what = f"SIGKILL to {kill_one_below(process, token, chance)}"
-        if name == "lab":  # which goes on, if it can, for as long as one wants
-            time.sleep(3)
-            process.terminate()
     elif process.poll() is None:
         ENDS[how](process)
     else:

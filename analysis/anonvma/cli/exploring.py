@@ -15,7 +15,6 @@ from anonvma.cli.group import main
 @main.command()
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option("--port", default=8888, show_default=True, help="Or the next one that is free.")
-@click.option("--user", help="Whom root becomes; by default the user behind sudo, or a new one.")
 @click.option(
     "--notebook",
     default="notebooks/explore.ipynb",
@@ -24,19 +23,15 @@ from anonvma.cli.group import main
     help="What it opens, in the checkout.",
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS...]")
-def lab(
-    no_browser: bool, port: int, user: str | None, notebook: Path, options: tuple[str, ...]
-) -> None:
+def lab(no_browser: bool, port: int, notebook: Path, options: tuple[str, ...]) -> None:
     """Open JupyterLab on the explorer; OPTIONS are JupyterLab's own, after "--".
 
-    It listens on the loopback address only, and its kernels are never root's: root becomes an
-    ordinary user first, and leaves that user a copy of the probe that may look into other
-    processes, as long as JupyterLab runs.
+    It listens on the loopback address only, and is not started as root: only the probe needs
+    privilege, for the live view, by sudo without a password or by capabilities of its file.
 
     \b
     Examples:
       anonvma lab
-      sudo anonvma lab --no-browser
       ssh -L 8888:127.0.0.1:8888 MACHINE    # its JupyterLab, in the browser here
     """  # noqa: D301  # click wants the character
     if options and not options[0].startswith("-"):
@@ -45,8 +40,6 @@ def lab(
         )
     from anonvma.explore import lab as jupyter
 
-    status = jupyter.run(
-        notebook, browser=not no_browser, port=port, user=user, words=list(options)
-    )
+    status = jupyter.run(notebook, browser=not no_browser, port=port, words=list(options))
     if status:
         raise click.exceptions.Exit(status)
