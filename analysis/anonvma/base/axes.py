@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["own"]
-
 
 def own(ax: Axes | None, width: float, height: float) -> Axes:
     """Return the axes to draw on: those given, else new ones of this size in inches."""

@@ -8,8 +8,6 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["read", "regular"]
-
 
 def read(path: Path, most: int) -> bytes:
     """Return what is in a file, a pipe or a device, if that is no more than so many bytes.

@@ -20,8 +20,6 @@ from typing import Any
 from anonvma.base import bounded, scratch
 from anonvma.base.errors import AnonvmaError
 
-__all__ = ["MARK", "check", "draft", "replacing"]
-
 MARK = ".anonvma"
 
 

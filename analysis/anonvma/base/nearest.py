@@ -6,8 +6,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["hint", "nearest"]
-
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that someone who typed `word` most likely meant, or None."""

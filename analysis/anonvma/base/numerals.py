@@ -24,8 +24,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["column", "interval", "number", "percent"]
-
 _NOTHING = "-"
 _DIGITS = 3  # significant ones of what is no count
 _MOST = 15  # of a float

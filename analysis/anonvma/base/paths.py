@@ -11,8 +11,6 @@ from pathlib import Path
 
 from anonvma.base.errors import SetupError
 
-__all__ = ["build", "program", "project_url", "recorded", "root", "runs"]
-
 
 def root() -> Path:
     """Return the checkout this package is in, or the current directory if it is in none."""

@@ -17,8 +17,6 @@ from pathlib import Path
 
 from anonvma.base.errors import TargetError
 
-__all__ = ["directory", "make", "remove_all", "start_time", "sweep"]
-
 _PREFIX = "anonvma"
 _made: list[tuple[int, Path]] = []
 

@@ -10,8 +10,6 @@ import pandas as pd
 
 from anonvma.base.numerals import number
 
-__all__ = ["Key", "Section", "Whole"]
-
 _EXACT = 1e-9
 
 

@@ -32,19 +32,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = [
-    "FEWEST",
-    "LEVEL",
-    "Estimate",
-    "adjust",
-    "around",
-    "between",
-    "estimate",
-    "half_width",
-    "student",
-    "too_few",
-]
-
 LEVEL = 0.05
 """Error rate: 1 - LEVEL is the confidence of every interval."""
 

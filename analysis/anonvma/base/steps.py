@@ -12,8 +12,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["ASKED", "STEPS", "Show", "Tell", "bar"]
-
 ASKED = "ANONVMA_STEPS"
 """The environment variable that is set where somebody takes the steps in."""
 

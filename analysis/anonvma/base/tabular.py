@@ -18,8 +18,6 @@ import pandas as pd
 from anonvma.base import numerals
 from anonvma.base.text import printable
 
-__all__ = ["LACKING", "cell", "fitted", "in_columns", "lines", "terminal_width"]
-
 _NAMES = frozenset({"pid", "tgid", "tid"})
 """Numbers that are names: written as ps and top write them, so that they can be pasted."""
 

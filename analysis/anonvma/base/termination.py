@@ -22,8 +22,6 @@ from typing import NoReturn
 
 from anonvma.base import scratch as scratches
 
-__all__ = ["end_children", "interruptible", "scratch", "unwound"]
-
 _GRACE = 5.0  # seconds that the kernel has to remove what is unfinished
 _IMPORT = vars(sys.modules["_frozen_importlib"])
 _AGAIN = 0.02  # seconds until an interrupt that came during an import is looked at again

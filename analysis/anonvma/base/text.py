@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-__all__ = ["last_line", "printable"]
-
 
 def printable(words: str) -> str:
     """Show control characters as escapes: a process may be named anything."""

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["in_turns"]
-
 Thing = TypeVar("Thing")
 
 

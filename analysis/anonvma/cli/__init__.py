@@ -22,17 +22,3 @@ from anonvma.cli import (
     tracing,
 )
 from anonvma.cli.group import main
-
-__all__ = [
-    "census",
-    "comparing",
-    "cost",
-    "doctor",
-    "exploring",
-    "main",
-    "profiling",
-    "publishing",
-    "rendering",
-    "studies",
-    "tracing",
-]

@@ -9,8 +9,6 @@ from types import TracebackType
 
 from anonvma.base.steps import Tell
 
-__all__ = ["Bar"]
-
 _WIDTH = 48
 
 

@@ -20,8 +20,6 @@ from anonvma.collect import preflight, targets
 from anonvma.report import publication
 from anonvma.run import catalogue
 
-__all__ = ["Pattern", "Publishable", "RunName", "Target", "WorkloadName"]
-
 
 class _Named(click.ParamType, abc.ABC):  # type: ignore[type-arg]
     """A text, completed to one of several names, else to a file."""

@@ -6,8 +6,6 @@ from __future__ import annotations
 from anonvma.base.errors import PrivilegeError
 from anonvma.target import target
 
-__all__ = ["require_privilege"]
-
 
 def require_privilege(there: target.Target) -> None:
     """Say with the refusal what can be seen all the same."""

@@ -31,8 +31,6 @@ from anonvma.run.runs import Run
 from anonvma.run.writer import RunWriter, sweep
 from anonvma.target.target import Target
 
-__all__ = ["Progress", "collect"]
-
 Progress = Callable[[int, int, str], None]
 """Called with the steps done, the steps in all, and what is being done now."""
 

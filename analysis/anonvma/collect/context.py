@@ -12,8 +12,6 @@ from anonvma.collect.workload import Workload
 from anonvma.run.writer import RunWriter
 from anonvma.target.target import Target
 
-__all__ = ["Context"]
-
 _numbers = itertools.count(1)
 
 

@@ -23,8 +23,6 @@ from anonvma.target import kernel_config
 from anonvma.target.local import Local
 from anonvma.target.target import Target
 
-__all__ = ["Facts", "rows", "snapshot"]
-
 Facts = dict[str, float | str]
 """What a machine tells of itself: numbers are states, words are settings."""
 

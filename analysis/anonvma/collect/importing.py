@@ -35,8 +35,6 @@ from anonvma.run.schema import SCHEMAS
 from anonvma.run.writer import RunWriter, sweep, to_table
 from anonvma.target.local import Local
 
-__all__ = ["LIMIT", "import_files"]
-
 LIMIT = 4 << 30
 """Bytes that a file may have, and the text of perf script, unless the caller says otherwise."""
 

@@ -37,8 +37,6 @@ from anonvma.probe import census_file
 from anonvma.probe.vmaprobe import Vanished, Vmaprobe, failure
 from anonvma.target.target import Process
 
-__all__ = ["Observer"]
-
 
 class Observer:
     """Observes executions of a workload on a target.

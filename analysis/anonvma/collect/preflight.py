@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from anonvma.collect.workload import Workload
     from anonvma.perf.tool import Settings
 
-__all__ = ["LIVE", "collection", "condition", "ignored", "notebook", "refuse_ignored", "settings"]
-
 LIVE = "this machine, live"
 """What the explorer calls the machine that it watches in place of a run."""
 

@@ -19,8 +19,6 @@ from anonvma.perf.events import SOFTWARE_EVENTS, TIME_EVENTS
 from anonvma.perf.inlined import Inlines
 from anonvma.perf.tool import Perf, Settings
 
-__all__ = ["Profiler"]
-
 _COUNTED = ("perf_stat", "perf_intervals")
 _SAMPLED = ("samples", "stacks", "frames")
 

@@ -23,8 +23,6 @@ from anonvma.base import paths
 from anonvma.probe.vmaprobe import Vmaprobe, own_sentence
 from anonvma.target.target import Target
 
-__all__ = ["NO_PRIVILEGE", "Regime", "observe", "of"]
-
 _TASKS = 2
 _BYTES = 4 << 20  # of each task
 _PAGE = 4096

@@ -14,8 +14,6 @@ from anonvma.run.manifest import Unobserved
 from anonvma.run.schema import SCHEMAS
 from anonvma.run.writer import to_table
 
-__all__ = ["Results"]
-
 
 class Results:
     """Rows by table, notes, what could not be observed, and what the censuses lost.

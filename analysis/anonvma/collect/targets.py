@@ -14,8 +14,6 @@ from anonvma.base.nearest import hint
 from anonvma.target.local import Local
 from anonvma.target.target import Target
 
-__all__ = ["check", "parse"]
-
 
 def parse(text: str) -> Target:
     """Return the target that `text` names.

@@ -33,8 +33,6 @@ from anonvma.probe.vmaprobe import Unsupported, require_success
 from anonvma.run.manifest import Unobserved
 from anonvma.run.schema import columns
 
-__all__ = ["Output", "Tracer", "order", "refusal", "unobserved", "workload_processes"]
-
 UNTRACED, FAULTS, LOCKS, TIME = "untraced", "faults", "locks", "time"
 CALL_PATHS = "call paths"
 EVENTS = "events"  # what a run with faults traced is called that has each as an event

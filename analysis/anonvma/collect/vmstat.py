@@ -13,8 +13,6 @@ from typing import Any
 
 from anonvma.target.target import Target
 
-__all__ = ["changes", "counters"]
-
 _ALWAYS = "vma_lock_"  # kept when nothing changed, too: that is the finding then
 
 

@@ -21,9 +21,6 @@ from anonvma.base.errors import SetupError, TargetError, WorkloadError
 from anonvma.base.nearest import nearest
 from anonvma.target.target import Target
 
-__all__ = ["Workload", "cases", "parse_size"]
-
-
 Kind = Literal["case", "specimens", "command", "pid"]
 Touch = Literal["user", "kernel"]
 

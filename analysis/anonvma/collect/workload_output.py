@@ -11,8 +11,6 @@ from anonvma.base.errors import WorkloadError
 from anonvma.base.text import last_line
 from anonvma.run.schema import columns
 
-__all__ = ["held_pids", "parse_specimens", "parse_throughput", "parse_used"]
-
 
 def held_pids(line: bytes) -> list[int] | None:
     """Return the processes named by the line that says "done, and holding", or None for another.

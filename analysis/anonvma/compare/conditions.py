@@ -20,8 +20,6 @@ from anonvma.base import paths
 from anonvma.base.errors import RunError
 from anonvma.run.runs import Run
 
-__all__ = ["ASPECTS", "are_recorded", "beside", "check", "differences", "find"]
-
 ASPECTS = {
     "kernel": ("kernel_release", "image_sha256", "append", "regime"),
     "settings": ("thp", "overcommit_memory", "max_map_count"),

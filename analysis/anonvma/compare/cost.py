@@ -28,21 +28,6 @@ from anonvma.run.vocabulary import PAGE_FAULT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "AGAIN",
-    "USAGE",
-    "Cost",
-    "Verdict",
-    "by_threads",
-    "of_run",
-    "plot_by_threads",
-    "ratios",
-    "row_of",
-    "sides",
-    "switches",
-    "waits",
-]
-
 AGAIN = "user again"
 """The second way of an A/A test, in which nothing differs from the first."""
 

@@ -23,8 +23,6 @@ from anonvma.base.numerals import interval, number
 from anonvma.run import processors, runs
 from anonvma.run.runs import Run
 
-__all__ = ["Bound", "Ratio", "of_directory", "recorded", "sentences"]
-
 _SIDES = ("delayed-user", "delayed-kernel", "early-user")
 
 

@@ -20,8 +20,6 @@ import pandas as pd
 from anonvma.run.runs import Run, having
 from anonvma.tables import metrics
 
-__all__ = ["expected", "side_by_side"]
-
 _FAULTS = ("vm-scalability.time.minor_page_faults", "vm-scalability.time.major_page_faults")
 _ABORTED = ("proc-vmstat.vma_lock_abort",)
 _THROUGHPUT = "throughput, MiB/s"

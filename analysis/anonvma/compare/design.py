@@ -20,19 +20,6 @@ from anonvma.base.errors import RunError
 from anonvma.base.numerals import percent
 from anonvma.run.runs import Run
 
-__all__ = [
-    "FILE",
-    "Condition",
-    "Plan",
-    "conditions",
-    "directory",
-    "interleaving",
-    "paths_of",
-    "read",
-    "said",
-    "said_of",
-]
-
 FILE = "experiment.json"
 
 

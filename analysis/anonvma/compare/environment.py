@@ -11,8 +11,6 @@ import pandas as pd
 from anonvma.base.tabular import LACKING
 from anonvma.run.runs import Run
 
-__all__ = ["differences", "of_repeats"]
-
 
 def of_repeats(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the facts of some runs in one table, or one without rows where none was recorded.

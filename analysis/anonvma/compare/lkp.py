@@ -32,8 +32,6 @@ from anonvma.compare import changes as compare
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
 
-__all__ = ["Header", "failure", "header", "is_failure", "of_matrix", "of_runs", "row", "table"]
-
 _ABS, _REL, _ERR, _FAILED = 10, 10, 6, 11
 _FIRST = _ABS + _ERR
 _FURTHER = _FIRST + _REL + 1

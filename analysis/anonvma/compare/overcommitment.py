@@ -26,8 +26,6 @@ from anonvma.run.runs import Run, having
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["levels", "plot_ratios", "ratios", "said", "waiting"]
-
 Levels = Mapping[float, Mapping[str, Sequence[Run]]]
 """By virtual CPUs to a real one, the runs of each condition."""
 

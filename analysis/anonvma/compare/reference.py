@@ -32,8 +32,6 @@ from anonvma.perf import profile as perf_profile
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
 
-__all__ = ["MAIL", "agreement", "beside", "beside_values", "mail"]
-
 MAIL = ("vm-scalability.throughput", 3.0)
 """The mail's headline: "over 3x throughput improvement", without figures."""
 

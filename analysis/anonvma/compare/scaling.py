@@ -34,18 +34,6 @@ from anonvma.tables import metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "THROUGHPUT",
-    "WAIT",
-    "by_threads",
-    "caveats",
-    "fit",
-    "law",
-    "plot_by_threads",
-    "points",
-    "said",
-]
-
 THROUGHPUT = "vm-scalability.throughput"
 WAIT = "mmap-lock.wait_ns"
 _DRAWN = 400  # refits: enough for an interval of two digits

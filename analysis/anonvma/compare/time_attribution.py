@@ -38,8 +38,6 @@ from anonvma.tables.mapping_time import (
     Unit,
 )
 
-__all__ = ["SHARED", "TimeCause", "explain"]
-
 SHARED = "CPUs to share"
 """The row of what waiting for a CPU costs more or less for other reasons than what tasks run."""
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PIXELS", "Axis", "Space", "columns", "plot", "regions", "spaces"]
-
 PIXELS = 1000
 """Across, in the picture; the figure is wider than this, so that no column of it gets lost."""
 _HEIGHT = 24  # pixels of a strip, in which shares of a column are shown

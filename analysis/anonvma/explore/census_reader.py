@@ -15,8 +15,6 @@ import pyarrow.parquet as pq
 from anonvma.base.errors import SelectionError
 from anonvma.run.runs import Run
 
-__all__ = ["read", "repeats_of"]
-
 
 def repeats_of(run: Run) -> list[int]:
     """Return the repeats that a run has a census of.

@@ -19,26 +19,9 @@ import pandas as pd
 from anonvma.base import paths
 from anonvma.base.errors import SelectionError
 from anonvma.base.text import printable
-from anonvma.collect.preflight import LIVE
+from anonvma.collect.preflight import LIVE as LIVE
 from anonvma.explore.filter import STATES, Filter, size
 from anonvma.explore.selection import Vmas
-
-__all__ = [
-    "KEYS",
-    "LINKS",
-    "LIVE",
-    "NONE",
-    "ROWS",
-    "SIZES",
-    "TABS",
-    "address",
-    "lay_out",
-    "make",
-    "offers",
-    "pids",
-    "row_options",
-    "tabs",
-]
 
 NONE = "(none)"
 FOLD, UNFOLD = "Hide the filter", "Show the filter"

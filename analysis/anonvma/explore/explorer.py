@@ -36,8 +36,6 @@ from anonvma.explore.source import Source, source_of_run
 from anonvma.explore.view import Shown
 from anonvma.run import runs
 
-__all__ = ["LIVE", "Explorer"]
-
 
 class Explorer(Panel):
     """Controls and views over one source of VMAs, and perhaps a second one beside it.

@@ -15,8 +15,6 @@ from anonvma.explore.selection import Selection
 from anonvma.report.layout import WIDTH
 from anonvma.tables.census import CLASSES
 
-__all__ = ["paragraph", "write"]
-
 
 def paragraph(selection: Selection, where: str) -> str:
     """Return a paragraph for a mail: counts, no name of a process, file, user or machine.

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["FLAGS", "STATES", "Filter", "flag_names", "size"]
-
-
 STATES = ("zero-page", "untouched", "guard", "other", "anon_vma", "vm_ops")
 """In order of interest; the first four are the classes of bare VMAs."""
 

@@ -20,8 +20,6 @@ from anonvma.base import paths
 from anonvma.base.errors import SetupError
 from anonvma.explore.live import CAPABILITIES
 
-__all__ = ["NOTEBOOK", "command", "run"]
-
 NOTEBOOK = Path("notebooks") / "explore.ipynb"
 
 _AS_ROOT = (

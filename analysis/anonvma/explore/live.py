@@ -30,8 +30,6 @@ from anonvma.probe import census_file, fault_events, faults_file
 from anonvma.probe.census_file import Census
 from anonvma.probe.vmaprobe import Vanished, Vmaprobe, named, require_success
 
-__all__ = ["CAPABILITIES", "Observer", "Step", "Taken", "Watch", "changes", "has_capabilities"]
-
 CAPABILITIES = "cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_syslog=ep"
 """What the probe needs: BPF and its events; other processes' pages, whose file is its owner's
 alone; the kernel's symbols."""

@@ -22,8 +22,6 @@ from anonvma.explore.view import Shown, View, as_html, display, summary
 from anonvma.explore.views import VIEWS
 from anonvma.run import catalogue
 
-__all__ = ["EXPORT", "Panel"]
-
 EXPORT = (
     "Export makes a DataFrame in this notebook, a Parquet file, a CSV file and a paragraph for a "
     "mail. The files name processes and paths as the census does; the paragraph names none:"

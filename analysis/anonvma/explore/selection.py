@@ -24,9 +24,6 @@ from anonvma.explore.census_reader import read, repeats_of
 from anonvma.explore.filter import STATES, Filter, bits_of, flag_names
 from anonvma.run.runs import Run
 
-__all__ = ["Selection", "Vmas"]
-
-
 Mask = npt.NDArray[np.bool_]
 
 

@@ -15,8 +15,6 @@ from anonvma.explore.selection import Vmas
 from anonvma.report import answer
 from anonvma.run.runs import Run
 
-__all__ = ["Source", "source_of_run"]
-
 
 class Source:
     """What is explored: the VMAs of a run's repeat, or of a census of a machine that lives.

@@ -25,8 +25,6 @@ from anonvma.report import output
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["MOST", "Shown", "View", "as_html", "display", "summary", "trimmed"]
-
 
 MOST = 12  # rows of a table, unless it says otherwise
 

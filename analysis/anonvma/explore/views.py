@@ -10,9 +10,6 @@ from anonvma.explore.views_compare import differs
 from anonvma.explore.views_faults import call_paths, fault_view
 from anonvma.explore.views_vmas import address_spaces, overview, pages, vmas
 
-__all__ = ["VIEWS"]
-
-
 VIEWS: dict[str, Callable[[Shown], View]] = {
     "overview": overview,
     "vmas": vmas,

@@ -16,8 +16,6 @@ from anonvma.explore.view import MOST, Shown, View
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["differs"]
-
 
 def differs(shown: Shown) -> View:
     """What differs between two runs, in what the filter leaves of either."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["call_paths", "fault_view"]
-
 _EACH = 4000  # faults that are drawn one by one at most
 
 # What the last fault left of a VMA in this state; only mremap(MREMAP_DONTUNMAP) takes an anon_vma

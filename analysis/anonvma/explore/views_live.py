@@ -18,8 +18,6 @@ from anonvma.tables.census import CLASSES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["live"]
-
 
 def live(watch: Watch) -> View:
     """What a watch has seen: how it goes on, what changed, and what watching costs."""

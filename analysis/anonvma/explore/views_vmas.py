@@ -18,8 +18,6 @@ from anonvma.tables.census import CLASSES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["address_spaces", "overview", "pages", "vmas"]
-
 
 def overview(shown: Shown) -> View:
     """Processes and origins at a glance."""

@@ -42,8 +42,6 @@ from anonvma.run.runs import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["absent", "counters", "intervals", "lacking_said", "metrics", "plot_intervals"]
-
 
 # ---- tables of a run ----
 

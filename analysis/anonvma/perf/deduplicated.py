@@ -32,8 +32,6 @@ from anonvma.perf.recording import PIECE, File
 from anonvma.perf.recording_format import Record, Sample
 from anonvma.perf.stacks import Columns, Comms, Frames, Inline, Printed, Profile
 
-__all__ = ["Abridged", "abridge"]
-
 _Ints = npt.NDArray[np.int64]
 
 _MORE_THAN_ADDRESSES = Sample.BRANCH_STACK | Sample.REGS_USER | Sample.STACK_USER

@@ -6,9 +6,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["Counter", "counter"]
-
-
 _SAME = {"cpu-cycles": "cycles", "branch-instructions": "branches"}
 """Other names that perf has for an event."""
 

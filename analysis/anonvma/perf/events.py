@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-__all__ = ["HARDWARE_EVENTS", "SOFTWARE_EVENTS", "TIME_EVENTS"]
-
 SOFTWARE_EVENTS = (
     "task-clock",
     "page-faults",

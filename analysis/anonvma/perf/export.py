@@ -17,8 +17,6 @@ import pandas as pd
 from anonvma.perf import profile as perf_profile
 from anonvma.perf.stacks import Profile
 
-__all__ = ["FORMATS", "firefox", "folded", "speedscope"]
-
 
 def folded(profile: Profile, event: str | None = None) -> str:
     """Return folded stacks, a line each: ``comm;outermost;...;innermost PERIOD``."""

@@ -13,8 +13,6 @@ from anonvma.perf import recording_format
 if TYPE_CHECKING:
     from anonvma.perf.recording import File
 
-__all__ = ["Features", "blank_host_name"]
-
 
 class Features:
     """The features of a recording.

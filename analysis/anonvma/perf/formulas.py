@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from anonvma.perf.event_names import counter
 
-__all__ = ["FORMULAS", "derived", "limited"]
-
 
 class Formula(NamedTuple):
     """A ratio of counts.

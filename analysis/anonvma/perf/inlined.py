@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from anonvma.base.errors import TargetError
 from anonvma.target.target import Target
 
-__all__ = ["Inlines"]
-
 _ELF64 = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _LOAD, _EXECUTABLE = 1, 1

@@ -15,8 +15,6 @@ import numpy.typing as npt
 from anonvma.perf.recording import File
 from anonvma.perf.recording_format import Attr, Record, Sample
 
-__all__ = ["Samples", "read"]
-
 _Ints = npt.NDArray[np.int64]
 
 _WORDS = (

@@ -32,8 +32,6 @@ from anonvma.perf.features import Features
 from anonvma.perf.recording_format import Attr, Heads, Record, Sample
 from anonvma.perf.thread_names import Names, named
 
-__all__ = ["File", "Recording", "read"]
-
 PIECE = 8 << 20  # words of a file whose pages are kept at a time
 
 

@@ -22,8 +22,6 @@ from anonvma.perf.script import Parser
 from anonvma.perf.stacks import Inline, Profile
 from anonvma.target.target import Target
 
-__all__ = ["Script", "read", "read_named"]
-
 _PIECE = 1 << 20
 
 

@@ -31,8 +31,6 @@ from anonvma.base.errors import ProfileError
 from anonvma.perf import script_lines
 from anonvma.perf.stacks import Columns, Comms, Inline, Printed, Profile
 
-__all__ = ["Parser", "fields", "read"]
-
 
 def fields(cpu: bool = True, period: bool = True) -> tuple[str, ...]:
     """Return what to ask ``perf script`` for, of samples that have a processor and a period."""

@@ -16,8 +16,6 @@ import pandas as pd
 from anonvma.perf import script_lines
 from anonvma.run import schema
 
-__all__ = ["Columns", "Comms", "Frames", "Inline", "Printed", "Profile"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Profile:

@@ -20,8 +20,6 @@ from anonvma.base.text import printable
 from anonvma.perf import tool
 from anonvma.perf.stat_lines import NEITHER, Line, Locale, fields, for_people
 
-__all__ = ["Counts", "is_stat", "read"]
-
 _HEAD = re.compile(
     r"\s*Performance counter stats for .*?(?:\((?P<runs>[0-9]+) runs\))?:\s*", re.DOTALL
 )

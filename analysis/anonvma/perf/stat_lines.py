@@ -21,8 +21,6 @@ from collections.abc import Iterable, Sequence
 from anonvma.base.errors import ProfileError
 from anonvma.base.text import printable
 
-__all__ = ["NEITHER", "PLACES", "Line", "Locale", "fields", "for_people"]
-
 # ---- numbers ----
 
 _MARKS = ".,' \u00a0\u202f\u2009\u2019\u066b\u066c"

@@ -16,8 +16,6 @@ from anonvma.perf.recording_format import TASK, Record
 if TYPE_CHECKING:
     from anonvma.perf.recording import File
 
-__all__ = ["Names", "named"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Names:

@@ -15,20 +15,6 @@ from anonvma.perf.events import HARDWARE_EVENTS, SOFTWARE_EVENTS, TIME_EVENTS
 from anonvma.target.local import Local
 from anonvma.target.target import Target
 
-__all__ = [
-    "CALL_GRAPHS",
-    "Perf",
-    "Settings",
-    "bring",
-    "find",
-    "json_line",
-    "parse_intervals",
-    "parse_stat",
-    "times",
-    "unsupported",
-]
-
-
 CALL_GRAPHS = ("fp", "dwarf", "lbr")
 """How perf may find callers: frame pointers, DWARF of copied stacks, the processor's record."""
 

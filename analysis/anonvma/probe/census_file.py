@@ -24,8 +24,6 @@ from anonvma.base.errors import CensusError
 from anonvma.probe import census_layout
 from anonvma.probe.vma_kinds import ORIGINS, categorical, classify, origins
 
-__all__ = ["LOSSES", "Census", "read"]
-
 _PROTECTIONS = tuple(
     ("r" if p & 1 else "-")
     + ("w" if p & 2 else "-")

@@ -14,19 +14,6 @@ import pandas as pd
 from anonvma.base.errors import FaultsError
 from anonvma.run.vocabulary import TRACING_LOSSES
 
-__all__ = [
-    "STATE_OF_BITS",
-    "add_buckets",
-    "categories",
-    "header_of",
-    "losses_of",
-    "object_of",
-    "processes_of",
-    "rows_of",
-    "text_of",
-]
-
-
 # By the bits FOUND_VMA, FOUND_ANON, FOUND_ANON_VMA; NOT_LOOKED_AT stands alone.
 STATE_OF_BITS = (0, 3, 0, 1, 0, 4, 0, 2, *[5] * 8)
 

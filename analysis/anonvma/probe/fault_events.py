@@ -21,9 +21,6 @@ from anonvma.probe.faults_file import Faults
 from anonvma.run import schema
 from anonvma.run.vocabulary import STATES
 
-__all__ = ["PATHS", "read_events"]
-
-
 MAGIC = b"VMAFALT"
 FORMAT = 2
 BYTE_ORDER = 0x01020304

@@ -27,8 +27,6 @@ from anonvma.probe.vma_kinds import origin_of_kind
 from anonvma.run import schema
 from anonvma.run.vocabulary import STATES
 
-__all__ = ["Faults", "read_call_paths", "read_faults"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Faults:

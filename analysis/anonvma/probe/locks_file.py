@@ -13,8 +13,6 @@ from anonvma.base.errors import FaultsError
 from anonvma.probe.counts import add_buckets, header_of, losses_of, object_of, processes_of, rows_of
 from anonvma.run import schema
 
-__all__ = ["Locks", "read_locks"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Locks:

@@ -19,8 +19,6 @@ import pandas as pd
 from anonvma.base.errors import FaultsError
 from anonvma.probe.counts import processes_of
 
-__all__ = ["CPUS", "LOCKS", "Times", "read"]
-
 LOCKS = ("none", "waiting", "reading", "writing")
 CPUS = (
     *("running", "sleeping", "woken", "woken, behind others"),

@@ -13,16 +13,6 @@ import pandas as pd
 from anonvma.probe import census_layout
 from anonvma.run.vocabulary import CLASSES
 
-__all__ = [
-    "NOTES",
-    "ORIGINS",
-    "categorical",
-    "classify",
-    "origin_of_file",
-    "origin_of_kind",
-    "origins",
-]
-
 _THREAD_STACK_GUARD_MAX = 1 << 20
 _THREAD_STACK_MIN = 16384  # PTHREAD_STACK_MIN: smaller ones with a guard are signal stacks
 

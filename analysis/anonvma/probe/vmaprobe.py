@@ -13,16 +13,6 @@ from anonvma.base.errors import PrivilegeError, ProbeError
 from anonvma.base.text import last_line
 from anonvma.target.target import Target
 
-__all__ = [
-    "Unsupported",
-    "Vanished",
-    "Vmaprobe",
-    "failure",
-    "named",
-    "own_sentence",
-    "require_success",
-]
-
 # enum exit_code in analysis/probe/vmaprobe.h
 _PRIVILEGE, _KERNEL, _VANISHED = 3, 4, 5
 

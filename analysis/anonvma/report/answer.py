@@ -14,18 +14,6 @@ from anonvma.report.verdict import Answer, Traced, Verdict, of_run
 from anonvma.run.runs import Run
 from anonvma.tables import census, losses
 
-__all__ = [
-    "QUESTION",
-    "alarm_said",
-    "fault_sentences",
-    "finding",
-    "kernel_of",
-    "name_of",
-    "sentences",
-    "workload_of",
-]
-
-
 QUESTION = (
     "Is there perhaps a VMA for which we have a NULL vm_ops, but don't set an anon_vma on a page "
     "fault?"

@@ -16,8 +16,6 @@ from anonvma.compare.changes.words import answered
 from anonvma.report import time_report
 from anonvma.run.runs import Run
 
-__all__ = ["sections"]
-
 
 def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None) -> list[Section]:
     """Say everything a comparison says, the answer first.

@@ -20,8 +20,6 @@ from anonvma.report.sources import drawn_from
 from anonvma.run import processors
 from anonvma.run.runs import Run, having
 
-__all__ = ["finding", "name", "sections", "title"]
-
 _TABLES = (
     "repeats",
     "throughput",

@@ -13,8 +13,6 @@ from anonvma.compare import cost_bound
 from anonvma.compare.cost import Cost, Verdict, of_run, row_of, sides, switches, waits
 from anonvma.run.runs import Run
 
-__all__ = ["brief", "sections", "sentences", "title"]
-
 _ANSWER = "What mmap_lock costs here"
 
 

@@ -19,8 +19,6 @@ from anonvma.base import tabular
 if TYPE_CHECKING:
     from IPython.lib.pretty import RepresentationPrinter
 
-__all__ = ["MOST", "install"]
-
 MOST = 60
 """Rows that are shown of a table, as pandas has it; what is left out is said below it."""
 

@@ -27,8 +27,6 @@ from anonvma.base import errors, scratch
 from anonvma.base.errors import AnonvmaError, NotebookError
 from anonvma.base.steps import ASKED, STEPS, Tell
 
-__all__ = ["Engine", "Refused", "one_kernel", "ours"]
-
 MARK = "parameters.check()"
 KERNEL_KILLED = (
     "the notebook's kernel was killed, perhaps for want of memory; nothing unfinished is kept."

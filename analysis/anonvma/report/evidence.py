@@ -17,8 +17,6 @@ from anonvma.base import statistics
 from anonvma.run.runs import Run
 from anonvma.tables.faults.groups import traced_repeats
 
-__all__ = ["Figure", "numbers", "table"]
-
 COLUMNS = ["figure", "n", "mean", "low", "high", "from"]
 
 

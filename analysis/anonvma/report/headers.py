@@ -21,21 +21,6 @@ from typing import Any
 
 from anonvma.base.errors import MailError
 
-__all__ = [
-    "POLICY",
-    "WRITTEN",
-    "address",
-    "addresses",
-    "decoded",
-    "one_line",
-    "options",
-    "pairs",
-    "raw",
-    "set_all",
-    "text",
-    "verify",
-]
-
 WRITTEN = (
     "From",
     "To",

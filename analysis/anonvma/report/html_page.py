@@ -22,8 +22,6 @@ from anonvma.base.section import Key
 from anonvma.report.markup import harmless, plain
 from anonvma.report.redaction import Wall
 
-__all__ = ["index", "page"]
-
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --faint: #5a5a5a; --paper: #fff; --line: #ccc;
   --mark: #0b57a4; }

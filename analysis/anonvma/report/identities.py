@@ -26,18 +26,6 @@ from anonvma.report import reproduction, secret_patterns
 from anonvma.run.manifest import Manifest
 from anonvma.run.runs import Run
 
-__all__ = [
-    "FOREIGN",
-    "SHAPES",
-    "Fact",
-    "common_names",
-    "facts_of_machine",
-    "facts_of_run",
-    "foreign",
-    "hashes_of",
-    "is_public",
-]
-
 Fact = tuple[str, str]
 """A kind (``host``, ``user``, ...) and a value to look for."""
 

@@ -10,15 +10,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = [
-    "DEV_ZERO_WITHOUT_FILE",
-    "EARLY_CHECK",
-    "PAGES_OF_ITS_OWN",
-    "REGIMES",
-    "dev_zero",
-    "zero_page",
-]
-
 EARLY_CHECK = (
     "On Linux 6.4 to 6.9 lock_vma_under_rcu() (mm/memory.c) turned away any bare VMA, so each page "
     "fault on one took mmap_lock, not only the first; since 6.10 vmf_anon_prepare() asks, and only "

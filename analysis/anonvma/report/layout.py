@@ -12,9 +12,6 @@ from anonvma.base.tabular import lines as table_lines
 from anonvma.base.text import printable
 from anonvma.report.sources import sources_said
 
-__all__ = ["markdown", "text"]
-
-
 WIDTH = 72
 
 

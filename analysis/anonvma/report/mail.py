@@ -21,9 +21,6 @@ from anonvma.report import headers
 from anonvma.report.headers import POLICY, address, text
 from anonvma.report.reply import Answered
 
-__all__ = ["Envelope", "compose"]
-
-
 # ---- writing ----
 
 

@@ -20,8 +20,6 @@ from anonvma.report.answer import QUESTION
 from anonvma.report.sources import sources_said
 from anonvma.run.version import version
 
-__all__ = ["body", "signature"]
-
 COLUMNS = 80
 # Of a long report, what a mail leaves to the page.
 _LEFT_OUT = (Key.CLASSES, Key.EXCEPTIONS, Key.LACKING)

@@ -16,9 +16,6 @@ from anonvma.base import bounded
 from anonvma.base.errors import MailError
 from anonvma.report.headers import POLICY
 
-__all__ = ["LARGEST", "is_charset", "moment", "parse", "read_all", "to_mbox"]
-
-
 # Python's own notations, which RFC 2978 does not know; some refuse what cannot be decoded.
 _NO_CHARSET = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 # In an mbox: at its beginning, or after a blank line and with a time, for prose begins so, too.

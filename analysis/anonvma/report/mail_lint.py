@@ -18,8 +18,6 @@ from email.message import EmailMessage, MIMEPart
 
 from anonvma.report import headers, mail, mail_file
 
-__all__ = ["Complaint", "check"]
-
 PROSE = 75
 TABLE = 80
 WARN_BYTES, REFUSE_BYTES = 40_000, 95_000

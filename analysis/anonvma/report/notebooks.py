@@ -21,10 +21,9 @@ from anonvma.base import bounded, paths
 from anonvma.base.errors import NotebookError
 from anonvma.base.steps import Tell
 from anonvma.report import engine
-from anonvma.report.engine import Refused, one_kernel
+from anonvma.report.engine import Refused
+from anonvma.report.engine import one_kernel as one_kernel
 from anonvma.report.output import RESULT
-
-__all__ = ["execute", "one_kernel", "result"]
 
 
 def execute(

@@ -15,8 +15,6 @@ from anonvma.base import bounded, marker, paths
 from anonvma.base.errors import AnonvmaError, RunError
 from anonvma.run import catalogue
 
-__all__ = ["check_names", "check_output", "check_sides", "default_output", "each", "sides", "slug"]
-
 
 def each(names: Sequence[str]) -> list[str]:
     """Put the runs of a study in the place of the study's directory."""

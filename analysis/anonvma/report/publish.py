@@ -38,8 +38,6 @@ from anonvma.report.mail import Envelope
 from anonvma.report.subject import Subject
 from anonvma.report.verdict import Answer
 
-__all__ = ["Envelope", "Published", "Rendered", "put", "render", "write"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:

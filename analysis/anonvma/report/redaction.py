@@ -40,8 +40,6 @@ from anonvma.report.identities import (
 from anonvma.run.manifest import Manifest
 from anonvma.run.runs import Run
 
-__all__ = ["Shared", "Wall", "allowed_by", "said"]
-
 
 def allowed_by(file: str | Path | None) -> frozenset[str]:
     """Return what a user's list lets stay: one value a line, ``#`` begins a comment.

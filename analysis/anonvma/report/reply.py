@@ -19,8 +19,6 @@ from anonvma.report import headers
 from anonvma.report.headers import addresses, options, text
 from anonvma.report.mail_file import LARGEST, is_charset, moment, read_all
 
-__all__ = ["Answered", "answered"]
-
 _ID = re.compile(r"<[^\s<>@]+@[^\s<>@]+>")
 
 

@@ -21,8 +21,6 @@ from anonvma.run.manifest import Manifest
 from anonvma.run.runs import Run
 from anonvma.run.version import version
 
-__all__ = ["commands", "commit_of", "manifest_sha256", "section", "words"]
-
 PUBLISH = ".venv/bin/anonvma publish latest"
 """What prints the verdict in the end."""
 

@@ -20,8 +20,6 @@ from anonvma.report.sources import drawn_from
 from anonvma.run.runs import Run
 from anonvma.tables import census, faults, locks, losses, mapping_time, specimens
 
-__all__ = ["CALLERS", "collected", "sections", "title"]
-
 _TRACED = {
     ("faults", "events"): "with every page fault traced",
     ("locks",): "with every acquisition of mmap_lock traced",

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["HOST_NAME", "PRIVATE_PLACE", "TOKENS"]
-
 TOKENS = tuple(
     re.compile(shape)
     for shape in (

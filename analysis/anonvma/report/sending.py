@@ -10,8 +10,6 @@ from anonvma.base.errors import MailError
 from anonvma.report.headers import address, addresses, text
 from anonvma.report.mail_file import parse
 
-__all__ = ["can_send", "identity", "send"]
-
 
 def identity() -> str | None:
     """Return who sends mail from here, as git's configuration says; None where it does not.

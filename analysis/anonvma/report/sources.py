@@ -6,8 +6,6 @@ from __future__ import annotations
 from anonvma.base.section import Section
 from anonvma.run.runs import Run
 
-__all__ = ["drawn_from", "sources_said"]
-
 
 def drawn_from(run: Run, *tables: str) -> tuple[str, ...]:
     """Name the files of a run that numbers come from, of those tables that it has."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Subject", "find"]
-
 Drawn: TypeAlias = "tuple[Figure, str]"
 """A figure and the words for those who do not see it."""
 

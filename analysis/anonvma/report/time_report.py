@@ -33,8 +33,6 @@ from anonvma.tables.mapping_time import (
 if TYPE_CHECKING:
     from anonvma.compare.time_attribution import TimeCause
 
-__all__ = ["printed", "said", "said_of_one", "sections"]
-
 HOW = (
     "Time of the workload's tasks, summed: that of untraced executions, divided as in executions "
     "traced for this alone. Waiting for mmap_lock is all from asking for it to the answer; waiting "

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from anonvma.base.section import Key, Section
 from anonvma.run.runs import Run
 
-__all__ = ["section"]
-
 
 def section(opened: Sequence[Run]) -> Section:
     """Say what some runs could not observe, once where they agree."""

@@ -17,8 +17,6 @@ import pandas as pd
 from anonvma.run.runs import Run
 from anonvma.tables import census, faults, losses
 
-__all__ = ["Answer", "Traced", "Verdict", "of_run"]
-
 
 class Answer(enum.Enum):
     """To the question, of what was looked at."""

@@ -16,8 +16,6 @@ from anonvma.base import bounded, paths
 from anonvma.base.errors import RunError
 from anonvma.base.nearest import hint
 
-__all__ = ["MANIFEST", "all_places", "known", "place"]
-
 MANIFEST = "manifest.json"
 _LARGEST = 16 << 20
 

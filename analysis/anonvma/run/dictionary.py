@@ -7,8 +7,6 @@ import pyarrow as pa
 
 from anonvma.run.schema import SCHEMAS
 
-__all__ = ["dictionary"]
-
 
 def dictionary() -> str:
     """Return the data dictionary of the tables, as Markdown."""

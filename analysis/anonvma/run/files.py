@@ -19,8 +19,6 @@ import pyarrow.parquet as pq
 
 from anonvma.base.errors import RunError
 
-__all__ = ["check_unpacked", "contents", "hash_of", "opened", "size_of"]
-
 _ROWS_MOST = 50_000_000
 _UNPACKED_MOST = 4 << 30
 _TABLE_MOST = 8 << 30

@@ -17,9 +17,6 @@ from anonvma.base.errors import RunError
 from anonvma.run import files as run_files
 from anonvma.run.catalogue import MANIFEST
 
-__all__ = ["FORMAT", "Command", "Manifest", "RawFile", "TableFile", "Unobserved", "read_manifest"]
-
-
 FORMAT = 1
 """Of the run directory; a change that an older anonvma would misread is a new one."""
 _MANIFEST_MAX = 2 << 20  # the largest of ours have some 10 kB

@@ -15,8 +15,6 @@ from typing import NamedTuple
 
 from anonvma.run.runs import Run
 
-__all__ = ["Backing", "Processors", "of_run", "said"]
-
 
 class Backing(enum.Enum):
     """What stood behind the virtual CPUs of a guest."""

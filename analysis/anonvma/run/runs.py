@@ -31,9 +31,6 @@ from anonvma.run import files as run_files
 from anonvma.run.manifest import Manifest, TableFile, read_manifest
 from anonvma.run.schema import SCHEMAS
 
-__all__ = ["FAILURE", "Run", "find", "find_all", "having"]
-
-
 FAILURE = "failure.json"
 
 

@@ -13,8 +13,6 @@ import pyarrow as pa
 
 from anonvma.run import vocabulary
 
-__all__ = ["SCHEMAS", "columns", "field"]
-
 _WORD = pa.dictionary(pa.int8(), pa.string())
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _BUCKETS = pa.list_(pa.uint32())

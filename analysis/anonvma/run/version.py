@@ -9,8 +9,6 @@ import subprocess
 
 from anonvma.base import paths
 
-__all__ = ["version"]
-
 
 @functools.cache
 def version() -> str:

@@ -3,15 +3,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "CLASSES",
-    "CONTEXTS",
-    "PAGE_FAULT",
-    "RECORDED_FROM_THE_FIRST",
-    "STATES",
-    "TRACING_LOSSES",
-]
-
 CLASSES = ("guard", "untouched", "zero-page", "other")
 """Why a VMA is bare."""
 

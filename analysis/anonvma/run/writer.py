@@ -31,9 +31,6 @@ from anonvma.run.manifest import FORMAT, Manifest, RawFile, TableFile
 from anonvma.run.runs import FAILURE, Run
 from anonvma.run.version import version
 
-__all__ = ["RunWriter", "record", "sweep", "sync", "to_table"]
-
-
 # Columns of a fault's event that grow from row to row: half the size, and quicker to write.
 _ASCENDING = {"time_ns", "address", "vm_start"}
 _OWNER = ".owner"  # locked while a partial run has someone who is making it

@@ -15,8 +15,6 @@ from anonvma.base import paths
 from anonvma.study.fingerprint import image_of, parameters_of
 from anonvma.study.study_file import Document, Model, Path_, Scalar, quoted
 
-__all__ = ["Axes"]
-
 OURS = ("target", "workload", "out")
 """Parameters of the notebook that a study fills in itself; it has to have them."""
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 
 from anonvma.study.matrix import Cell
 
-__all__ = ["Clock"]
-
 
 class Clock:
     """How long the rest will take, from how long its like took."""

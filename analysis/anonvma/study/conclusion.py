@@ -23,8 +23,6 @@ from anonvma.run.runs import Run
 from anonvma.study.matrix import Cell, Study
 from anonvma.study.runner import Outcome
 
-__all__ = ["sections", "write"]
-
 
 def write(study: Study, outcome: Outcome) -> Path | None:
     """Write the report of a study, and return the directory it is in; None without any run.

@@ -48,8 +48,6 @@ from anonvma.run.writer import RunWriter, sweep, to_table
 from anonvma.tables import locks
 from anonvma.target.target import Target
 
-__all__ = ["Plan", "measure", "numbers_of_threads"]
-
 Progress = Callable[[float, str], None]
 """Called with the share of the budget that is spent, and what is done now."""
 

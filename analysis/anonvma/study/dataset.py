@@ -18,8 +18,6 @@ from anonvma.run.manifest import TableFile
 from anonvma.run.schema import SCHEMAS
 from anonvma.study.store_views import HEADLINES, OF_HEADLINES
 
-__all__ = ["Part", "dataset", "headlines_of"]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:

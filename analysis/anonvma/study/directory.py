@@ -14,8 +14,6 @@ from anonvma.base.errors import StudyError
 from anonvma.study.job import CELL, PLAN, complete
 from anonvma.study.matrix import Study
 
-__all__ = ["cells_there", "status", "taken"]
-
 _OURS = ("study.yaml", PLAN, "snakemake.log", "cells", "failed", "superseded", "report", "work")
 
 

@@ -12,8 +12,6 @@ from typing import Any
 import nbformat
 from papermill.engines import NBClientEngine, papermill_engines
 
-__all__ = ["Engine"]
-
 
 class Engine(NBClientEngine):  # type: ignore[misc]
     """`anonvma.report.engine.Engine`, with the check of our own notebooks' parameters."""

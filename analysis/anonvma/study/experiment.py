@@ -40,8 +40,6 @@ from anonvma.collect.workload import Workload
 from anonvma.compare.design import FILE, Condition, Plan, paths_of, read, said
 from anonvma.run import runs
 
-__all__ = ["order", "parse_condition", "run", "workload_of"]
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _OWN = ("workload", "threads", "bytes", "unit", "touch", "busy")
 

@@ -17,18 +17,6 @@ from anonvma.base.errors import StudyError
 from anonvma.run.manifest import FORMAT
 from anonvma.run.schema import SCHEMAS
 
-__all__ = [
-    "THIS_MACHINE",
-    "canonical",
-    "digest",
-    "host_of",
-    "image_of",
-    "kernel_of",
-    "parameters_of",
-    "slug",
-    "tools",
-]
-
 THIS_MACHINE = "this machine"
 """The host of everything that runs here, guests too."""
 _PROGRAMS = ("vmaprobe", "vmload", "specimens", "guest-init")

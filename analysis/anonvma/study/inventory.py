@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 from anonvma.study.sidecar import Beside, state
 
-__all__ = ["Entry", "Inventory"]
-
 _TIMES = ("created", "finished")
 
 

@@ -36,8 +36,6 @@ from anonvma.collect.workload import Workload
 from anonvma.run.runs import Run
 from anonvma.run.writer import sync
 
-__all__ = ["CELL", "FORMAT", "LIFELINE", "PLAN", "STOP", "complete", "is_locked", "main"]
-
 FORMAT = 1
 PLAN = "cells.json"
 CELL = "cell.json"

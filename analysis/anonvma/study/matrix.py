@@ -36,8 +36,6 @@ from anonvma.study.fingerprint import (
 )
 from anonvma.study.study_file import Document, Model, Path_, Scalar, explained, quoted
 
-__all__ = ["Cell", "Study", "read"]
-
 _CELLS_MAX = 10_000
 
 

@@ -35,8 +35,6 @@ from anonvma.run.writer import record
 from anonvma.study import experiment
 from anonvma.target.target import Target
 
-__all__ = ["Plan", "collect_pair", "kernels", "width"]
-
 Also = Literal["scaling", "bound"]
 
 _MOST_CPUS = 16  # by default: more take longer to boot, and were not tried

@@ -21,8 +21,6 @@ from anonvma.collect import preflight
 if TYPE_CHECKING:
     import nbformat
 
-__all__ = ["check", "check_cells", "check_notebook"]
-
 _INJECTED = "# Parameters\n"
 
 

@@ -16,8 +16,6 @@ from anonvma.study import directory, runner
 from anonvma.study.matrix import Study
 from anonvma.study.runner import Event, Outcome
 
-__all__ = ["carry_out", "show_plan"]
-
 
 def show_plan(study: Study, place: Path, as_json: bool) -> None:
     """Print the cells in their order, and which of them are done already."""

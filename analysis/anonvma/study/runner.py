@@ -47,9 +47,6 @@ from anonvma.study.fingerprint import THIS_MACHINE
 from anonvma.study.job import LIFELINE, PLAN, STOP, complete, is_locked
 from anonvma.study.matrix import Cell, Study
 
-__all__ = ["Event", "Outcome", "carry_out"]
-
-
 Event = dict[str, Any]
 """What happened: ``event`` and ``time`` (ISO 8601, UTC), and what data/studies/README.md says."""
 

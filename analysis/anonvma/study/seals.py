@@ -12,8 +12,6 @@ from pathlib import Path
 
 from anonvma.study.sidecar import Beside, state
 
-__all__ = ["Seals"]
-
 
 class Seals:
     """The seals of the runs below a directory.

@@ -20,8 +20,6 @@ from typing import Any
 from anonvma.base.errors import RunError
 from anonvma.run import files
 
-__all__ = ["Beside", "state"]
-
 _MOST = 256 << 20
 
 

@@ -46,9 +46,6 @@ from anonvma.study.job import CELL
 from anonvma.study.seals import Seals
 from anonvma.study.store_views import HEADLINES, HEADLINES_SCHEMA, OF_HEADLINES, RUNS, row_of
 
-__all__ = ["Store", "directories"]
-
-
 _SKIPPED = ("superseded", "failed", "work", "raw", "report")
 _SKIPPED_ENDS = (".partial", ".failed")
 _MEMORY = "1GB"

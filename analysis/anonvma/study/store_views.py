@@ -15,9 +15,6 @@ from anonvma.run.manifest import Manifest
 from anonvma.run.schema import SCHEMAS, field
 from anonvma.study.job import CELL
 
-__all__ = ["HEADLINES", "HEADLINES_SCHEMA", "OF_HEADLINES", "RUNS", "views"]
-
-
 RUNS = pa.schema(
     [
         field("run", pa.string(), "", "its directory below that of all runs; joins the tables"),

@@ -15,9 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from anonvma.base import paths
 from anonvma.base.errors import StudyError
 
-__all__ = ["Document", "Model", "Path_", "Scalar", "explained"]
-
-
 _FILE_MAX = 256 << 10  # bytes
 
 Scalar = bool | int | float | str | None

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ALPHA", "METRICS", "change_points", "changes", "draw", "figure", "series", "text"]
-
 ALPHA = 0.01
 LEAST = 3
 FEWEST = 12

@@ -33,36 +33,17 @@ import pandas as pd
 
 from anonvma.base.axes import own
 from anonvma.base.section import Whole
-from anonvma.probe.census_file import LOSSES, Census, read
-from anonvma.probe.vma_kinds import NOTES, ORIGINS
+from anonvma.probe.census_file import LOSSES as LOSSES
+from anonvma.probe.census_file import Census as Census
+from anonvma.probe.census_file import read as read
+from anonvma.probe.vma_kinds import NOTES as NOTES
+from anonvma.probe.vma_kinds import ORIGINS as ORIGINS
 from anonvma.run.runs import Run
-from anonvma.run.vocabulary import CLASSES
+from anonvma.run.vocabulary import CLASSES as CLASSES
 from anonvma.tables.empty_figure import blank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-__all__ = [
-    "CLASSES",
-    "LOSSES",
-    "NOTES",
-    "ORIGINS",
-    "Alarm",
-    "Census",
-    "alarm",
-    "bare",
-    "by_class",
-    "by_origin",
-    "by_process",
-    "by_repeat",
-    "last",
-    "losses",
-    "plot_by_class",
-    "plot_by_origin",
-    "read",
-    "wholes",
-    "zero_pages_per_vma",
-]
 
 # Colour-blind safe (test_address_map.py), and in order of interest: the zero page is the
 # answer to the mail.

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["blank"]
-
 
 def blank(ax: Axes | None, title: str, words: str) -> Axes:
     """Draw words in the place of what there is none of.

@@ -23,8 +23,6 @@ from anonvma.tables.empty_figure import blank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["callers", "callers_side_by_side", "of_workload", "plot_callers", "whole"]
-
 
 def of_workload(locks: pd.DataFrame) -> pd.DataFrame:
     """The workload's own asking for mmap_lock, without what is only a downgrade.

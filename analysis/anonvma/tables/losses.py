@@ -18,21 +18,6 @@ from anonvma.base.numerals import number, percent
 from anonvma.run.runs import Run
 from anonvma.run.vocabulary import TRACING_LOSSES
 
-__all__ = [
-    "attribution",
-    "attribution_said",
-    "bounds_said",
-    "counted_said",
-    "losses",
-    "lost_said",
-    "refused_said",
-    "source_said",
-    "summed",
-    "unknown",
-    "unseen_gup",
-    "witness_said",
-]
-
 _OF_FAULTS = ("faults", "events")
 
 

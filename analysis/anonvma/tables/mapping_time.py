@@ -32,28 +32,6 @@ from anonvma.tables.empty_figure import blank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "EXECUTION",
-    "FAULT",
-    "MAPPING",
-    "PARTS",
-    "TITLE",
-    "WHOLE",
-    "Spent",
-    "Unit",
-    "held",
-    "lacking",
-    "of_run",
-    "pages",
-    "plot",
-    "slowed",
-    "spent",
-    "sums",
-    "table",
-    "told",
-    "unit_of",
-]
-
 TITLE = "Where the time of one mapping goes"
 """Of the section and the figure, whatever the unit."""
 

@@ -34,8 +34,6 @@ from anonvma.perf import counters as perf_stat
 from anonvma.perf import profile
 from anonvma.run.runs import Run
 
-__all__ = ["SOURCES", "matrix", "of"]
-
 Row = tuple[int, str, float]
 """Repeat, metric, value."""
 Source = Callable[[Run], Iterator[Row]]

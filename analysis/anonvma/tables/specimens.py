@@ -20,8 +20,6 @@ from anonvma.tables.empty_figure import blank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["answers", "grid", "missing", "observed", "plot_observed", "state_of"]
-
 TOUCHES = ("untouched", "read", "written", "read-written")
 STATES = {
     "zero-page": "bare, zero pages",

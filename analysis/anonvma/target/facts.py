@@ -12,8 +12,6 @@ from anonvma.base.errors import TargetError
 from anonvma.target import kernel_config
 from anonvma.target.target import Target
 
-__all__ = ["facts_of"]
-
 
 def facts_of(target: Target, kind: str) -> dict[str, Any]:
     """Describe a target by what matters to a measurement.

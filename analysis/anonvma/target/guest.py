@@ -37,9 +37,6 @@ from anonvma.target.remote import Remote, error_of
 from anonvma.target.sysctl import sysctl_path
 from anonvma.target.target import Raised
 
-__all__ = ["Guest"]
-
-
 _KVM = "/dev/kvm"
 _WORK = "/anonvma"  # in the guest, where programs and files go
 _INIT = "/init"

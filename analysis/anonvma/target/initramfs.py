@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 
 from anonvma.target.kernel_image import Module
 
-__all__ = ["pack"]
-
 _DIRECTORIES = ("anonvma", "dev", "modules", "proc", "sys", "tmp")
 # Documentation/admin-guide/devices.txt. Without CONFIG_DEVTMPFS these are all there are.
 _NODES = {

@@ -10,8 +10,6 @@ import zlib
 from anonvma.base.errors import TargetError, TargetLost
 from anonvma.target.target import Target
 
-__all__ = ["installed", "of_running", "options"]
-
 _RELEASE = re.compile(r"[\w.+~-]+")
 
 

@@ -17,8 +17,6 @@ from typing import NamedTuple
 from anonvma.base import bounded
 from anonvma.base.errors import TargetError
 
-__all__ = ["Image", "Module", "find_modules", "module_directory", "open_image"]
-
 
 class Image(NamedTuple):
     """A kernel that can be booted.

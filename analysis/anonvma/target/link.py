@@ -26,8 +26,6 @@ from anonvma.target import wire
 from anonvma.target.remote_process import STOP_PATIENCE, Altered, RemoteProcess, mode
 from anonvma.target.target import Stream
 
-__all__ = ["CLOSED", "ENDED", "Link"]
-
 ENDED, CLOSED = "ended", "was closed"
 """How a link is lost: its other end ended, or we closed it; anything else is said as it is."""
 

@@ -25,9 +25,6 @@ from anonvma.target.sysctl import (
 )
 from anonvma.target.target import Process, Raised, Stream, Target
 
-__all__ = ["Local"]
-
-
 _KEEPER = Path(__file__).with_name("supervisor.py")
 
 

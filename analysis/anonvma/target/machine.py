@@ -21,8 +21,6 @@ from anonvma.target.link import CLOSED, ENDED, Link
 from anonvma.target.local import Local
 from anonvma.target.remote import console_line
 
-__all__ = ["Machine"]
-
 _PORT = "anonvma"  # the virtio port's name; analysis/guest/init.c looks for it
 _PATIENCE = 30.0  # seconds without a heartbeat
 

@@ -21,8 +21,6 @@ from typing import NamedTuple
 from anonvma.base import paths
 from anonvma.base.errors import TargetError
 
-__all__ = ["Qemu", "find"]
-
 _NAME = "qemu-system-x86_64"
 _PRIVATE = "qemu"  # in build/
 _THREADS = (8, 1)

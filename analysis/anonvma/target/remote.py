@@ -22,8 +22,6 @@ from anonvma.target.link import Link
 from anonvma.target.remote_process import RemoteProcess
 from anonvma.target.target import Stream, Target
 
-__all__ = ["Remote", "console_line", "error_of"]
-
 
 class Remote(Target, ABC):
     """A target whose commands and files go over a link; see `anonvma.target.target.Target`.

@@ -18,8 +18,6 @@ from anonvma.target.target import Process, Stream
 if TYPE_CHECKING:
     from anonvma.target.link import Link
 
-__all__ = ["STOP_PATIENCE", "Altered", "RemoteProcess", "Usage", "mode"]
-
 
 STOP_PATIENCE = 15.0  # seconds for a command to be gone once it is killed
 

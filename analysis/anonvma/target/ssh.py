@@ -73,8 +73,6 @@ from anonvma.target.ssh_host import check_host
 from anonvma.target.sysctl import before_raising, put_back, put_back_after, sysctl_path
 from anonvma.target.target import Raised
 
-__all__ = ["Ssh"]
-
 _PROBE = "vmaprobe"
 
 LINK_NOTE = (

@@ -27,9 +27,6 @@ from anonvma.target.local import Local
 from anonvma.target.remote import console_line
 from anonvma.target.target import Process
 
-__all__ = ["AGENT", "Connection"]
-
-
 AGENT = "anonvma-agent"
 """Our program there; ``analysis/guest/agent.c``."""
 

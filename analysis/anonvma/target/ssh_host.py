@@ -7,9 +7,6 @@ import re
 
 from anonvma.base.errors import TargetError
 
-__all__ = ["check_host"]
-
-
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _ADDRESS = r"[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*(?:%[A-Za-z0-9_.-]+)?"

@@ -15,8 +15,6 @@ from typing import NamedTuple
 from anonvma.base.errors import TargetError
 from anonvma.target.target import Target
 
-__all__ = ["Fact", "without_probe"]
-
 _LEAST = (6, 1)
 
 

@@ -12,15 +12,6 @@ from pathlib import Path
 from anonvma.base.errors import TargetError
 from anonvma.target.target import Raised
 
-__all__ = [
-    "Guardian",
-    "before_raising",
-    "guardian_words",
-    "put_back_after",
-    "sysctl_path",
-]
-
-
 _LOCKS = "/run/anonvma"
 """Where root keeps what it has raised, and the locks on that. Nobody else can open these: on a file
 that can be read, such as the sysctl's own, anybody can hold a lock."""

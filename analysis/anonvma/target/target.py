@@ -22,9 +22,6 @@ from typing import IO, Any, Protocol, Self
 
 from anonvma.base.errors import TargetTimeout
 
-__all__ = ["Process", "Raised", "Stream", "Target"]
-
-
 Stream = int | IO[bytes] | None
 """What `subprocess.Popen` takes for a standard stream."""
 

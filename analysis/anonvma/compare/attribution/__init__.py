@@ -18,29 +18,3 @@ from anonvma.compare.attribution.decomposition import (
 from anonvma.compare.attribution.explanation import HOW, Cause, explain
 from anonvma.compare.attribution.table import printed, verdicts
 from anonvma.compare.attribution.words import sentences
-
-__all__ = [
-    "CALLS",
-    "COLUMNS",
-    "HOW",
-    "NEEDED",
-    "NUMBER",
-    "PARTLY",
-    "PATH",
-    "REPEATED",
-    "STATES",
-    "UNEXPLAINED",
-    "Cause",
-    "Estimate",
-    "Judgement",
-    "Side",
-    "Verdict",
-    "explain",
-    "judge",
-    "plot_taken",
-    "printed",
-    "sentences",
-    "taken",
-    "taken_apart",
-    "verdicts",
-]

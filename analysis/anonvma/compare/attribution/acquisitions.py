@@ -22,8 +22,6 @@ from anonvma.tables.faults.groups import timed_count
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["NEEDED", "STATES", "Side", "plot_taken", "taken"]
-
 
 NEEDED = ("faults", "locks")
 """The tables without which a run tells no cause."""

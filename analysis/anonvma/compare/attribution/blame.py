@@ -15,8 +15,6 @@ import pandas as pd
 from anonvma.compare.attribution.acquisitions import STATES, Side
 from anonvma.compare.attribution.decomposition import PATH, UNEXPLAINED, Estimate
 
-__all__ = ["PARTLY", "Judgement", "Verdict", "judge"]
-
 _BLAMED = 0.5  # of the change: bare VMAs are the cause
 PARTLY = 0.05  # below it they are not even a part of it
 

@@ -16,18 +16,6 @@ from anonvma.base import statistics
 from anonvma.compare.attribution.acquisitions import STATES, Side
 from anonvma.run.vocabulary import PAGE_FAULT
 
-__all__ = [
-    "CALLS",
-    "COLUMNS",
-    "NUMBER",
-    "PATH",
-    "REPEATED",
-    "UNEXPLAINED",
-    "Estimate",
-    "taken_apart",
-]
-
-
 PATH, REPEATED, NUMBER, CALLS, UNEXPLAINED = (
     "lock path",
     "repeated",

@@ -37,9 +37,6 @@ from anonvma.compare.attribution.decomposition import COLUMNS, taken_apart
 from anonvma.compare.attribution.words import sentences
 from anonvma.run.runs import Run, having
 
-__all__ = ["HOW", "Cause", "explain"]
-
-
 HOW = (
     "Acquisitions of mmap_lock by the workload in one repeat. lock path: as many faults, another "
     "share of them under mmap_lock; number: the same share of more faults, or fewer; repeated: "

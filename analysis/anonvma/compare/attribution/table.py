@@ -13,8 +13,6 @@ from anonvma.compare.attribution.decomposition import UNEXPLAINED
 from anonvma.compare.attribution.explanation import explain
 from anonvma.run.runs import Run
 
-__all__ = ["printed", "verdicts"]
-
 _LEAST = 0.01  # of all that changed: smaller rows are printed as one
 
 

@@ -17,8 +17,6 @@ from anonvma.compare.attribution.decomposition import CALLS, NUMBER, REPEATED, U
 from anonvma.run.vocabulary import TRACING_LOSSES
 from anonvma.tables import losses
 
-__all__ = ["sentences"]
-
 
 def sentences(
     one: Side, other: Side, table: pd.DataFrame, judgement: Judgement, first: pd.Series[Any]

@@ -19,26 +19,3 @@ from anonvma.compare.changes.rows import (
     with_headline,
 )
 from anonvma.compare.changes.words import answered, headline_said, most_said, of_headline
-
-__all__ = [
-    "CHANGED",
-    "HEADLINES",
-    "RULE",
-    "Verdict",
-    "answered",
-    "brief",
-    "headline",
-    "headline_of",
-    "headline_said",
-    "is_absolute",
-    "judged_anew",
-    "most_said",
-    "of_headline",
-    "of_matrix",
-    "plot_shown",
-    "short",
-    "shown",
-    "table",
-    "text",
-    "with_headline",
-]

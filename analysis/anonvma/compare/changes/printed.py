@@ -17,8 +17,6 @@ from anonvma.compare.changes.rows import CHANGED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["brief", "plot_shown", "short", "text"]
-
 
 WIDTH = 100
 _NUMBERS = 58  # columns of a row's numbers and verdict

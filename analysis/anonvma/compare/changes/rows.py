@@ -25,22 +25,6 @@ from anonvma.base.errors import RunError
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
 
-__all__ = [
-    "CHANGED",
-    "HEADLINES",
-    "RULE",
-    "Verdict",
-    "headline",
-    "headline_of",
-    "is_absolute",
-    "judged_anew",
-    "of_matrix",
-    "shown",
-    "table",
-    "with_headline",
-]
-
-
 HEADLINES = ("vm-scalability.throughput", "vm-scalability.time.elapsed_time")
 """What a comparison is about unless it is said: the first of these that the runs have."""
 

@@ -15,8 +15,6 @@ from anonvma.compare.changes.rows import CHANGED, Verdict, headline, headline_of
 from anonvma.run import processors
 from anonvma.run.runs import Run
 
-__all__ = ["answered", "headline_said", "most_said", "of_headline"]
-
 
 def headline_said(found: pd.DataFrame, base: str) -> list[str]:
     """Say what `headline` found, a sentence a condition."""

@@ -17,19 +17,3 @@ from anonvma.perf.flame.layout import (
     scale_of,
 )
 from anonvma.perf.flame.web import interactive, page
-
-__all__ = [
-    "COLOURS",
-    "LEAST",
-    "LEGEND",
-    "MAP",
-    "Box",
-    "Source",
-    "boxes",
-    "colour_of",
-    "ink",
-    "interactive",
-    "page",
-    "plot",
-    "scale_of",
-]

@@ -22,8 +22,6 @@ from anonvma.perf.flame.layout import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot"]
-
 
 def plot(
     source: Source,

@@ -29,20 +29,6 @@ from anonvma.perf.profile import purpose, shares
 from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
-__all__ = [
-    "COLOURS",
-    "LEAST",
-    "LEGEND",
-    "MAP",
-    "Box",
-    "Source",
-    "boxes",
-    "colour_of",
-    "ink",
-    "scale_of",
-]
-
-
 Source = Run | Profile | pd.Series | Sequence[Run]
 """What can be drawn: a run (its repeats' mean), runs (their mean), a profile, folded stacks."""
 

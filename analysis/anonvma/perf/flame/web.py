@@ -19,9 +19,6 @@ from anonvma.perf.flame.layout import (
     scale_of,
 )
 
-__all__ = ["interactive", "page"]
-
-
 _ROW = 18  # pixels
 
 

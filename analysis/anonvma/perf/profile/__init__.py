@@ -17,29 +17,3 @@ from anonvma.perf.profile.shares import (
     without_copies,
 )
 from anonvma.perf.profile.summary import by_vma_class, sentences, tables
-
-__all__ = [
-    "PARTS",
-    "Kind",
-    "Weighed",
-    "by_vma_class",
-    "calltrace",
-    "children",
-    "events",
-    "fault_callers",
-    "folded",
-    "main_event",
-    "mean",
-    "metrics",
-    "of_run",
-    "parts",
-    "plot_parts",
-    "rows",
-    "select",
-    "self_",
-    "sentences",
-    "shown",
-    "tables",
-    "waits",
-    "without_copies",
-]

@@ -18,8 +18,6 @@ from anonvma.run.runs import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PARTS", "fault_callers", "parts", "plot_parts", "waits"]
-
 
 PARTS: Mapping[str, str] = {
     "page fault: waiting for mmap_lock": "spinning for it; sleeping is no processor time",

@@ -14,9 +14,6 @@ from anonvma.base.text import printable
 from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
-__all__ = ["events", "folded", "main_event", "of_run", "select", "shown"]
-
-
 # ---- reading ----
 
 

@@ -31,19 +31,6 @@ from anonvma.perf.profile.reading import events, main_event, of_run, select
 from anonvma.perf.stacks import Profile
 from anonvma.run.runs import Run
 
-__all__ = [
-    "Kind",
-    "Weighed",
-    "calltrace",
-    "children",
-    "mean",
-    "metrics",
-    "rows",
-    "self_",
-    "without_copies",
-]
-
-
 _LEVELS = 5  # of a calltrace row
 _LEAST = 0.05  # percent
 _COPIES = re.compile(r"\.(isra|constprop|part)\.[0-9]+")

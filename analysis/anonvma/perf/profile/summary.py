@@ -13,8 +13,6 @@ from anonvma.perf.profile.reading import main_event, of_run, select
 from anonvma.perf.profile.shares import Kind, calltrace, children, mean, self_
 from anonvma.run.runs import Run
 
-__all__ = ["by_vma_class", "sentences", "tables"]
-
 
 def by_vma_class(run: Run) -> pd.DataFrame:
     """Return what share of the time went to faults, by what the faulting VMA was before.

@@ -24,27 +24,3 @@ from anonvma.tables.faults.overhead import cost
 from anonvma.tables.faults.predicted import prediction
 from anonvma.tables.faults.specimen import of_specimens
 from anonvma.tables.faults.times import over_time, per_vma, plot_over_time
-
-__all__ = [
-    "TRANSITION_COLOURS",
-    "by_mode",
-    "by_origin",
-    "cost",
-    "counterfactual",
-    "handled",
-    "lock_paths",
-    "of_specimens",
-    "over_time",
-    "per_vma",
-    "plot_lock_paths",
-    "plot_over_time",
-    "plot_transitions",
-    "prediction",
-    "repeats",
-    "timed_count",
-    "traced",
-    "traced_repeats",
-    "transition",
-    "transitions",
-    "wholes",
-]

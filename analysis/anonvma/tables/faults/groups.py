@@ -34,24 +34,6 @@ from anonvma.tables.empty_figure import blank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "TRANSITION_COLOURS",
-    "by_mode",
-    "by_origin",
-    "counterfactual",
-    "handled",
-    "lock_paths",
-    "plot_lock_paths",
-    "plot_transitions",
-    "repeats",
-    "timed_count",
-    "traced",
-    "traced_repeats",
-    "transition",
-    "transitions",
-    "wholes",
-]
-
 
 _BY_FAULT = ("faults", "events")
 _PATH_COLOURS = {"vma": "#009e73", "retry": "#e69f00", "mmap": "#d55e00", "unknown": "#999999"}

@@ -7,8 +7,6 @@ import pandas as pd
 
 from anonvma.base import statistics
 
-__all__ = ["cost"]
-
 
 def cost(tracing: pd.DataFrame) -> pd.DataFrame:
     """What tracing costs the workload: its speed traced over its speed untraced, in pairs.

@@ -11,8 +11,6 @@ import pandas as pd
 from anonvma.run.runs import Run, having
 from anonvma.tables.faults.groups import handled, repeats
 
-__all__ = ["prediction"]
-
 
 def prediction(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """Set what is predicted on one kernel beside what another one did.

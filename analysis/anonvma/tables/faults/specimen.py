@@ -9,8 +9,6 @@ import pandas as pd
 from anonvma.tables import specimens
 from anonvma.tables.faults.groups import handled, transition
 
-__all__ = ["of_specimens"]
-
 
 def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """What became of each specimen, and the faults that its own range took, in their order.

@@ -15,8 +15,6 @@ from anonvma.tables.faults.groups import TRANSITION_COLOURS, repeats, transition
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["over_time", "per_vma", "plot_over_time"]
-
 
 def over_time(events: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
     """Faults on their way through one repeat, the first that was traced.
