@@ -234,7 +234,7 @@ def _bare(cell: nbformat.NotebookNode, marked: Collection[str]) -> nbformat.Note
     return nbformat.v4.new_code_cell(outputs=outputs)  # type: ignore[no-untyped-call, no-any-return]
 
 
-_SHOWN = ("text/html", "text/markdown", "image/png", "image/jpeg", "image/svg+xml", "text/plain")
+_SHOWN = ("text/html", "text/markdown", "image/png", "text/plain")
 
 
 def _bare_output(output: nbformat.NotebookNode, marked: Collection[str]) -> nbformat.NotebookNode:

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Images without what is not seen: no text, date, thumbnail or position of where they were made."""
+"""PNG images without their metadata: no text, date or position of where they were made."""
 
 from __future__ import annotations
 
-import re
 import struct
-
-__all__ = ["bare_jpeg", "bare_png"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # What decides how the pixels look (PNG specification, 4.7); everything else is words.
@@ -28,22 +25,5 @@ def bare_png(data: bytes) -> bytes | None:
             kept.append(data[place:end])
         if kind == b"IEND":
             return b"".join(kept)
-        place = end
-    return None
-
-
-def bare_jpeg(data: bytes) -> bytes | None:
-    """Return a JPEG without its APP1 to APP15 and comment segments; None if it is none."""
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    kept, place = [b"\xff\xd8"], 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker, (size,) = data[place + 1], struct.unpack_from(">H", data, place + 2)
-        end = place + 2 + size
-        if marker == 0xDA:  # from here on it is pixels, to the end-of-image marker
-            last = re.search(rb"\xff\xd9", data[place:])
-            return None if last is None else b"".join(kept) + data[place : place + last.end()]
-        if not (0xE1 <= marker <= 0xEF or marker == 0xFE):
-            kept.append(data[place:end])
         place = end
     return None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""HTML that may be published: nothing runs, nothing loads, nothing hides.
+"""HTML that may be published: without scripts, addresses to load from, or hidden text.
 
-The HTML of a notebook may hold whatever a process, a file or its author put there. It is taken
-apart and written anew: comments, scripts, handlers, frames and addresses to load from are left
-out, images lose what is not seen, and text and attributes go through the wall.
+The HTML of a notebook may hold whatever a process, a file or its author put there. It is parsed
+and written anew: comments, scripts, handlers, frames, addresses to load from, and images that
+are not PNG are left out; PNG lose their metadata; text and attributes are redacted.
 """
 
 from __future__ import annotations
@@ -12,14 +12,10 @@ import base64
 import binascii
 import html
 import re
-import urllib.parse
 from html.parser import HTMLParser
-from xml.etree import ElementTree
 
-from anonvma.report.images import bare_jpeg, bare_png
+from anonvma.report.images import bare_png
 from anonvma.report.redaction import Wall
-
-__all__ = ["harmless"]
 
 # Left out with everything in them, and left out themselves.
 _DROPPED = {"script", "iframe", "object", "embed", "metadata", "template", "noscript", "applet"}
@@ -36,7 +32,7 @@ _STYLED = re.compile(
 )
 _LOADS = {"src", "srcset", "poster", "background", "data", "xlink:href", "href", "action"}
 _LINKS = re.compile(r"(?:https?|mailto):|#|[\w./-]+$")
-_DATA_IMAGE = re.compile(r"data:image/(png|jpe?g|svg\+xml)((?:;[\w=-]+)*),(.*)", re.S)
+_PNG = re.compile(r"data:image/png;base64,(.*)", re.S)
 # Marks that turn the direction of what follows, and others without a width.
 _UNSEEN = re.compile(
     "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
@@ -155,56 +151,17 @@ class _Writer(HTMLParser):
         return self._ours or drawing or name in _KEPT | _LOADS
 
     def _address(self, tag: str, text: str) -> str | None:
-        """Return where a link leads, or an image's own data; None for what would be loaded."""
-        if match := _DATA_IMAGE.match(text.strip()):
-            return self._image(match[1], match[2], match[3])
+        """Return where a link leads, or a PNG's own data; None for what would be loaded."""
+        if match := _PNG.fullmatch(text.strip()):
+            try:
+                bare = bare_png(base64.b64decode(match[1]))
+            except binascii.Error:
+                return None
+            coded = base64.b64encode(bare).decode() if bare else None
+            return coded and f"data:image/png;base64,{coded}"
         if tag == "a" and _LINKS.match(text):
             return plain(self.wall.scrub(text))
         return text if text.startswith("#") else None  # within an SVG
-
-    def _image(self, kind: str, coding: str, payload: str) -> str | None:
-        try:
-            coded = urllib.parse.unquote_to_bytes(payload)
-            data = base64.b64decode(coded) if "base64" in coding else coded
-        except (binascii.Error, ValueError):
-            return None
-        if kind == "svg+xml":
-            bare = self._svg(data)
-        else:
-            bare = bare_png(data) if kind == "png" else bare_jpeg(data)
-        if bare is None:
-            return None
-        return f"data:image/{kind};base64,{base64.b64encode(bare).decode()}"
-
-    def _svg(self, data: bytes) -> bytes | None:
-        """Return an SVG image less what is not seen; the parser itself drops its comments."""
-        try:
-            root = ElementTree.fromstring(data)
-        except ElementTree.ParseError:
-            return None
-        for parent in root.iter():
-            for child in list(parent):
-                if str(child.tag).rpartition("}")[2].lower() in _DROPPED | {"foreignobject"}:
-                    parent.remove(child)
-        for element in root.iter():
-            local = {name: name.rpartition("}")[2] for name in element.attrib}
-            for name, value in list(element.attrib.items()):
-                del element.attrib[name]
-                element.attrib.update(self._svg_attribute(name, local[name].lower(), value))
-            is_style = str(element.tag).endswith("style")
-            look = self._style if is_style else lambda text: plain(self.wall.scrub(text))
-            element.text = look(element.text) if element.text else None
-            element.tail = plain(self.wall.scrub(element.tail)) if element.tail else None
-        ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
-        return ElementTree.tostring(root)
-
-    def _svg_attribute(self, name: str, local: str, value: str) -> dict[str, str]:
-        if local.startswith("on"):
-            return {}
-        if local == "href":
-            address = self._address("image", value)
-            return {} if address is None else {name: address}
-        return {name: self._style(value) if local == "style" else plain(self.wall.scrub(value))}
 
     def _style(self, text: str) -> str:
         text = re.sub(r"/\*.*?(?:\*/|$)", "", text, flags=re.S)
