@@ -66,8 +66,7 @@ _WRITTEN_AS = {
     ".html": "an interactive flame graph",
     ".svg": "a flame graph",
     ".png": "a flame graph",
-    ".folded": "folded stacks (flamegraph.pl, inferno)",
-    ".speedscope.json": "for speedscope",
+    ".folded": "folded stacks (flamegraph.pl, speedscope)",
     ".perf.txt": "for the Firefox profiler",
 }
 
@@ -106,7 +105,7 @@ def profile_command(
       anonvma profile latest
       anonvma profile latest -o flame.html
       anonvma profile delayed-profile-1 --base early-profile-1 -o diff.svg
-      anonvma profile latest -o stacks.speedscope.json
+      anonvma profile latest -o stacks.folded
 
     Exit codes: 0 done; 1 the run has no samples; 2 usage.
     """  # noqa: D301 (as above)
@@ -164,12 +163,8 @@ def _write_profile(found: list[Run], event: str | None, below: str | None, outpu
             axes = flame.plot(this, *base, event=event, below=below, title=title, names=names)
             axes.get_figure(root=True).savefig(output)  # type: ignore[union-attr]
         else:
-            formats = {
-                ".folded": export.folded,
-                ".speedscope.json": export.speedscope,
-                ".perf.txt": export.firefox,
-            }
+            write = export.folded if ending == ".folded" else export.firefox
             first = next(iter(profile.of_run(this).values()))
-            output.write_text(formats[ending](first, event), encoding="utf-8")
+            output.write_text(write(first, event), encoding="utf-8")
     except OSError as error:
         raise AnonvmaError(f"cannot write {output}: {error.strerror}.") from None
