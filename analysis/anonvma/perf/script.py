@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What ``perf script`` prints, as samples with their stacks stored once.
 
-perf resolves symbols, unwinds and demangles better than anyone else, and its only fast way out is
-text: a line about each sample, a line for each frame of its stack, and an empty line. A million
-samples are some 400 MB of it, nearly all of which has been seen before. So a block of text is taken
-apart only the first time it is met, a line likewise, and the numbers of all samples are converted
-by column.
+It is a line about each sample, a line for each frame of its stack, and an empty line. Of a long
+recording `anonvma.perf.deduplicated` has perf print a part only.
 
 `fields` asks for no names of processes, which may hold newlines and whatever else would pass for
 text of perf's own; `anonvma.perf.recording` reads them from the recording itself. Paths and symbols
@@ -39,7 +36,6 @@ def fields(cpu: bool = True, period: bool = True) -> tuple[str, ...]:
 
 
 _CHUNK = 4 << 20  # bytes of text at a time
-_KEPT = 1 << 17  # texts of stacks that are remembered
 _LONGEST = 64 << 20  # bytes of one sample: this is no longer text of perf
 
 
@@ -66,7 +62,6 @@ class Parser:
         self._rest = b""
         self._waiting: list[bytes] = []
         self._size = 0
-        self._texts: dict[bytes, int] = {}
         self.lines: dict[bytes, int] = {}
         self._stacks: dict[tuple[int, ...], int] = {}
         self._numbers: list[npt.NDArray[np.int64]] = []  # pid, tid, cpu, time, period
@@ -122,32 +117,6 @@ class Parser:
                 return cut
         return -1
 
-    def _take(self, text: bytes) -> None:
-        """Take whole samples."""
-        if self._theirs:
-            self._take_patiently(text)
-            return
-        heads, ids = [], []
-        known = self._texts.get
-        for block in text.split(b"\n\n"):
-            head, _, stack = block.partition(b"\n")
-            number = known(stack)
-            if number is None:
-                # Frames begin with a tab; anything else is for the patient.
-                if stack.count(b"\n") != stack.count(b"\n\t") or stack[:1] != b"\t":
-                    break
-                number = self._stack(stack.split(b"\n"))
-                if len(self._texts) >= _KEPT:
-                    self._texts.clear()
-                self._texts[stack] = number
-            heads.append(head)
-            ids.append(number)
-        else:
-            if self._fast(heads):
-                self._ids.append(np.array(ids, np.uint32))
-                return
-        self._take_patiently(text)
-
     def _stack(self, text: list[bytes]) -> int:
         """Return the number of the stack that has these lines."""
         lines = self.lines
@@ -159,39 +128,8 @@ class Parser:
             numbers = tuple(map(lines.__getitem__, text))
         return self._stacks.setdefault(numbers, len(self._stacks))
 
-    def _fast(self, heads: list[bytes]) -> bool:
-        """Take the lines about samples, if each has the words of an ordinary one."""
-        words, each = b" ".join(heads).split(), 3 + self._cpu + self._period
-        if len(words) != each * len(heads) or not heads:
-            return False
-        tokens = iter(words[start::each] for start in range(each))
-        pids = next(tokens)
-        cpus = next(tokens) if self._cpu else [b"-1"] * len(heads)
-        times = next(tokens)
-        periods = next(tokens) if self._period else [b"1"] * len(heads)
-        events = next(tokens)
-        tasks = b" ".join(pids).replace(b"/", b" ")
-        processors = b" ".join(cpus).translate(None, b"[]")
-        nanoseconds = b" ".join(times)
-        if nanoseconds.count(b":") != len(heads) or nanoseconds.count(b".") != len(heads):
-            return False
-        names = self._event_names
-        try:
-            columns = [
-                *script_lines.integers(tasks, 2 * len(heads)).reshape(-1, 2).T,
-                script_lines.integers(processors, len(heads)),
-                script_lines.integers(nanoseconds.translate(None, b".:"), len(heads)),
-                script_lines.integers(b" ".join(periods), len(heads)),
-            ]
-        except (ValueError, OverflowError):
-            return False
-        codes = [names.setdefault(word, len(names)) for word in events]
-        self._numbers.append(np.vstack(columns))
-        self._events.append(np.array(codes, np.int32))
-        return True
-
-    def _take_patiently(self, text: bytes) -> None:
-        """Take samples whose text is not as regular: names with newlines, samples of one line."""
+    def _take(self, text: bytes) -> None:
+        """Take whole samples."""
         rows, events, comms, ids = [], [], [], []
         for match, stack in (self._their_samples if self._theirs else self._samples)(text):
             found = match.groupdict()
@@ -321,16 +259,14 @@ class Parser:
         if not self._numbers:
             raise ProfileError("there is no sample in the text of perf script.")
         pid, tid, cpu, time, period = np.hstack(self._numbers)
-        # Text that turned out to be irregular has left stacks that no sample has.
-        used, stack = np.unique(np.concatenate(self._ids), return_inverse=True)
-        every = list(self._stacks)
+        stack = np.concatenate(self._ids).astype(np.int64)
         comms = np.concatenate(self._comms) if self._theirs else np.full(len(tid), -1, np.int32)
         return Printed(
             Columns(time, cpu, pid, tid, period, np.concatenate(self._events), stack),
             [name.rstrip(b":") for name in self._event_names],
             comms,
             list(self._comm_names),
-            [every[number] for number in used.tolist()],
+            list(self._stacks),
             list(self.lines),
         )
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-import numpy.typing as npt
-
 from anonvma.base.errors import ProfileError
 from anonvma.base.text import printable
 
@@ -124,11 +121,3 @@ UNKNOWN = b"[unknown]"
 def shown(name: bytes) -> str:
     """Decode a symbol; whatever would disturb a line shows as an escape sequence."""
     return printable(name.decode("utf-8", "backslashreplace"))
-
-
-def integers(text: bytes, count: int) -> npt.NDArray[np.int64]:
-    """Return the integers of text, of which there are to be `count`."""
-    found = np.fromiter(map(int, text.split()), np.int64)
-    if len(found) != count:
-        raise ValueError
-    return found
