@@ -17,7 +17,11 @@
  *
  *     anonvma-agent as USER COMMAND...
  *
- * runs a command as another, inside a privileged one; the rest is in tools.c.
+ * runs a command as another, inside a privileged one;
+ *
+ *     anonvma-agent raise PATH VALUE WHO PATIENCE
+ *
+ * raises a sysctl (raise.c) on the machine that anonvma itself runs on; the rest is in tools.c.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -270,5 +274,7 @@ int main(int argc, char **argv)
 		return session(argv + 2);
 	if (argc > 3 && !strcmp(argv[1], "as"))
 		return run_as(argv + 2);
+	if (argc == 6 && !strcmp(argv[1], "raise"))
+		return raise_sysctl(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
 	return tool(argc, argv);
 }

@@ -35,9 +35,11 @@ int tool(int argc, char **argv);
 
 /*
  * Raises the sysctl whose file is PATH to VALUE, and puts it back at the end of
- * standard input, whatever signals come meanwhile.
+ * standard input, whatever signals come meanwhile. WHO is the process that others
+ * are told to wait for; we wait for another for PATIENCE ms.
  */
-int raise_sysctl(const char *path, const char *value);
+#define RAISE_PATIENCE	60000
+int raise_sysctl(const char *path, const char *value, int who, int patience);
 
 /* ---- claim.c ---- */
 

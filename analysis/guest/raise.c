@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Raises a sysctl for as long as somebody wants it raised, by the rules of the
- * guardian in anonvma/target/target.py, which does it on the machine that anonvma itself
- * runs on, so that the two take turns where both are at work.
+ * Raises a sysctl for as long as somebody wants it raised: in a guest, over ssh,
+ * and on the machine that anonvma itself runs on.
  *
  * Only what has to be raised is locked, on a file that root alone can open: on the
  * sysctl's own, which all can read, anybody could hold a lock for ever. What is
@@ -23,7 +22,6 @@
 #include "guest.h"
 
 #define DIRECTORY	"/run/anonvma"
-#define LOCK_PATIENCE	60000	/* ms that another run may hold it raised */
 
 /* What is written down: the value before, the one that it was raised to, and for which process. */
 struct note {
@@ -145,9 +143,9 @@ static void recover(const char *path, int fd)
 	clear_note(fd);
 }
 
-static int raise_locked(const char *path, int fd, long long old, long long wanted)
+static int raise_locked(const char *path, int fd, long long old, long long wanted, int who)
 {
-	struct note note = { .old = old, .raised = wanted, .who = getppid() };
+	struct note note = { .old = old, .raised = wanted, .who = who };
 	long long now;
 
 	if (!write_note(fd, &note))
@@ -175,7 +173,7 @@ static int raise_locked(const char *path, int fd, long long old, long long wante
 }
 
 /* Waits until nobody has it raised; false when that takes too long, or nobody wants it any more. */
-static bool take_turn(int fd)
+static bool take_turn(int fd, int patience)
 {
 	struct note note = {};
 
@@ -184,7 +182,7 @@ static bool take_turn(int fd)
 			read_note(fd, &note);
 			printf("waiting %d\n", note.who);
 		}
-		if (waited > LOCK_PATIENCE) {
+		if (waited > patience) {
 			printf("process %d still has it raised\n", note.who);
 			return false;
 		}
@@ -194,7 +192,7 @@ static bool take_turn(int fd)
 	return true;
 }
 
-int raise_sysctl(const char *path, const char *value)
+int raise_sysctl(const char *path, const char *value, int who, int patience)
 {
 	long long old, wanted = atoll(value);
 	struct note note;
@@ -219,14 +217,14 @@ int raise_sysctl(const char *path, const char *value)
 		/* Enough, whether or not it is put back meanwhile. */
 		if (read_note(fd, &note) && note.old >= wanted)
 			return leave(old);
-		if (!take_turn(fd))
+		if (!take_turn(fd, patience))
 			return 1;
 	}
 	recover(path, fd);
 	if (!look(path, &old))
 		return failed("it cannot be read");
 	if (old < wanted)
-		return raise_locked(path, fd, old, wanted);
+		return raise_locked(path, fd, old, wanted, who);
 	flock(fd, LOCK_UN);	/* whoever raises it further does not harm us */
 	return leave(old);
 }

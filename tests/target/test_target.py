@@ -23,7 +23,7 @@ from waiting import PATIENCE, until
 
 from anonvma.base.errors import TargetError, TargetTimeout
 from anonvma.collect.targets import parse
-from anonvma.target import sysctl
+from anonvma.target import local as local_module
 from anonvma.target import target as target_module
 from anonvma.target.local import Local
 
@@ -333,7 +333,7 @@ def test_a_sysctl_that_someone_else_changed_is_left_to_them(privileged: Local, o
 
 def test_a_sysctl_that_cannot_be_raised_is_one_sentence(privileged: Local) -> None:
     with (
-        pytest.raises(TargetError, match=r"cannot raise kernel\.pid_max to 99999999: .*printf"),
+        pytest.raises(TargetError, match=r"cannot raise kernel\.pid_max to 99999999: .*Invalid"),
         privileged.sysctl_at_least("kernel.pid_max", 99999999),
     ):
         pass
@@ -368,7 +368,7 @@ def test_signals_to_the_guardian_do_not_keep_it_from_its_duty(
     privileged: Local, old: int, token: str
 ) -> None:
     with privileged.sysctl_at_least(SYSCTL, old + 5):
-        (guardian,) = (line for line in processes.carriers(token) if "trap" in line)
+        (guardian,) = (line for line in processes.carriers(token) if " raise " in line)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             privileged.run(["kill", f"-{number}", guardian.split()[0]], privileged=True)
 
@@ -388,7 +388,7 @@ def test_killing_our_process_group_puts_a_sysctl_back(privileged: Local, old: in
 def test_two_runs_do_not_put_back_each_other_s_values(
     privileged: Local, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sysctl, "_PATIENCE", 0.2)
+    monkeypatch.setattr(local_module, "_PATIENCE_MS", 200)
     with script(RAISE, SYSCTL, str(old + 5)) as other:
         assert other.stdout and other.stdout.readline()
         with (
@@ -408,12 +408,12 @@ def test_a_guardian_that_is_killed_leaves_nothing_raised(
 ) -> None:
     """At once where we still are, and by whoever comes next where we are not; both say so."""
     with privileged.sysctl_at_least(SYSCTL, old + 5) as raised:
-        (guardian,) = (line for line in processes.carriers(token) if "trap" in line)
+        (guardian,) = (line for line in processes.carriers(token) if " raise " in line)
         privileged.run(["kill", "-KILL", guardian.split()[0]], privileged=True)
     assert present() == old and raised.note and "was killed" in raised.note
     with script(RAISE, SYSCTL, str(old + 5), **{processes.VARIABLE: token}) as other:
         assert other.stdout and other.stdout.readline()
-        (guardian,) = (line for line in processes.carriers(token) if "trap" in line)
+        (guardian,) = (line for line in processes.carriers(token) if " raise " in line)
         privileged.run(["kill", "-KILL", guardian.split()[0]], privileged=True)
         other.kill()
     assert present() == old + 5

@@ -13,18 +13,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from anonvma.base import scratch
+from anonvma.base import paths, scratch
 from anonvma.base.errors import PrivilegeError, TargetError
 from anonvma.target.facts import facts_of
 from anonvma.target.sysctl import (
     Guardian,
     before_raising,
-    guardian_words,
     put_back_after,
     sysctl_path,
 )
 from anonvma.target.target import Process, Raised, Stream, Target
 
+_PATIENCE_MS = 60_000  # for another run that has a sysctl raised
 _KEEPER = Path(__file__).with_name("supervisor.py")
 
 
@@ -313,10 +313,11 @@ class Local(Target):
         sudo = self._sudo()
         # In a session of its own a signal to our process group does not reach it.
         session = ["setsid", "--wait"] if sudo else []
-        argv = [*sudo, *session, *guardian_words(path, value)]
+        agent = self.push(paths.program("anonvma-agent"))
+        argv = [*sudo, *session, agent, "raise", str(path), str(value), str(os.getpid())]
         return Guardian(
             subprocess.Popen(
-                argv,
+                [*argv, f"{_PATIENCE_MS}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
