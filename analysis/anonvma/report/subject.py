@@ -209,64 +209,55 @@ def _names(base: str, head: str) -> tuple[str, str]:
 # ---- figures, each with its words ----
 
 
-def _cost(run: Run) -> Drawn:
+def _panel(size: tuple[float, float], plot: Callable[..., object], *data: object) -> Figure:
+    """Draw one panel of this size (inches)."""
     import matplotlib.pyplot as plt
 
-    drawn, ax = plt.subplots(figsize=(5.5, 3))
-    cost.plot_by_threads(run, ax)
+    drawn, ax = plt.subplots(figsize=size)
+    plot(*data, ax=ax)
+    return drawn
+
+
+def _cost(run: Run) -> Drawn:
+    drawn = _panel((5.5, 3), cost.plot_by_threads, run)
     table = cost.by_threads(run).reset_index()
     said = output.in_words(table, "threads", "ratio", "low", "high")
     return drawn, f"Throughput under the VMA's lock over that under mmap_lock. {said}"
 
 
 def _classes(run: Run) -> Drawn:
-    import matplotlib.pyplot as plt
-
     vmas = census.last(run)
-    drawn, ax = plt.subplots(figsize=(5.5, 2.4))
-    census.plot_by_class(vmas, ax)
+    drawn = _panel((5.5, 2.4), census.plot_by_class, vmas)
     table = census.by_class(vmas).reset_index()
     return drawn, f"Bare VMAs by class. {output.in_words(table, 'class', 'vmas')}"
 
 
 def _origins(run: Run) -> Drawn:
-    import matplotlib.pyplot as plt
-
     vmas = census.last(run)
-    drawn, ax = plt.subplots(figsize=(5.5, 2.6))
-    census.plot_by_origin(vmas, ax)
+    drawn = _panel((5.5, 2.6), census.plot_by_origin, vmas)
     table = census.by_origin(vmas).reset_index()
     said = output.in_words(table, "origin", "vmas", "anon_vma", "zero-page")
     return drawn, f"Anonymous VMAs by origin. {said}"
 
 
 def _lock_paths(run: Run) -> Drawn:
-    import matplotlib.pyplot as plt
-
     traced = run.table("faults")
-    drawn, ax = plt.subplots(figsize=(5.5, 2.6))
-    faults.plot_lock_paths(traced, ax=ax)
+    drawn = _panel((5.5, 2.6), faults.plot_lock_paths, traced)
     said = output.in_words(faults.lock_paths(traced), "change", "vma", "retry", "mmap")
     return drawn, f"The lock of each fault in user mode. {said}"
 
 
 def _callers(run: Run) -> Drawn:
-    import matplotlib.pyplot as plt
-
     taken = run.table("locks")
-    drawn, ax = plt.subplots(figsize=(5.5, 3))
-    locks.plot_callers(taken, ax=ax)
+    drawn = _panel((5.5, 3), locks.plot_callers, taken)
     table = locks.callers(taken).head(run_report.CALLERS)
     table = table.assign(asked_by=table["asked_by"] + ", for " + table["mode"])
     return drawn, f"Who took mmap_lock. {output.in_words(table, 'asked_by', 'taken')}"
 
 
 def _specimens(made: Run) -> Drawn:
-    import matplotlib.pyplot as plt
-
     table = specimens.observed(made.table("specimens"), census.last(made))
-    drawn, ax = plt.subplots(figsize=(6, 0.24 * table["kind"].nunique() + 1))
-    specimens.plot_observed(table, ax)
+    drawn = _panel((6, 0.24 * table["kind"].nunique() + 1), specimens.plot_observed, table)
     states = table["state"].astype(str).value_counts()
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
     return drawn, f"What became of each specimen, a row per kind, a column per touch: {counted}."
@@ -292,21 +283,15 @@ def _of_comparison(
 
 
 def _taken(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
-    import matplotlib.pyplot as plt
-
-    drawn, ax = plt.subplots(figsize=(7, 1 + 0.6 * len(conditions)))
-    attribution.plot_taken(conditions, ax=ax)
+    drawn = _panel((7, 1 + 0.6 * len(conditions)), attribution.plot_taken, conditions)
     totals = attribution.taken(conditions).sum(axis=1)
     said = ", ".join(f"{name}: {count:,.0f}" for name, count in totals.items())
     return drawn, f"Acquisitions of mmap_lock in one repeat, by reason. In all, {said}."
 
 
 def _changed(conditions: Mapping[str, Sequence[Run]]) -> Drawn:
-    import matplotlib.pyplot as plt
-
     rows = changes.shown(changes.table(conditions))
-    drawn, ax = plt.subplots(figsize=(7, 3.6))
-    changes.plot_shown(rows, ax=ax)
+    drawn = _panel((7, 3.6), changes.plot_shown, rows)
     return drawn, f"Ratios with their intervals. {output.in_words(rows.head(6), 'metric', 'ratio')}"
 
 
