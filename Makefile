@@ -18,7 +18,7 @@ define LINT
 endef
 
 # Tests run side by side, each module on one worker: see tests/conftest.py. With 0 there is no worker.
-WORKERS ?= $(shell cpus=$$(nproc) && echo $$((cpus < 4 ? cpus : 4)))
+WORKERS ?= $(shell cpus=$$(nproc) && echo $$((cpus < 4 ? cpus + 1 : 4)))
 PYTEST := analysis/setup/as-root $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # As they stand they open recorded data, so they print the same every time.
@@ -149,7 +149,7 @@ help:
 	@echo 'It needs root, or sudo without a password; `make demo` does not.'
 	@echo '  OS_PACKAGES=no      leave the operating system as it is; say what it lacks'
 	@echo '  PYTHON=python3.13   make .venv with this Python (3.11 or later)'
-	@echo '  WORKERS=1           run so many tests side by side; by default one a CPU, 4 at most'
+	@echo '  WORKERS=1           run so many tests side by side; by default one more than CPUs, 4 at most'
 	@echo '  COST=0              seconds for what mmap_lock costs here (report); 0 leaves it out'
 	@echo "  ARGS='-k census'    pass these on to the command: report, demo, test or bench"
 	@echo '  SERIES=7.3          build kernels from this series of Debian, or from its newest (newest)'
