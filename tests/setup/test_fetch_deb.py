@@ -144,6 +144,24 @@ def test_other_suites_of_the_same_mirror(debian: Debian, tmp_path: Path) -> None
     assert not any("elsewhere" in line for line in sources)
 
 
+def test_another_distribution_by_the_keys_that_this_one_has(debian: Debian, tmp_path: Path) -> None:
+    key = "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    debian.has("own", "ubuntu-keyring", **{key.replace("/", "__"): "its keys"})
+    debian.has("own", "tool-6.8")
+    debian.has("other", "tool-6.8-generic")
+    done = debian.run("fetch-deb", "--from", "ubuntu", r"tool-6\.8.*", tmp_path / "to")
+    assert done.stdout == f"{tmp_path}/to/tool-6.8-generic_1_all.deb\n", done.stderr
+    sources = (tmp_path / "sources").read_text().splitlines()
+    assert {line.split()[-2] for line in sources} >= {"noble", "noble-updates", "devel"}
+    for line in sources:
+        assert "http://archive.ubuntu.com/ubuntu" in line
+        keys = Path(line.partition("signed-by=")[2].partition("]")[0])
+        assert keys.name == "ubuntu-archive-keyring.gpg" and keys.read_text() == "its keys"
+    done = debian.run("fetch-deb", "--from", "suse", "tool", tmp_path / "to")
+    assert done.returncode == 1
+    assert "but those of debian and of ubuntu" in done.stderr
+
+
 def test_what_is_in_the_cache_is_not_fetched_again(debian: Debian, tmp_path: Path) -> None:
     debian.has("other", "tool-7.3")
     for _ in range(2):
@@ -232,7 +250,9 @@ def test_a_package_without_an_image(debian: Debian, tmp_path: Path) -> None:
 def test_a_version_that_is_none(debian: Debian, tmp_path: Path) -> None:
     done = debian.run("stock-kernel", "six", tmp_path / "stock")
     assert done.returncode == 1
-    assert done.stderr == "anonvma: six is not the beginning of a kernel's version, such as 6.12.\n"
+    assert done.stderr == (
+        "anonvma: six is not the beginning of a kernel's version, such as 6.12 or ubuntu-6.8.\n"
+    )
 
 
 # ---- the real ones ----
