@@ -16,6 +16,8 @@ const volatile __u64 special_mapping_fault_addr = 0;
 
 struct census_state state;
 
+#include "chain.bpf.h"
+
 /* What is the same for every VMA of the mm that is being read. */
 struct {
 	__u64 task;
@@ -309,7 +311,7 @@ int list_vmas(struct bpf_iter__task_vma *ctx)
 	barrier_var(size);
 	if (size > sizeof(*item))
 		size = sizeof(*item);
-	if (bpf_seq_write(ctx->meta->seq, item, size))
+	if (bpf_seq_write(ctx->meta->seq, item, size) || !write_links(ctx->meta->seq, area))
 		return 0;
 
 	/* Written: now remember. A full map costs a repeated string, never a wrong one. */

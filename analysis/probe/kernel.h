@@ -168,7 +168,20 @@ struct vm_special_mapping {
 	const char *name;
 } KERNEL_TYPE;
 
-struct anon_vma;
+struct list_head {
+	struct list_head *next;
+} KERNEL_TYPE;
+
+/* mm/rmap.h, include/linux/rmap.h: num_active_vmas from 6.0 (2555283eb40d). */
+struct anon_vma {
+	struct anon_vma *root, *parent;
+	unsigned long num_children, num_active_vmas;
+} KERNEL_TYPE;
+
+struct anon_vma_chain {
+	struct anon_vma *anon_vma;
+	struct list_head same_vma;
+} KERNEL_TYPE;
 
 struct vma_interval {
 	unsigned long rb_subtree_last;
@@ -178,6 +191,7 @@ struct vm_area_struct {
 	unsigned long vm_start, vm_end, vm_pgoff, vm_flags;
 	struct mm_struct *vm_mm;
 	struct anon_vma *anon_vma;
+	struct list_head anon_vma_chain;
 	const struct vm_operations_struct *vm_ops;
 	struct file *vm_file;
 	void *vm_private_data;

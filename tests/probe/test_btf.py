@@ -51,6 +51,8 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     "struct thread_info.status": None,  # x86
     "struct task_struct.thread_info.status": None,
     "struct task_struct.sched_info.run_delay": None,  # CONFIG_SCHED_INFO
+    "struct anon_vma.num_children": None,  # LINK_UNKNOWN without, as the next
+    "struct anon_vma.num_active_vmas": None,
     "struct task_struct.on_cpu": None,  # CONFIG_SMP
     "struct task_struct.wake_cpu": None,
     "struct pt_regs.orig_ax": None,  # x86: whether a fault is of a system call
