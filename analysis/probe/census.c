@@ -433,7 +433,10 @@ void census_went_on(struct census *census, __u32 processes)
 
 static int load_programs(struct census *census)
 {
-	__u64 special = kallsyms_address("special_mapping_fault");
+	struct census_settings settings = {
+		.special_mapping_fault = kallsyms_address("special_mapping_fault"),
+		.page_shift = __builtin_ctzl(sysconf(_SC_PAGESIZE)),
+	};
 	struct bpf_map *map;
 	size_t size;
 	int error;
@@ -442,7 +445,7 @@ static int load_programs(struct census *census)
 	if (!census->object)
 		return complain(EXIT_OTHER, "the BPF object inside this program is damaged");
 	map = bpf_object__find_map_by_name(census->object, ".rodata");
-	memcpy((void *)bpf_map__initial_value(map, &size), &special, sizeof(special));
+	memcpy((void *)bpf_map__initial_value(map, &size), &settings, sizeof(settings));
 	error = bpf_object__load(census->object);
 	if (error)
 		return explain_load_failure(error);

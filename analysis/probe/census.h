@@ -52,6 +52,23 @@ enum {
 	VMA_PROT_SHARED	= 1 << 3,	/* VM_MAYSHARE: the 's' of /proc/PID/maps */
 };
 
+/* vma_record.apart: the tests of the kernel's that the VMA and the one right below it fail. */
+enum {
+	APART_SPECIAL	= 1 << 0,	/* VM_SPECIAL: never merged */
+	APART_POLICY	= 1 << 1,	/* mpol_equal() */
+	APART_FLAGS	= 1 << 2,	/* vm_flags */
+	APART_FILE	= 1 << 3,	/* vm_file */
+	APART_CLOSE_EARLY = 1 << 4,	/* vm_ops->close, where it is asked for here: before 6.12 */
+	APART_USERFAULTFD = 1 << 5,	/* vm_userfaultfd_ctx */
+	APART_NAME	= 1 << 6,	/* anon_vma_name() */
+	APART_ANON_VMA	= 1 << 7,	/* both have one, and not the same */
+	APART_FORK_CHILD = 1 << 8,	/* one has none, the other's has more than one link */
+	APART_OFFSET	= 1 << 9,	/* vm_pgoff */
+	APART_ANON_OFFSET = 1 << 10,	/* that of anonymous pages, from 7.3 */
+	APART_CLOSE	= 1 << 11,	/* vm_ops->close: can_merge_remove_vma(), from 6.12 */
+	APART_ADJACENT	= 1 << 15,	/* one lies right below it: without any other, nothing forbids */
+};
+
 struct vma_record {
 	__u64 start;
 	__u64 end;
@@ -73,7 +90,8 @@ struct vma_record {
 	__u16 ops;			/* ops_entry.id, 0: vm_ops is NULL */
 	__u8 prot;
 	__u8 bits;
-	__u32 reserved;
+	__u16 apart;
+	__u16 reserved;
 	char comm[TASK_COMM_LEN];	/* of the thread group's leader */
 };
 
@@ -216,6 +234,13 @@ struct ops_functions {
 	__u32 reserved;
 	__u64 fault;
 	__u64 callbacks[6];		/* map_pages, huge_fault, page_mkwrite, open, close, access */
+};
+
+/* Set by the probe before it loads the programs. */
+struct census_settings {
+	__u64 special_mapping_fault;	/* address of the function; 0 when it could not be read */
+	__u32 page_shift;
+	__u32 reserved;
 };
 
 /* Shared through .bss; reset by the probe before each mm. */

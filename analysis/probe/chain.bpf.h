@@ -30,13 +30,14 @@ static void describe_link(struct chain_link *link, struct anon_vma *anon_vma, __
 static long walk_link(__u32 index, void *context)
 {
 	struct chain_walk *walk = context;
+	struct list_head *here = (void *)walk->next;
 	struct anon_vma_chain *avc;
 	struct chain_link link = { .vma = LINK_MARK };
 
 	if (walk->next == walk->head || !walk->next)
 		return 1;
 	avc = (void *)walk->next - bpf_core_field_offset(struct anon_vma_chain, same_vma);
-	walk->next = (__u64)BPF_CORE_READ(avc, same_vma.next);
+	walk->next = (__u64)BPF_CORE_READ(here, next);
 	if (index >= MAX_LINKS) {
 		walk->lost++;
 		return 0;
@@ -52,12 +53,12 @@ static long walk_link(__u32 index, void *context)
 /* False when the iterator's buffer is full. */
 static bool write_links(struct seq_file *seq, struct vm_area_struct *area)
 {
-	struct list_head *head = __builtin_preserve_access_index(&area->anon_vma_chain);
+	struct list_head *head = chain_head(area);
 	struct chain_walk walk = {
 		.seq = seq,
 		.own = (__u64)area->anon_vma,
 		.head = (__u64)head,
-		.next = (__u64)area->anon_vma_chain.next,
+		.next = (__u64)head->next,
 	};
 
 	if (walk.next == walk.head)

@@ -23,7 +23,7 @@ import pandas as pd
 from anonvma.base.errors import CensusError
 from anonvma.probe import census_layout
 from anonvma.probe.chains import chain_frame, slab_frame
-from anonvma.probe.vma_kinds import ORIGINS, categorical, classify, origins
+from anonvma.probe.vma_kinds import ORIGINS, categorical, classify, origins, why_apart
 
 _PROTECTIONS = tuple(
     ("r" if p & 1 else "-")
@@ -364,4 +364,5 @@ def _frame(
         unknown = columns[name] == census_layout.UNKNOWN
         columns[name][unknown] = 0  # in place: nothing else needs it any more
         frame[name] = pd.arrays.IntegerArray(columns[name], unknown)
+    frame["apart"], frame["apart_alone"] = why_apart(columns["apart"])
     return pd.DataFrame(frame, copy=False)

@@ -73,7 +73,8 @@ RECORD = np.dtype(
         ("ops", "u2"),
         ("prot", "u1"),
         ("bits", "u1"),
-        ("reserved", "u4"),
+        ("apart", "u2"),
+        ("reserved", "u2"),
         ("comm", "S16"),
     ]
 )

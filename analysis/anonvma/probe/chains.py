@@ -12,8 +12,6 @@ import pandas as pd
 from anonvma.base.errors import CensusError
 from anonvma.probe import census_layout
 
-__all__ = ["chain_frame", "slab_frame"]
-
 _IDS = ("anon_vma", "root", "parent")
 
 

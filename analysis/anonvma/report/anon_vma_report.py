@@ -9,8 +9,6 @@ from anonvma.base.section import Section, Whole
 from anonvma.base.tabular import LACKING
 from anonvma.tables import anon_vmas
 
-__all__ = ["section", "sentences"]
-
 
 def section(chains: pd.DataFrame, slabs: pd.DataFrame) -> Section:
     """Return the section of a census's anon_vmas."""

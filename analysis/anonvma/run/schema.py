@@ -187,6 +187,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         field(
             "guard", pa.uint64(), "pages", "guard markers (MADV_GUARD_INSTALL); null before 6.15"
         ),
+        field(
+            "apart",
+            _WORD,
+            "",
+            "why it is not one with the VMA right below it: the kernel's first test that fails, of "
+            f"{', '.join(dict.fromkeys(vocabulary.APART))}; null where none lies there, or unknown",
+            later=True,
+        ),
+        field("apart_alone", pa.bool_(), "", "whether no other test fails", later=True),
     ),
     "anon_vma_chains": _table(
         "One row per anon_vma_chain in the census: a VMA that an anon_vma may have pages in.",

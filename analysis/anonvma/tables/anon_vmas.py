@@ -27,22 +27,6 @@ from anonvma.tables.empty_figure import blank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "SHARING",
-    "Total",
-    "anon_vmas",
-    "by_process",
-    "by_sharing",
-    "families",
-    "family_shapes",
-    "last",
-    "longest_chains",
-    "plot_by_sharing",
-    "plot_family_shapes",
-    "slabs",
-    "total",
-]
-
 SHARING = ("unshared", "VMAs of one process", "processes")
 _COLOURS = {"unshared": "#56b4e9", "VMAs of one process": "#009e73", "processes": "#d55e00"}
 
