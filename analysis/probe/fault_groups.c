@@ -23,6 +23,13 @@ static const char *const modes[] = { "", "user", "kernel", "gup" };
 static const char *const accesses[] = { "", "read", "write", "exec" };
 static const char *const paths[] = { "unknown", "vma", "mmap", "retry" };
 static const char *const results[] = { "unknown", "minor", "major", "error" };
+/* After the kernel's functions and fields; the first is no reason. */
+static const char *const reasons[] = {
+	"", "not told", "get_user_pages()", "access by the kernel", "no per-VMA locks",
+	"nothing mapped", "stack growth", "VMA replaced", "VMA write-locked", "VMA detached",
+	"bare VMA", "anon_vma, mmap_lock busy", "I/O", "userfaultfd", "vm_ops without map_pages",
+	"other",
+};
 
 #define WORD(words, index)	((index) < sizeof(words) / sizeof(*(words)) ? (words)[index] : "")
 
@@ -82,10 +89,12 @@ static void print_group(FILE *file, const struct group_key *key, const struct gr
 
 	fprintf(file, "    {\"process\": %u, \"kind\": %u, \"mode\": \"%s\", \"access\": \"%s\", "
 		"\"before\": %u, \"after\": %u, \"path\": \"%s\", \"result\": \"%s\", "
-		"\"kernel_stack\": %d, \"user_stack\": %d, \"count\": %llu, \"time_ns\": %llu, \"log2_ns\": [",
+		"\"reason\": \"%s\", \"kernel_stack\": %d, \"user_stack\": %d, \"count\": %llu, "
+		"\"time_ns\": %llu, \"wait_ns\": %llu, \"log2_ns\": [",
 		key->process, key->kind, WORD(modes, key->mode), WORD(accesses, key->access),
 		key->before, key->after, WORD(paths, key->path), WORD(results, key->result),
-		key->kernel_stack, key->user_stack, value->count, value->time_ns);
+		WORD(reasons, key->reason), key->kernel_stack, key->user_stack, value->count,
+		value->time_ns, value->wait_ns);
 	while (last >= 0 && !value->buckets[last])
 		last--;
 	for (int i = 0; i <= last; i++)
@@ -102,6 +111,7 @@ static bool sum_group(int map, const struct group_key *key, struct group_value *
 	for (int cpu = 0; cpu < cpus; cpu++) {
 		sum->count += parts[cpu].count;
 		sum->time_ns += parts[cpu].time_ns;
+		sum->wait_ns += parts[cpu].wait_ns;
 		for (int i = 0; i < FAULT_BUCKETS; i++)
 			sum->buckets[i] += parts[cpu].buckets[i];
 	}
@@ -164,7 +174,8 @@ static void print_source(FILE *file, const struct faults *faults)
 	json_pair(file, "source", fault_source_name(faults->source), ",\n  ");
 	json_pair(file, "why_not_fentry", faults->why_not[SOURCE_FENTRY], ",\n  ");
 	json_pair(file, "why_not_kprobe", faults->why_not[SOURCE_KPROBE], ",\n  ");
-	json_pair(file, "why_no_lock_paths", faults->why_no_lock_paths, ",\n");
+	json_pair(file, "why_no_lock_paths", faults->why_no_lock_paths, ",\n  ");
+	json_pair(file, "why_no_reasons", faults->why_no_reasons, ",\n");
 	fprintf(file, "  \"timed\": %s,\n  \"lock_paths\": %s,\n  \"page_size\": %ld,\n"
 		"  \"begun_ns\": %llu,\n  \"ended_ns\": %llu,\n", handled ? "true" : "false",
 		handled || faults->lock_events ? "true" : "false", sysconf(_SC_PAGESIZE),

@@ -41,6 +41,10 @@ struct task_state {
 	__u8 pending, mode, access, before, path, repeats, on_stack, exiting;
 	__u8 taking_stacks;
 	__u8 tried;			/* FAULT_FLAG_TRIED */
+	__u8 reason;			/* REASON_* */
+	__u8 refused_by;		/* REASON_*: who said VM_FAULT_RETRY last */
+	__u32 lock_seq;			/* of the mm, when the fault began */
+	__u64 asked_ns, wait_ns;	/* mmap_lock: when; how long in all */
 	__s32 user_stack, kernel_stack;
 	/* Faults like the last one, not yet in the map. */
 	struct group_key like;
@@ -150,7 +154,7 @@ static void count(struct task_state *state, const struct group_key *key)
 		flush(state);
 }
 
-static void count_timed(const struct group_key *key, __u64 ns)
+static void count_timed(const struct group_key *key, __u64 ns, __u64 wait_ns)
 {
 	struct group_value *value = group_of(key, 1);
 
@@ -158,6 +162,7 @@ static void count_timed(const struct group_key *key, __u64 ns)
 		return;
 	value->count++;
 	value->time_ns += ns;
+	value->wait_ns += wait_ns;
 	value->buckets[bucket_of(ns) & (FAULT_BUCKETS - 1)]++;
 }
 
@@ -182,8 +187,17 @@ static void write_event(const struct task_state *state, const struct group_key *
 	event->after = key->after;
 	event->path = key->path;
 	event->result = key->result;
+	event->reason = key->reason;
 	event->reserved = 0;
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+/* Of a fault that acquired mmap_lock there always is one, if only that none is told. */
+static __u8 reason_of(const struct task_state *state)
+{
+	bool acquired = state->path == PATH_MMAP || state->path == PATH_RETRY;
+
+	return acquired && !state->reason ? REASON_NOT_TOLD : state->reason;
 }
 
 static void ended(struct task_state *state, __u8 after, __u8 result, __u64 ns, bool timed)
@@ -191,7 +205,8 @@ static void ended(struct task_state *state, __u8 after, __u8 result, __u64 ns, b
 	struct group_key key = { .process = state->who.process, .kind = state->kind,
 				 .mode = state->mode, .access = state->access,
 				 .before = state->before, .after = after, .path = state->path,
-				 .result = result, .user_stack = -1, .kernel_stack = -1 };
+				 .result = result, .reason = reason_of(state), .user_stack = -1,
+				 .kernel_stack = -1 };
 
 	state->pending = IDLE;
 	state->who.counted += result == RESULT_MINOR || result == RESULT_MAJOR;
@@ -200,7 +215,7 @@ static void ended(struct task_state *state, __u8 after, __u8 result, __u64 ns, b
 		key.kernel_stack = state->kernel_stack;
 	}
 	if (timed)
-		count_timed(&key, ns);
+		count_timed(&key, ns, state->wait_ns);
 	else
 		count(state, &key);
 	if (constants.want_events)
@@ -217,6 +232,8 @@ static void begin(struct task_state *state, __u64 address, __u8 mode, __u8 acces
 	state->before = NOT_LOOKED_AT;
 	state->path = PATH_UNKNOWN;
 	state->repeats = 0;
+	state->reason = REASON_NONE;
+	state->asked_ns = state->wait_ns = 0;
 	if (constants.want_events || constants.timed)
 		state->start_ns = bpf_ktime_get_ns();
 }

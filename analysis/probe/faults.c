@@ -64,15 +64,53 @@ static bool has_page_fault_tracepoints(void)
 	return tracepoint_arguments("page_fault_user") == 3;
 }
 
-/* Of the programs for handle_mm_fault(), those of the source; the tracepoints tell what these miss. */
-static void choose_programs(struct faults *faults)
+/* Of a pair of programs for one function, that of the source. */
+static void use_program(struct faults *faults, const char *name, bool use)
 {
 	bool fentry = faults->source == SOURCE_FENTRY;
+	char multi[64];
 
-	tracer_use(&faults->tracer, "fault_enters", fentry);
-	tracer_use(&faults->tracer, "fault_leaves", fentry);
-	tracer_use(&faults->tracer, "fault_enters_multi", !fentry);
-	tracer_use(&faults->tracer, "fault_leaves_multi", !fentry);
+	snprintf(multi, sizeof(multi), "%s_multi", name);
+	tracer_use(&faults->tracer, name, use && fentry);
+	tracer_use(&faults->tracer, multi, use && !fentry);
+}
+
+/* Those that tell why mmap_lock was acquired; of what the kernel lacks no reason is told. */
+static void choose_reasons(struct faults *faults, struct fault_constants *constants)
+{
+	static const struct { const char *program, *function; } each[] = {
+		{ "lock_asked", "lock_mm_and_find_vma" }, { "file_fault", "filemap_fault" },
+		{ "folio_lock", "__folio_lock_or_retry" }, { "userfault", "handle_userfault" },
+	};
+	bool inner = has_function("__vmf_anon_prepare"), outer = has_function("vmf_anon_prepare");
+	size_t used = 0;
+	char lacking[200] = "";
+
+	use_program(faults, "anon_prepared", inner);
+	use_program(faults, "anon_prepare", outer && !inner);
+	if (!inner && !outer)
+		used += snprintf(lacking, sizeof(lacking), ", vmf_anon_prepare");
+	for (size_t i = 0; i < sizeof(each) / sizeof(*each); i++) {
+		bool there = has_function(each[i].function);
+
+		use_program(faults, each[i].program, there);
+		if (!there)
+			used += snprintf(lacking + used, sizeof(lacking) - used, ", %s",
+					 each[i].function);
+	}
+	constants->sees_retries = !used || !strcmp(lacking, ", lock_mm_and_find_vma");
+	if (used && constants->has_vma_locks)
+		snprintf(faults->why_no_reasons, sizeof(faults->why_no_reasons), "this kernel has "
+			 "no function %s by that name", lacking + 2);
+}
+
+/* Of the programs for handle_mm_fault(), those of the source; the tracepoints tell what these miss. */
+static void choose_programs(struct faults *faults, struct fault_constants *constants)
+{
+	faults->why_no_reasons[0] = '\0';
+	use_program(faults, "fault_enters", true);
+	use_program(faults, "fault_leaves", true);
+	choose_reasons(faults, constants);
 	if (!has_page_fault_tracepoints()) {
 		tracer_drop(&faults->tracer, "page_fault_user");
 		tracer_drop(&faults->tracer, "page_fault_kernel");
@@ -92,10 +130,13 @@ static void prepare(struct tracer *tracer, void *arg)
 	constants->want_stacks = faults->stacks;
 	constants->timed = faults->source != SOURCE_TRACEPOINT;
 	constants->has_vma_locks = has_vma_locks() > 0;
-	if (faults->source == SOURCE_TRACEPOINT)
+	if (faults->source == SOURCE_TRACEPOINT) {
 		find_lock_takers(faults, constants);
-	else
-		choose_programs(faults);
+		snprintf(faults->why_no_reasons, sizeof(faults->why_no_reasons), "the tracepoints "
+			 "show neither what lock_vma_under_rcu() finds nor what the handler returns");
+	}
+	if (faults->source != SOURCE_TRACEPOINT)
+		choose_programs(faults, constants);
 	constants->has_lock_events = faults->lock_events;
 	bpf_map__set_max_entries(bpf_object__find_map_by_name(object, "events"),
 				 faults->events_path ? RING_BYTES : 4096);

@@ -13,7 +13,7 @@
 #include "traced.h"
 
 #define FAULTS_MAGIC	"VMAFALT"
-#define FAULTS_FORMAT	2
+#define FAULTS_FORMAT	3
 #define FAULT_BUCKETS	32	/* log2 of ns */
 #define FAULT_NAME_MAX	32
 #define MAX_KINDS	16384
@@ -58,6 +58,30 @@ enum {
 	RESULT_ERROR	= 3,	/* VM_FAULT_ERROR, or it did not come to handle_mm_fault(): a signal */
 };
 
+/*
+ * Why it acquired mmap_lock, by the kernel's own tests in their order: first that it is not a
+ * fault of user mode, then those of lock_vma_under_rcu(), then those of the handler, which
+ * says VM_FAULT_RETRY under the VMA's lock.
+ */
+enum {
+	REASON_NONE		= 0,	/* it did not */
+	REASON_NOT_TOLD		= 1,	/* the source does not show it */
+	REASON_GUP		= 2,	/* get_user_pages(), whose callers hold it */
+	REASON_KERNEL		= 3,	/* no FAULT_FLAG_USER */
+	REASON_NO_VMA_LOCKS	= 4,	/* of this kernel */
+	REASON_NOTHING_MAPPED	= 5,	/* no VMA in the tree */
+	REASON_STACK		= 6,	/* likewise, until the one above had grown */
+	REASON_REPLACED		= 7,	/* likewise, but there is one now */
+	REASON_WRITE_LOCKED	= 8,	/* vma_start_read() failed */
+	REASON_DETACHED		= 9,
+	REASON_BARE		= 10,	/* the early check (Linux 6.4 to 6.9) */
+	REASON_ANON_VMA		= 11,	/* vmf_anon_prepare() found mmap_lock busy */
+	REASON_IO		= 12,	/* the lock is dropped to wait for a page to be read */
+	REASON_USERFAULTFD	= 13,
+	REASON_OPERATION	= 14,	/* vmf_can_call_fault(): vm_ops without map_pages */
+	REASON_OTHER		= 15,	/* none of these */
+};
+
 /* What was traced. */
 enum {
 	SOURCE_FENTRY	= 1,	/* fentry and fexit of handle_mm_fault() */
@@ -93,13 +117,15 @@ struct group_key {
 	__u32 process;		/* traced_process.id */
 	__u32 kind;		/* fault_kind.id */
 	__u8 mode, access, before, after, path, result;
-	__u16 reserved;
+	__u8 reason;		/* REASON_* */
+	__u8 reserved;
 	__s32 user_stack, kernel_stack;	/* -1: not taken; other negatives: could not be */
 };
 
 struct group_value {
 	__u64 count;
 	__u64 time_ns;
+	__u64 wait_ns;		/* of that, from asking for mmap_lock to having it */
 	__u32 buckets[FAULT_BUCKETS];
 };
 
@@ -112,7 +138,8 @@ struct fault_event {
 	__u32 tid;
 	__u32 kind;
 	__u8 mode, access, before, after, path, result;
-	__u16 reserved;
+	__u8 reason;		/* REASON_* */
+	__u8 reserved;
 };
 
 struct fault_file {
@@ -127,7 +154,8 @@ struct fault_file {
 
 /* Shared through .rodata: set by the probe before the programs are loaded. */
 struct fault_constants {
-	__u32 want_events, want_stacks, timed, has_vma_locks, has_lock_events, reserved;
+	__u32 want_events, want_stacks, timed, has_vma_locks, has_lock_events;
+	__u32 sees_retries;	/* each function that may say VM_FAULT_RETRY under a VMA's lock */
 	/* Where the functions begin and end that take mmap_lock for a fault ... */
 	__u64 fault_callers[3][2];
 	/* ... and the one that only tries to, for an anon_vma. */
@@ -145,7 +173,7 @@ struct fault_counts {
 	__u64 pending;		/* that had begun, and not ended, at the end of the tracing */
 	__u64 refused;		/* exceptions with page faults disabled: no faults */
 	__u32 next_kind;
-	__u32 reserved;
+	__u32 bare_locked;	/* lock_vma_under_rcu() has locked a bare VMA: no early check */
 };
 
 #endif

@@ -12,9 +12,13 @@
  * page_fault_kernel, which are called with interrupts off, tell that a fault began, and
  * the task's own counts, at its next one, that it was handled. Of such a fault no more is
  * known. One of get_user_pages(), which has no exception, is counted as unseen.
+ *
+ * Why one acquired mmap_lock is told by the functions that decide it, none of which a fault
+ * under its VMA's lock comes to, but for those that a page is read or copied by.
  */
 #include <linux/ptrace.h>
 #include "faults.bpf.h"
+#include "fault_reason.bpf.h"
 #include <bpf/bpf_tracing.h>
 
 /* ---- the kernel's flags ---- */
@@ -66,6 +70,7 @@ static int exception_begins(__u64 *ctx, __u8 mode)
 	settle(state, task);
 	begin(state, address, mode, access_of(ctx[2]));
 	state->pending = BEGUN;
+	state->lock_seq = lock_seq_of((__u64)BPF_CORE_READ(task, mm));
 	state->user_stack = state->kernel_stack = -1;
 	return 0;
 }
@@ -83,6 +88,82 @@ int kernel_exception_begins(__u64 *ctx)
 	return exception_begins(ctx, MODE_KERNEL);
 }
 
+/* ---- why it goes to mmap_lock ---- */
+
+/* lock_vma_under_rcu() has failed, or the handler, or neither was asked. */
+static int asks_mmap_lock(__u64 address)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_state *state = state_of(task);
+	__u64 mm;
+
+	if (!state || state->taking_stacks)
+		return 0;
+	mm = (__u64)BPF_CORE_READ(task, mm);
+	if (state->pending != BEGUN && state->pending != REPEATED) {
+		settle(state, task);	/* no tracepoint tells of exceptions here */
+		begin(state, address, 0, 0);
+		state->pending = BEGUN;
+		state->lock_seq = lock_seq_of(mm);
+	}
+	if (state->pending == BEGUN) {
+		state->path = PATH_MMAP;
+		state->reason = state->mode == MODE_KERNEL ? REASON_KERNEL :
+				why_not_locked(state, mm);
+	}
+	state->asked_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+static void has_mmap_lock(struct task_state *state)
+{
+	if (state->asked_ns)
+		state->wait_ns += bpf_ktime_get_ns() - state->asked_ns;
+	state->asked_ns = 0;
+}
+
+/* Of a fault that comes to be handled under mmap_lock, in VIEW. */
+static __u8 reason_to_begin(const struct task_state *state, const struct view *view)
+{
+	if (state->mode == MODE_GUP)
+		return REASON_GUP;
+	if (state->mode == MODE_KERNEL)
+		return REASON_KERNEL;
+	if (!constants.has_vma_locks)
+		return REASON_NO_VMA_LOCKS;
+	if (state->reason == REASON_NOTHING_MAPPED)
+		return view->flags & VM_GROWSDOWN ? REASON_STACK : REASON_REPLACED;
+	return state->reason;
+}
+
+/* Of one whose handler said VM_FAULT_RETRY under the VMA's lock. */
+static __u8 reason_to_repeat(const struct task_state *state)
+{
+	__u64 vm_ops = state->view.vm_ops;
+
+	if (state->refused_by)
+		return state->refused_by;
+	if (!constants.sees_retries)
+		return REASON_NOT_TOLD;
+	return vm_ops && !PEEK(struct vm_operations_struct, vm_ops, map_pages) ? REASON_OPERATION :
+									       REASON_OTHER;
+}
+
+/* One of the functions that may say it, and what it returns. */
+static int refuses(__u32 returned, __u8 reason)
+{
+	struct task_state *state;
+
+	if (!(returned & REASON(VM_FAULT_RETRY)))
+		return 0;
+	state = state_of(bpf_get_current_task_btf());
+	if (state && state->pending == HANDLED)
+		state->refused_by = reason;
+	return 0;
+}
+
+/* ---- handle_mm_fault() ---- */
+
 static int enters(void *ctx, __u64 area, __u64 address, __u32 flags, __u64 regs)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -93,11 +174,13 @@ static int enters(void *ctx, __u64 area, __u64 address, __u32 flags, __u64 regs)
 	if (!state)
 		return 0;
 	state->tried = (flags & FLAG(FAULT_FLAG_TRIED)) != 0;
+	state->refused_by = REASON_NONE;
 	/* Repeated, be it under mmap_lock or under the VMA's own: it is one fault. */
 	if (state->pending >= HANDLED && (state->address ^ address) < 4096 &&
 	    !regs == (state->mode == MODE_GUP) && !grown(state, task)) {
 		if (state->path == PATH_VMA && !under_vma_lock)
 			state->path = PATH_RETRY;
+		has_mmap_lock(state);
 		state->pending = HANDLED;
 		state->vma = area;	/* it may have been looked up again */
 		return 0;
@@ -116,6 +199,11 @@ static int enters(void *ctx, __u64 area, __u64 address, __u32 flags, __u64 regs)
 	look_at(area, &view);
 	remember(state, area, &view);
 	state->before = found(&view);
+	if (!under_vma_lock)
+		state->reason = reason_to_begin(state, &view);
+	else if (state->before == (FOUND_VMA | FOUND_ANON) && !counts.bare_locked)
+		counts.bare_locked = 1;
+	has_mmap_lock(state);
 	return 0;
 }
 
@@ -129,6 +217,8 @@ static int leaves(__u32 returned)
 	if (!state || state->pending != HANDLED)
 		return 0;
 	if (returned & REASON(VM_FAULT_RETRY)) {
+		if (state->path == PATH_VMA && !state->reason)
+			state->reason = reason_to_repeat(state);
 		state->pending = REPEATED;
 		return 0;
 	}
@@ -171,5 +261,40 @@ int fault_leaves_multi(struct pt_regs *ctx)
 {
 	return leaves(PT_REGS_RC(ctx));
 }
+
+/* (mm, address, regs): from 6.5, and in stable kernels from 6.1 */
+SEC("fentry/lock_mm_and_find_vma")
+int lock_asked(__u64 *ctx)
+{
+	return asks_mmap_lock(ctx[1]);
+}
+
+SEC("kprobe.multi/lock_mm_and_find_vma")
+int lock_asked_multi(struct pt_regs *ctx)
+{
+	return asks_mmap_lock(PT_REGS_PARM2(ctx));
+}
+
+#define REFUSES(name, function, arguments, reason)					\
+SEC("fexit/" function)									\
+int name(__u64 *ctx)									\
+{											\
+	return refuses(ctx[arguments], reason);						\
+}											\
+SEC("kretprobe.multi/" function)							\
+int name##_multi(struct pt_regs *ctx)							\
+{											\
+	return refuses(PT_REGS_RC(ctx), reason);					\
+}
+
+/* (vmf); the former from 6.10 on, and there with the latter around it */
+REFUSES(anon_prepare, "vmf_anon_prepare", 1, REASON_ANON_VMA)
+REFUSES(anon_prepared, "__vmf_anon_prepare", 1, REASON_ANON_VMA)
+/* (vmf) */
+REFUSES(file_fault, "filemap_fault", 1, REASON_IO)
+/* (folio, vmf) */
+REFUSES(folio_lock, "__folio_lock_or_retry", 2, REASON_IO)
+/* (vmf, reason) */
+REFUSES(userfault, "handle_userfault", 2, REASON_USERFAULTFD)
 
 char LICENSE[] SEC("license") = "GPL";

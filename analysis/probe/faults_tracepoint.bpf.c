@@ -17,6 +17,23 @@ static bool lacks_anon_vma(__u8 seen)
 	return seen & FOUND_VMA && !(seen & FOUND_ANON_VMA);
 }
 
+/* Why mmap_lock was acquired, as far as what was found and left tells; the rest is not told. */
+static __u8 reason_told(const struct task_state *state, __u8 after)
+{
+	if (state->path != PATH_MMAP && state->path != PATH_RETRY)
+		return REASON_NONE;
+	if (state->mode == MODE_KERNEL)
+		return REASON_KERNEL;
+	if (!constants.has_vma_locks)
+		return REASON_NO_VMA_LOCKS;
+	if (state->path == PATH_RETRY)
+		return REASON_ANON_VMA;	/* lock_taken() */
+	if (state->before != FOUND_NOTHING)
+		return REASON_NOT_TOLD;
+	return after == FOUND_NOTHING ? REASON_NOTHING_MAPPED :
+	       after & FOUND_VMA && state->view.flags & VM_GROWSDOWN ? REASON_STACK : REASON_NOT_TOLD;
+}
+
 /* The fault that began last has ended by now; VIEW is its VMA's, if that is intact. */
 static void finish(struct task_state *state, struct task_struct *task, const struct view *view)
 {
@@ -26,6 +43,7 @@ static void finish(struct task_state *state, struct task_struct *task, const str
 
 	if (view) {
 		after = found(view);
+		state->reason = reason_told(state, after);
 	} else {
 		mm = (__u64)BPF_CORE_READ(task, mm);	/* a number, for a call verified apart */
 		if (mm && (!was_there || state->view.mm == mm))
@@ -33,6 +51,7 @@ static void finish(struct task_state *state, struct task_struct *task, const str
 		/* Another thread took it away, or is about to change the tree: as it was left. */
 		if (!(after & FOUND_VMA) && was_there && is_unchanged(state, &state->found))
 			after = found(&state->found);
+		state->reason = reason_told(state, after);
 		/*
 		 * The stack has grown into the place; the VMA was there before, as it is now. Or
 		 * the way to it led through a node that another thread was just replacing (in

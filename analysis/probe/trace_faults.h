@@ -21,7 +21,7 @@ struct faults {
 	int source;
 	char preemption[32];		/* the kernel's word for its model */
 	char why_not[SOURCES][256];	/* of those that were not used */
-	char why_no_lock_paths[256];
+	char why_no_lock_paths[256], why_no_reasons[256];	/* or not for all */
 	bool lock_events;
 	struct ring_buffer *ring;
 	struct user_images *images;	/* where stacks are wanted */

@@ -637,6 +637,35 @@ const struct kind kinds[] = {
 	  .explain = ALWAYS("madvise_guard_install() called anon_vma_prepare(); "
 			"madvise_guard_remove() takes only the markers away") },
 
+	/* faults that their VMA's lock will not do for */
+	{ .name = "mapped-after-faults",
+	  .origin_note = "memory in whose place nothing was mapped when it was touched",
+	  .made_by = "munmap(), touch, mmap(MAP_PRIVATE | MAP_ANONYMOUS)", .touches = U,
+	  .prot = RDWR, .flags = ANON, .before = unmap_all, .touch_by = touch_nothing_mapped,
+	  .after = map_again,
+	  .explain = ALWAYS("lock_vma_under_rcu() and then lock_mm_and_find_vma() find no VMA: each "
+			"touch ended in a signal, and what was mapped later took no fault") },
+	{ .name = "read-while-write-locked",
+	  .origin_note = "memory that another thread changed the protection of as it was read",
+	  .made_by = "mmap(MAP_PRIVATE | MAP_ANONYMOUS), touch beside mprotect() of the same VMA",
+	  .touches = R, .prot = RDWR, .flags = ANON, .map = map_for_writer,
+	  .touch_by = touch_write_locked,
+	  .explain = ALWAYS("vma_start_read() fails while mprotect() has the VMA write-locked, and "
+			"the fault waits for mmap_lock; " ZERO_PAGE) },
+	{ .name = "written-while-mmap-locked",
+	  .origin_note = "memory that was written while another thread held mmap_lock",
+	  .made_by = "mmap(MAP_PRIVATE | MAP_ANONYMOUS), touch beside mprotect() of another VMA",
+	  .touches = W, .prot = RDWR, .flags = ANON, .touch_by = touch_beside_writer,
+	  .explain = ALWAYS("__vmf_anon_prepare() asks for mmap_lock by trying, for an anon_vma, and "
+			"says VM_FAULT_RETRY where that is busy") },
+	{ .name = "userfaultfd-answered",
+	  .origin_note = "memory whose faults userfaultfd answered with the zero page",
+	  .made_by = "mmap(MAP_PRIVATE | MAP_ANONYMOUS), touch, ioctl(UFFDIO_ZEROPAGE) for each "
+			"fault",
+	  .needs = "userfaultfd allowed", .touches = R, .prot = RDWR, .flags = ANON,
+	  .before = register_uffd, .touch_by = touch_by_userfaultfd,
+	  .explain = ALWAYS(UFFD_PREPARES) },
+
 	/* not anonymous to the kernel: vm_ops is set */
 	{ .name = "shared-anonymous", .origin_note = "shared anonymous memory",
 	  .made_by = "mmap(MAP_SHARED | MAP_ANONYMOUS)", .touches = U | R | W | RW, .prot = RDWR,

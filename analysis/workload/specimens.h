@@ -120,6 +120,14 @@ int touch_by_read2(struct specimen *s);
 int touch_by_process_vm_writev(struct specimen *s);
 int touch_by_proc_mem_write(struct specimen *s);
 
+int unmap_all(struct specimen *s);
+int touch_nothing_mapped(struct specimen *s);
+int map_again(struct specimen *s);
+int map_for_writer(struct specimen *s);
+int touch_write_locked(struct specimen *s);
+int touch_beside_writer(struct specimen *s);
+int touch_by_userfaultfd(struct specimen *s);
+
 int protect_none(struct specimen *s);
 int protect_readonly(struct specimen *s);
 int split_middle(struct specimen *s);

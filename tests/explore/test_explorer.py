@@ -182,9 +182,10 @@ def test_call_paths_add_up_to_the_faults() -> None:
 
 def test_call_paths_of_hostile_functions() -> None:
     group = {"process": 1, "kind": 0, "mode": "user", "access": "read", "before": 1, "after": 3}
-    group |= {"path": "vma", "result": "minor", "kernel_stack": 5, "user_stack": 9, "count": 2}
+    group |= {"path": "vma", "result": "minor", "reason": "", "count": 2}
+    group |= {"kernel_stack": 5, "user_stack": 9}
     found = {
-        "groups": [group | {"time_ns": 0, "log2_ns": []}],
+        "groups": [group | {"time_ns": 0, "wait_ns": 0, "log2_ns": []}],
         "kinds": [],
         "processes": [{"id": 1, "tgid": 3, "parent": 0, "how": "named", "comm": "x"}],
         "stacks": {"5": ["inner", "outer"]},

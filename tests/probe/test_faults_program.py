@@ -21,6 +21,7 @@ import pytest
 from tracing import demand, on_demand, require, tracing
 from waiting import PATIENCE, until
 
+from anonvma.run.vocabulary import REASONS
 from anonvma.target.guest import Guest
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -34,7 +35,7 @@ EVENT = np.dtype(
     [("start_ns", "u8"), ("address", "u8"), ("vm_start", "u8"), ("duration_ns", "u4")]
     + [(name, "u4") for name in ("process", "tid", "kind")]
     + [(name, "u1") for name in ("mode", "access", "before", "after", "path", "result")]
-    + [("reserved", "u2")]
+    + [("reason", "u1"), ("reserved", "u1")]
 )
 HEADER = np.dtype([("magic", "S8"), ("words", "u4", 6)])
 WORDS = {
@@ -42,8 +43,9 @@ WORDS = {
     "access": ["", "read", "write", "exec"],
     "path": ["unknown", "vma", "mmap", "retry"],
     "result": ["unknown", "minor", "major", "error"],
+    "reason": ["", *REASONS],
 }
-GROUP = ["process", "kind", "mode", "access", "before", "after", "path", "result"]
+GROUP = ["process", "kind", "mode", "access", "before", "after", "path", "result", "reason"]
 
 
 class Faults:
@@ -147,7 +149,7 @@ def test_events_are_what_groups_count(trace: Trace, build: Path, options: tuple[
     found = trace("sh", "-c", " ".join(words) + "; ls / /no-such", options=options, status=2)
     assert found.header["magic"] == b"VMAFALT"
     source = {"fentry": 1, "tracepoint": 2, "kprobe": 3}[found.told["source"]]
-    words_of_header = [2, 0x01020304, HEADER.itemsize, EVENT.itemsize, PAGE, source]
+    words_of_header = [3, 0x01020304, HEADER.itemsize, EVENT.itemsize, PAGE, source]
     assert found.header["words"][0].tolist() == words_of_header
     names, counts = np.unique(found.events[GROUP], return_counts=True)
     by_event: Counter[tuple[Any, ...]] = Counter()

@@ -20,7 +20,7 @@ from anonvma.probe.fault_events import EVENT, HEADER, read_events
 from anonvma.probe.faults_file import read_faults
 from anonvma.probe.locks_file import read_locks
 from anonvma.run.schema import SCHEMAS
-from anonvma.run.vocabulary import TRACING_LOSSES
+from anonvma.run.vocabulary import REASONS, TRACING_LOSSES
 from anonvma.run.writer import to_table
 from anonvma.tables import faults, locks, losses
 
@@ -36,9 +36,11 @@ ROW = {
     "after": "bare",
     "path": "vma",
     "result": "minor",
+    "reason": None,
     "vm_ops": None,
     "file": "zero",
     "time_ns": None,
+    "wait_ns": None,
     "log2_ns": None,
 }
 
@@ -47,6 +49,7 @@ def traced(*rows: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame([ROW | row for row in rows])
 
 
+_WITHOUT_MAP_PAGES = "vm_ops without map_pages"
 MIXED = traced(
     {"count": 40},
     {"count": 6, "path": "mmap"},
@@ -61,6 +64,36 @@ MIXED = traced(
     {"count": 10, "access": "write", "after": "anon_vma", "origin": "heap", "repeat": 2},
     {"count": 30, "access": "write", "before": "anon_vma", "after": "anon_vma", "repeat": 2},
 )
+
+
+def test_reasons_add_up_to_the_faults_that_acquired_mmap_lock() -> None:
+    timed = {"time_ns": 4000, "wait_ns": 1000, "log2_ns": [0, 0, 4]}
+    vdso = {"origin": "vdso and vvar", "vm_ops": "special_mapping_vmops"}
+    found = traced(
+        {"count": 4, "path": "mmap", "reason": "bare VMA", **timed},
+        {"count": 6, "path": "mmap", "reason": "bare VMA", "repeat": 2},  # their ends were missed
+        {"count": 2, "path": "retry", "reason": "vm_ops without map_pages", **vdso},
+        {"count": 1, "path": "mmap", "reason": "not told", "origin": None, "result": "error"},
+        {"count": 7, "path": "mmap", "mode": "gup", "reason": "get_user_pages()", **vdso},
+        {"count": 90},
+        {"count": 5, "path": "vma", "reason": "I/O"},  # repeated, but under the VMA's lock again
+    )
+    table = faults.reasons(found)
+    assert table["faults"].tolist() == [5, 3.5, 1, 0.5]
+    assert table["reason"].tolist()[:3] == ["bare VMA", "get_user_pages()", _WITHOUT_MAP_PAGES]
+    assert table["vm_ops"].dropna().tolist() == ["special_mapping_vmops"]
+    assert table.loc[0, ["mean_ns", "wait_ns"]].tolist() == [1000, 250]
+    assert table.loc[1:, ["mean_ns", "wait_ns"]].isna().all(axis=None)
+    whole = faults.reasons_whole(found)
+    assert (whole.total, whole.left_out(table)) == (10, 0)
+    assert "0.500: the kernel" in faults.reasons_said(found, "the kernel lacks a function")
+    assert faults.reasons_said(found[found["reason"] != "not told"], None) == ""
+
+
+def test_of_a_run_that_is_older_no_reason_is_told() -> None:
+    table = faults.reasons(MIXED)
+    assert set(table["reason"]) == {"not told"} and table["faults"].sum() == 7.5
+    assert "collect the run again" in faults.reasons_said(MIXED, None)
 
 
 def test_transitions_are_the_mean_of_a_repeat_and_of_all_faults() -> None:
@@ -301,9 +334,11 @@ COUNTS: dict[str, Any] = {
             "after": 7,
             "path": "vma",
             "result": "minor",
+            "reason": "",
             "kernel_stack": -1,
             "count": 5,
             "time_ns": 0,
+            "wait_ns": 0,
             "log2_ns": [],
         }
     ],
@@ -396,6 +431,7 @@ def events_file(path: Path, count: int, **header: int) -> Path:
     body["start_ns"] = 1000 + np.arange(count)[::-1]
     body["process"], body["mode"], body["access"] = 2, 1, 1
     body["before"], body["after"], body["path"], body["result"] = 3, 3, 1, 1
+    body["reason"] = np.arange(count) % (len(REASONS) + 1)
     path.write_bytes(head.tobytes() + body.tobytes())
     return path
 
@@ -405,6 +441,8 @@ def test_events_come_in_the_order_they_began(tmp_path: Path) -> None:
     found = read_events(events_file(tmp_path / "e", 5), counted)
     assert found["time_ns"].tolist() == [0, 1, 2, 3, 4]
     assert found[["comm", "before", "path"]].iloc[0].tolist() == ["x", "bare", "vma"]
+    assert found["reason"].isna().tolist() == [False] * 4 + [True]
+    assert found["reason"].tolist()[:4] == [REASONS[number] for number in (3, 2, 1, 0)]
     assert found["origin"].isna().all()
     table = to_table(found.assign(repeat=1), SCHEMAS["fault_events"])
     assert table.num_rows == 5

@@ -81,8 +81,9 @@ def faults_command(
 ) -> None:
     """Page faults of COMMAND, or of processes that run: what they found and left.
 
-    And which lock each was taken under, and what a kernel with the other check would have made of
-    them. Write "--" before a COMMAND with options of its own. Its output goes to standard error.
+    And which lock each was taken under, why that was mmap_lock, and what a kernel with the other
+    check would have made of them. Write "--" before a COMMAND with options of its own. Its output
+    goes to standard error.
     """
     traced_there = _trace(where, ["faults", "--source", source], pids, seconds, command)
     from anonvma.probe import faults_file
@@ -96,6 +97,7 @@ def faults_command(
         "by_mode": faults.by_mode(traced, unseen := found.header["unseen_gup"]),
         "by_origin": faults.by_origin(traced),
         "lock_paths": faults.lock_paths(traced),
+        "reasons": faults.reasons(traced),
         "counterfactual": faults.counterfactual(traced),
     }
     if as_json:
@@ -106,10 +108,12 @@ def faults_command(
         "By who took them",
         "Handled, on anonymous VMAs, by origin",
         "Handled, of user mode, by lock",
+        "Why mmap_lock was acquired",
         "Found bare: an early check sends them to mmap_lock, a delayed one spares some",
     )
     said = [
         losses.counted_said(found.header),
+        faults.reasons_said(traced, found.header["why_no_reasons"]),
         losses.lost_said(found.losses, unseen),
         losses.refused_said(found.header["refused"]),
     ]
@@ -117,7 +121,8 @@ def faults_command(
     heading = f"{int(traced['count'].sum()) - shown_gup:,} page faults"
     if gup := shown_gup + int(unseen):
         heading += f", and {gup:,} faults of get_user_pages()"
-    _show(heading, said, heads, tables, faults.wholes(traced, unseen))
+    wholes = faults.wholes(traced, unseen) | {"reasons": faults.reasons_whole(traced)}
+    _show(heading, said, heads, tables, wholes)
 
 
 @main.command(name="locks")

@@ -239,7 +239,7 @@ class Tracer:
             events_file.unlink()
         ended = found.faults[found.faults["result"] != "error"]
         names = ["source", "why_not_fentry", "why_not_kprobe", "timed", "lock_paths", "unseen_gup"]
-        names += ["refused", "preemption", "why_no_lock_paths"]
+        names += ["refused", "preemption", "why_no_lock_paths", "why_no_reasons"]
         return {
             **{name: found.header[name] for name in names},
             **_used(found.header),

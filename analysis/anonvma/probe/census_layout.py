@@ -9,18 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 MAGIC = b"VMACENS\0"
-FORMAT = 3
+FORMAT = 2
 BYTE_ORDER = 0x01020304
 
-SLAB = np.dtype(
-    [
-        ("active", "u8"),
-        ("objects", "u8"),
-        ("object_size", "u8"),
-        ("slabs", "u8"),
-        ("slab_size", "u8"),
-    ]
-)
 HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -46,10 +37,7 @@ HEADER = np.dtype(
         ("scans_failed", "u4"),
         ("mms_unwatched", "u4"),
         ("went_on", "u4"),
-        ("links_lost", "u4"),
-        ("links", "u8"),
-        ("anon_vma_slab", SLAB),
-        ("anon_vma_chain_slab", SLAB),
+        ("reserved", "u4"),
         ("release", "S64"),
         ("boot_id", "S40"),
         ("arch", "S16"),
@@ -73,8 +61,7 @@ RECORD = np.dtype(
         ("ops", "u2"),
         ("prot", "u1"),
         ("bits", "u1"),
-        ("apart", "u2"),
-        ("reserved", "u2"),
+        ("reserved", "u4"),
         ("comm", "S16"),
     ]
 )
@@ -92,18 +79,6 @@ MM = np.dtype(
 )
 PROCESS = np.dtype([("tgid", "u4"), ("mm", "u4"), ("comm", "S16")])
 OPS = np.dtype([("id", "u4"), ("how", "u4"), ("name", "u4"), ("reserved", "u4")])
-LINK = np.dtype(
-    [
-        ("vma", "u8"),
-        ("anon_vma", "u8"),
-        ("root", "u8"),
-        ("parent", "u8"),
-        ("num_children", "u4"),
-        ("num_active_vmas", "u4"),
-        ("own", "u4"),
-        ("reserved", "u4"),
-    ]
-)
 STRING = np.dtype([("id", "u4"), ("length", "u4")])
 
 HAS_OPS, HAS_ANON, HAS_FILE, HEAP, STACK, SPECIAL, PATH_LOST, INTERNAL_MOUNT = (
@@ -114,6 +89,5 @@ OPS_EMPTY = 4
 PAGES_HOW = ("not looked at", "PAGEMAP_SCAN", "pagemap and kpageflags")
 VM_HUGETLB = 0x400000
 UNKNOWN = np.uint64(0xFFFFFFFFFFFFFFFF)
-LINK_UNKNOWN = np.uint32(0xFFFFFFFF)
 
 Columns = dict[str, npt.NDArray[Any]]

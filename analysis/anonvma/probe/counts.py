@@ -82,7 +82,7 @@ def header_of(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is told of a tracing as a whole, as far as it is there."""
     names = ["begun_ns", "ended_ns", "minor_faults", "major_faults", "faults_before"]
     names += ["contention_known", "preemption", "why_no_lock_paths", "misses", "charged", "refused"]
-    names += ["preemptible", "witness", "why_no_witness"]
+    names += ["preemptible", "witness", "why_no_witness", "why_no_reasons"]
     return {name: found[name] for name in names if name in found}
 
 

@@ -19,10 +19,10 @@ from anonvma.base.errors import FaultsError
 from anonvma.probe.counts import STATE_OF_BITS, categories
 from anonvma.probe.faults_file import Faults
 from anonvma.run import schema
-from anonvma.run.vocabulary import STATES
+from anonvma.run.vocabulary import REASONS, STATES
 
 MAGIC = b"VMAFALT"
-FORMAT = 2
+FORMAT = 3
 BYTE_ORDER = 0x01020304
 HEADER = np.dtype(
     [
@@ -50,7 +50,8 @@ EVENT = np.dtype(
         ("after", "u1"),
         ("path", "u1"),
         ("result", "u1"),
-        ("reserved", "u2"),
+        ("reason", "u1"),
+        ("reserved", "u1"),
     ]
 )
 
@@ -107,6 +108,8 @@ def read_events(path: str | Path, counted: Faults) -> pd.DataFrame:
     ):
         codes = events[name][order]
         columns[name] = _words(states[codes & 15] if words is STATES else codes, words)
+    # One that has none, 0, comes out as -1, which is null.
+    columns["reason"] = _words(events["reason"][order].astype(np.int8) - np.int8(1), REASONS)
     return pd.DataFrame(columns, columns=schema.columns("fault_events"), copy=False)
 
 

@@ -39,11 +39,11 @@ class Faults:
     header : dict
         source (``fentry``, ``kprobe`` or ``tracepoint``), why_not_fentry and why_not_kprobe (None
         if not tried), preemption (the kernel's model, in its own word), timed, lock_paths (whether
-        each is known), why_no_lock_paths, misses (of each program, how often the kernel did not run
-        it), charged (by the tasks' own counts), refused (exceptions with page faults disabled,
-        which are no faults), page_size, begun_ns and ended_ns (CLOCK_MONOTONIC), faults_before (of
-        the processes named, before they were traced), unseen_gup, and, of a command, minor_faults
-        and major_faults by its rusage.
+        each is known), why_no_lock_paths, why_no_reasons, misses (of each program, how often the
+        kernel did not run it), charged (by the tasks' own counts), refused (exceptions with page
+        faults disabled, which are none), page_size, begun_ns, ended_ns (CLOCK_MONOTONIC),
+        faults_before (of the processes named, before they were traced), unseen_gup, and, of a
+        command, minor_faults and major_faults by its rusage.
     losses : dict
         Counts of `anonvma.run.vocabulary.TRACING_LOSSES`; all zero in a perfect tracing, None where
         it cannot be told.
@@ -74,6 +74,8 @@ def _kinds(found: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"kind": "int64"}).set_index("kind").astype("object")
 
 
+_WHAT = ("process", "kind", "mode", "access", "before", "after", "path", "result", "reason")
+_TIMES = ("time_ns", "wait_ns", "log2_ns")
 _HEADER = ("source", "why_not_fentry", "why_not_kprobe", "timed", "lock_paths", "page_size")
 
 
@@ -88,13 +90,12 @@ def read_faults(text: bytes) -> Faults:
     found = object_of(text, "the counts of faults", ("source", "groups", "kinds", "processes"))
     try:
         processes, kinds = processes_of(found), _kinds(found)
-        columns = ("process", "kind", "mode", "access", "before", "after", "path", "result")
-        groups = rows_of(found["groups"], [*columns, "count", "time_ns", "log2_ns"])
+        groups = rows_of(found["groups"], [*_WHAT, "count", *_TIMES])
         if "user_stacks" in found:
-            groups = _without_stacks(groups, list(columns))
-        _name_states(groups)
+            groups = _without_stacks(groups)
+        _name_words(groups)
         if not found["timed"]:
-            groups["time_ns"], groups["log2_ns"] = None, None
+            groups[list(_TIMES)] = None
         frame = groups.merge(processes, on="process", how="left").join(kinds, on="kind")
         lost = losses_of(found) | _reconciled(found, groups)
         header = {name: found[name] for name in _HEADER}
@@ -113,21 +114,21 @@ def read_faults(text: bytes) -> Faults:
     )
 
 
-def _name_states(groups: pd.DataFrame) -> None:
+def _name_words(groups: pd.DataFrame) -> None:
+    groups["reason"] = groups["reason"].replace("", None)
     for name in ("before", "after"):
         groups[name] = [STATES[STATE_OF_BITS[bits & 15]] for bits in groups[name]]
 
 
-def _without_stacks(groups: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+def _without_stacks(groups: pd.DataFrame) -> pd.DataFrame:
     """Put together again what was told apart by its stacks alone."""
     rows = [
         {
-            **dict(zip(keys, key, strict=True)),
-            "count": int(part["count"].sum()),
-            "time_ns": int(part["time_ns"].sum()),
+            **dict(zip(_WHAT, key, strict=True)),
+            **{name: int(part[name].sum()) for name in ("count", "time_ns", "wait_ns")},
             "log2_ns": add_buckets(part["log2_ns"]),
         }
-        for key, part in groups.groupby(keys, sort=False)
+        for key, part in groups.groupby(list(_WHAT), sort=False)
     ]
     return pd.DataFrame(rows, columns=groups.columns)
 
@@ -147,10 +148,9 @@ def read_call_paths(text: bytes) -> pd.DataFrame:
         One sentence: without call paths, or damaged.
     """
     found = object_of(text, "the call paths of faults", ("groups", "stacks", "user_stacks"))
-    columns = ("process", "kind", "mode", "access", "before", "after", "path", "result")
     try:
-        groups = rows_of(found["groups"], [*columns, "kernel_stack", "user_stack", "count"])
-        _name_states(groups)
+        groups = rows_of(found["groups"], [*_WHAT, "kernel_stack", "user_stack", "count"])
+        _name_words(groups)
         names = [
             _call_path(found, *ids)
             for ids in groups[["process", "user_stack", "kernel_stack"]].itertuples(index=False)

@@ -171,6 +171,7 @@ def _faults(run: Run, traced: pd.DataFrame) -> list[Section]:
             whole=wholes["lock_paths"],
             key=Key.LOCK_PATHS,
         ),
+        _reasons(run, traced),
         Section(
             "Faults on bare VMAs, and what each check makes of them",
             [
@@ -182,6 +183,19 @@ def _faults(run: Run, traced: pd.DataFrame) -> list[Section]:
             whole=wholes["counterfactual"],
         ),
     ]
+
+
+def _reasons(run: Run, traced: pd.DataFrame) -> Section:
+    table = faults.reasons(traced)
+    why = run.table("tracing")["why_no_reasons"].dropna()
+    said = faults.reasons_said(traced, why.iloc[0] if len(why) else None)
+    return Section(
+        "Why they acquired mmap_lock",
+        ["Mean of one repeat." if len(table) else "None of them did.", *([said] if said else [])],
+        table.head(CALLERS) if len(table) else None,
+        sources=drawn_from(run, "faults"),
+        whole=faults.reasons_whole(traced),
+    )
 
 
 def _callers(run: Run) -> list[Section]:

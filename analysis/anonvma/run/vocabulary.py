@@ -6,21 +6,19 @@ from __future__ import annotations
 CLASSES = ("guard", "untouched", "zero-page", "other")
 """Why a VMA is bare."""
 
-APART = (
-    *("special", "policy", "flags", "file", "close", "userfaultfd", "name", "anon_vma"),
-    *("fork child", "offset", "anonymous offset", "close", "nothing"),
-)
-"""Why two adjacent VMAs are not one: the kernel's tests, in their order (enum APART of census.h).
-
-It asks for ``vm_ops->close`` in one of two places. ``nothing`` forbids it where no test fails: the
-kernel asks only when one of the two is changed.
-"""
-
 STATES = ("no VMA", "bare", "anon_vma", "vm_ops", "vm_ops and anon_vma", "not looked at")
 """What a VMA is to a fault: the second is the object of the study, the third what it may become.
 
 Of the last it is not known whether there was one: nothing was there to look at it in time.
 """
+NOT_TOLD = "not told"
+REASONS = (
+    *(NOT_TOLD, "get_user_pages()", "access by the kernel", "no per-VMA locks", "nothing mapped"),
+    *("stack growth", "VMA replaced", "VMA write-locked", "VMA detached", "bare VMA"),
+    *("anon_vma, mmap_lock busy", "I/O", "userfaultfd", "vm_ops without map_pages", "other"),
+)
+"""Why a fault acquired mmap_lock, by the kernel's own tests; the first where none is shown."""
+
 CONTEXTS = (
     *("unknown", "user", "fault", "kernel fault", "mmap", "munmap", "brk", "mprotect"),
     *("mremap", "madvise", "fork", "exec", "exit", "other call"),

@@ -22,5 +22,6 @@ from anonvma.tables.faults.groups import (
 )
 from anonvma.tables.faults.overhead import cost
 from anonvma.tables.faults.predicted import prediction
+from anonvma.tables.faults.reasons import reasons, reasons_said, reasons_whole
 from anonvma.tables.faults.specimen import of_specimens
 from anonvma.tables.faults.times import over_time, per_vma, plot_over_time

@@ -27,10 +27,10 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
     DataFrame
         One row per specimen that could be made, in that order: kind, touch, vm_ops, anon_vma and
         state (see `anonvma.tables.specimens.observed`), faults (how many), what (each distinct kind
-        of fault: access, change and, in brackets, lock path), left_bare (of the faults those that
-        found it bare and left it so) and explain. No fault of its own has
-        what was not touched, was inherited over a fork, was moved here, or was filled by
-        get_user_pages(), which is no exception.
+        of fault: access, change and, in brackets, lock path and reason), left_bare (of the faults
+        those that found it bare and left it so) and explain. No fault of its own has what was not
+        touched, was inherited over a fork, was moved here, or was filled by get_user_pages(), which
+        is no exception.
     """
     seen = specimens.observed(made, vmas)
     table = seen[["kind", "touch", "vm_ops", "anon_vma", "state"]]
@@ -47,7 +47,8 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
         mine = (tgids[low:high] == pid) & (anonymous[low:high] == (state != "vm_ops"))
         found = events.iloc[low:high][mine].sort_values("time_ns", kind="stable")
         told = found["access"].astype(str) + " " + transition(found)
-        told += " (" + found["path"].astype(str) + ")"
+        why = found["reason"].astype("object")
+        told += " (" + found["path"].astype(str) + (": " + why).fillna("") + ")"
         faults.append(len(found))
         left_bare.append(int(((found["before"] == "bare") & (found["after"] == "bare")).sum()))
         what.append("; ".join(dict.fromkeys(told)))
