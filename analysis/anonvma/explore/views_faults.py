@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,7 @@ from anonvma.tables import faults
 from anonvma.tables.census import CLASSES
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_EACH = 4000  # faults that are drawn one by one at most
 
 # What the last fault left of a VMA in this state; only mremap(MREMAP_DONTUNMAP) takes an anon_vma
 # away again.
@@ -132,67 +128,11 @@ def _whole(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_time(events: pd.DataFrame) -> Figure:
-    """Draw faults over time; where there are few, each by its place."""
-    import seaborn as sns
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.6), layout="constrained")
-    ax = figure.subplots()
-    if len(events) > _EACH:
-        faults.plot_over_time(events, ax=ax)
-        return figure
-    change = events["before"].astype(str) + " -> " + events["after"].astype(str)
-    # Pages in the order of their addresses, without what lies between them.
-    _, order = np.unique(
-        events["address"].to_numpy(np.uint64) >> np.uint64(12), return_inverse=True
-    )
-    table = pd.DataFrame(
-        {
-            "ms": (events["time_ns"].to_numpy(np.int64) - events["time_ns"].min()) / 1e6,
-            "page": order + 1,
-            "change": change.to_numpy(),
-            "access": events["access"].astype(str).to_numpy(),
-        }
-    )
-    colours = dict(zip(table["change"].unique(), sns.color_palette("colorblind"), strict=False))
-    marks = {access: _MARKERS.get(access, "x") for access in table["access"].unique()}
-    for change, colour in colours.items():
-        for access, mark in marks.items():
-            points = table[(table["change"] == change) & (table["access"] == access)]
-            ax.scatter(points["ms"], points["page"], s=30, color=colour, marker=mark)
-    ax.set(xlabel="ms since the first of them", ylabel="pages that faulted, by address")
-    ax.set_title(f"{len(events):,} page faults, each where it was")
-    _legend_apart(ax, colours, marks)
-    sns.despine(ax=ax)
+    faults.plot_over_time(events, ax=figure.subplots())
     return figure
-
-
-_MARKERS = {"read": "o", "write": "^", "exec": "s"}
-
-
-def _legend_apart(ax: Axes, colours: Mapping[str, Any], marks: Mapping[str, str]) -> None:
-    """Explain colours and marks in a list each: one is what changed, the other how."""
-    from matplotlib.lines import Line2D
-
-    found = [Line2D([], [], ls="", marker="s", color=colour) for colour in colours.values()]
-    access = [Line2D([], [], ls="", marker=mark, color="#555555") for mark in marks.values()]
-    first = ax.legend(
-        found,
-        list(colours),
-        title="found and left",
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1),
-        frameon=False,
-    )
-    ax.add_artist(first)
-    ax.legend(
-        access,
-        list(marks),
-        title="access",
-        loc="lower left",
-        bbox_to_anchor=(1.01, 0),
-        frameon=False,
-    )
 
 
 def call_paths(shown: Shown) -> View:

@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
+from anonvma.base.axes import plot_shares
 from anonvma.explore import address_map
 from anonvma.explore.address_map import STATE_COLOURS
-from anonvma.explore.filter import STATES, Filter, flag_names, size
+from anonvma.explore.filter import Filter, flag_names, size
 from anonvma.explore.selection import Selection
 from anonvma.explore.view import MOST, Shown, View, summary, trimmed
 from anonvma.tables.census import CLASSES
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def overview(shown: Shown) -> View:
@@ -32,26 +28,11 @@ def overview(shown: Shown) -> View:
         words.append(f"The {MOST} of {len(processes):,} processes with most of them are shown.")
     tables = [trimmed(processes.head(MOST)), trimmed(origins)]
     figure = Figure(figsize=(7.5, 0.7 + 0.32 * (len(origins) + 1)), layout="constrained")
-    _plot_shares(origins, "origin", figure.subplots())
+    plot_shares(
+        origins.set_index("origin"), "vmas", STATE_COLOURS, "the selected VMAs", figure.subplots()
+    )
     told = "; ".join(f"{row.origin} {row.vmas:,}" for row in origins.head(6).itertuples())
     return View("At a glance", words, tables, [(figure, f"Bars of VMAs by origin: {told}.")])
-
-
-def _plot_shares(table: pd.DataFrame, key: str, ax: Axes) -> None:
-    """Draw how much of each row's VMAs is in which state; the number stands beside it."""
-    import seaborn as sns
-
-    states = [state for state in STATES if table[state].any()]
-    shares = table.set_index(key)[states].div(table["vmas"].to_numpy(), axis=0) * 100
-    shares.plot.barh(
-        stacked=True, width=0.75, ax=ax, color=[STATE_COLOURS[state] for state in states]
-    )
-    for place, count in enumerate(table["vmas"]):
-        ax.text(101, place, f"{count:,}", va="center", fontsize="small")
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="share of the selected VMAs, per cent", ylabel="")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
-    sns.despine(ax=ax)
 
 
 def vmas(shown: Shown) -> View:
@@ -138,7 +119,6 @@ def _page_counts(selection: Selection) -> pd.DataFrame:
 
 def pages(shown: Shown) -> View:
     """What is in the selected VMAs: zero pages, other pages, nothing."""
-    import seaborn as sns
     from matplotlib.figure import Figure
 
     selection = shown.selection
@@ -159,16 +139,8 @@ def pages(shown: Shown) -> View:
     if table.empty:
         return View("Pages", words)
     figure = Figure(figsize=(7.5, 0.9 + 0.34 * len(table)), layout="constrained")
-    ax = figure.subplots()
-    kinds = [kind for kind in _PAGES if table[kind].any()]
-    shares = table.set_index("of")[kinds].div(table["pages"].to_numpy(), axis=0) * 100
-    shares.plot.barh(stacked=True, width=0.75, ax=ax, color=[_PAGES[kind] for kind in kinds])
-    for place, count in enumerate(table["pages"]):
-        ax.text(101, place, f"{count:,}", va="center", fontsize="small")
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="share of pages, per cent (their number on the right)", ylabel="")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
-    sns.despine(ax=ax)
+    of = "pages (their number on the right)"
+    plot_shares(table.set_index("of"), "pages", _PAGES, of, figure.subplots())
     return View("Pages", words, [table], [(figure, "Bars of pages by what they are.")])
 
 

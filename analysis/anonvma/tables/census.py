@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from anonvma.base.axes import own
+from anonvma.base.axes import own, plot_shares
 from anonvma.base.section import Whole
 from anonvma.probe.census_file import LOSSES as LOSSES
 from anonvma.probe.census_file import Census as Census
@@ -158,28 +158,12 @@ def by_origin(vmas: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_by_origin(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw `by_origin` as stacked bars: how much of each origin is bare, and why.
-
-    Bars show shares, for counts differ by orders of magnitude; the count stands beside each.
-    """
-    import seaborn as sns
-
+    """Draw `by_origin` as stacked bars: how much of each origin is bare, and why."""
     ax = own(ax, 7, 3.2)
-    table = by_origin(vmas)
+    table, title = by_origin(vmas), "Anonymous VMAs by origin"
     if table.empty:
-        return blank(ax, "Anonymous VMAs by origin", "no anonymous VMA")
-    states = [state for state in COLOURS if table[state].any()]
-    shares = table[states].div(table["vmas"], axis=0) * 100
-    ax = shares.plot.barh(
-        stacked=True, width=0.75, ax=ax, color=[COLOURS[state] for state in states]
-    )
-    for place, count in enumerate(table["vmas"]):
-        ax.text(101, place, f"{count:,}", va="center", fontsize="small")
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="share of anonymous VMAs, per cent", ylabel="")
-    ax.set_title("Anonymous VMAs by origin (their number on the right)")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=len(states), frameon=False)
-    sns.despine(ax=ax)
+        return blank(ax, title, "no anonymous VMA")
+    plot_shares(table, "vmas", COLOURS, "anonymous VMAs", ax, title)
     return ax
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from anonvma.base.axes import own
+from anonvma.base.axes import own, plot_shares
 from anonvma.base.numerals import number
 from anonvma.base.section import Whole
 from anonvma.run.runs import Run
@@ -238,24 +238,12 @@ def lock_paths(faults: pd.DataFrame) -> pd.DataFrame:
 
 def plot_lock_paths(faults: pd.DataFrame, most: int = 6, ax: Axes | None = None) -> Axes:
     """Draw `lock_paths` as shares; the number of faults stands beside each bar."""
-    import seaborn as sns
-
     ax = own(ax, 7, 3)
     table = lock_paths(faults).head(most).set_index("change")
+    title = "The lock each fault was taken under"
     if table.empty:
-        return blank(ax, "The lock each fault was taken under", "no page fault in user mode")
-    paths = [path for path in _PATH_COLOURS if path in table]
-    shares = table[paths].div(table["faults"], axis=0) * 100
-    ax = shares.plot.barh(
-        stacked=True, width=0.7, ax=ax, color=[_PATH_COLOURS[path] for path in paths]
-    )
-    for place, count in enumerate(table["faults"]):
-        ax.text(101, place, f"{count:,.0f}", va="center", fontsize="small")
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="share of faults in user mode, per cent", ylabel="")
-    ax.set_title("The lock each fault was taken under (their number on the right)")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(paths), frameon=False)
-    sns.despine(ax=ax)
+        return blank(ax, title, "no page fault in user mode")
+    plot_shares(table, "faults", _PATH_COLOURS, "faults in user mode", ax, title)
     return ax
 
 
