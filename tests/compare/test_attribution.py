@@ -110,7 +110,7 @@ def test_a_busy_neighbour_does_not_change_who_takes_the_lock() -> None:
     # Had throughput fallen clearly, nothing of it would be laid on VMAs.
     slowed = pd.Series({"metric": "vm-scalability.throughput", "verdict": "lower", "ratio": 0.5})
     one, other = (attribution.Side(name, each) for name, each in sides.items())
-    said = attribution_words._headline_said(one, other, found.verdict, slowed)
+    said = attribution_words._primary_said(one, other, found.verdict, slowed)
     assert "not explained by bare VMAs" in said and "all of it is unexplained" in said
 
 
@@ -345,7 +345,7 @@ def test_a_busy_neighbour_here_is_not_laid_on_bare_vmas(unmapped: dict[str, list
     assert found.verdict in ("no change", "not bare VMAs")
     words = " ".join(found.sentences)
     assert "So bare VMAs" not in words and "Bare VMAs explain" not in words
-    if "times that of" in words:  # the headline moved
+    if "times that of" in words:  # the primary metric moved
         assert "not explained by bare VMAs" in words
     times = time_attribution.explain(sides)
     assert times is not None and times.cause in (None, BEHIND)  # None: this machine was busy before

@@ -51,8 +51,8 @@ def test_verdicts() -> None:
         SIX,
     )
     assert found["verdict"].to_dict() == {
-        "faults.more": "higher", "faults.less": "lower", "x.alike": "alike",
-        "x.unclear": "unclear", "faults.constant": "alike", "x.only-a": "one side",
+        "faults.more": "higher", "faults.less": "lower", "x.alike": "equivalent",
+        "x.unclear": "inconclusive", "faults.constant": "equivalent", "x.only-a": "one side",
         "x.only-b": "one side", "x.one": "n = 1",
     }  # fmt: skip
     assert found.loc["x.one", ["n_base", "n"]].tolist() == [3, 1]
@@ -80,7 +80,7 @@ def test_correction_is_over_all_rows_and_all_conditions() -> None:
     assert three["q"].tolist() == pytest.approx(wanted.tolist())
 
 
-def test_shown_are_the_headline_and_what_changed_and_is_not_small() -> None:
+def test_shown_are_the_primary_metric_and_what_changed_and_is_not_small() -> None:
     found = of(
         {
             "vm-scalability.throughput": [100, 150, 50, 110, 160, 60],
@@ -103,31 +103,29 @@ def test_shown_are_the_headline_and_what_changed_and_is_not_small() -> None:
     )
 
 
-def test_headline_needs_no_correction_and_says_what_it_cannot_tell() -> None:
+def test_the_primary_metric_needs_no_correction_and_says_what_it_cannot_tell() -> None:
     values = {f"x.{n}": [1.0, 2, 3, 3, 1, 2] for n in range(200)}
     values["vm-scalability.throughput"] = [100.0, 101, 102, 106, 107, 108]
     found = of(values, SIX).reset_index()
     row = found.set_index("metric").loc["vm-scalability.throughput"]
-    assert row["p"] < 0.05 < row["q"] and row["verdict"] == "unclear"
+    assert row["p"] < 0.05 < row["q"] and row["verdict"] == "inconclusive"
     # The table shows it as the answer has it.
     kept = changes.shown(found).set_index("metric")
     assert kept.loc["vm-scalability.throughput", "verdict"] == "higher"
     assert changes.most_said(found, "a") == "None of the 201 rows that were looked at changed."
-    every = changes.with_headline(found)["verdict"]
+    every = changes.with_primary(found)["verdict"]
     assert (every == "higher").sum() == 1
-    first = changes.headline_of(found)
+    first = changes.primary_of(found)
     assert first["verdict"].tolist() == ["higher"]
     assert first["half_width"].iloc[0] == pytest.approx(
         (row["high"] - row["low"]) / 2 / row["ratio"]
     )
-    said = changes.headline_said(first, "a")[0]
+    said = changes.primary_said(first, "a")[0]
     assert "throughput of b is higher: 1.06 times that of a" in said and "n = 3 and 3" in said
     with pytest.raises(RunError, match="no run has the metric 'nonsense'"):
-        changes.headline_of(found, "nonsense")
-    single = changes.headline_of(
-        of({"vm-scalability.throughput": [1, 2]}, ["a", "b"]).reset_index()
-    )
-    assert "one run per side shows no change" in changes.headline_said(single, "a")[0]
+        changes.primary_of(found, "nonsense")
+    single = changes.primary_of(of({"vm-scalability.throughput": [1, 2]}, ["a", "b"]).reset_index())
+    assert "one run per side shows no change" in changes.primary_said(single, "a")[0]
 
 
 def test_text_keeps_within_100_columns_whatever_the_names_and_numbers() -> None:
@@ -142,8 +140,8 @@ def test_text_keeps_within_100_columns_whatever_the_names_and_numbers() -> None:
         text = changes.text(changes.of_matrix(values.astype(float), labels))
         assert max(map(len, text.splitlines())) <= 100
         assert "\x1b" not in text and "verdict" in text.splitlines()[0]
-        ends = ("higher", "lower", "alike", "unclear", "n = 1", "one side")
-        numbers = [line[42:] for line in text.splitlines() if line.endswith(ends)]
+        ends = ("higher", "lower", "equivalent", "inconclusive", "n = 1", "one side")
+        numbers = [line[38:] for line in text.splitlines() if line.endswith(ends)]
         # Six to nine words: an interval may have one or two, a verdict up to three.
         assert len(numbers) >= 7 and all(6 <= len(line.split()) <= 9 for line in numbers)
     row = next(line for line in changes.text(of({"x.a": [1, 1.1, 0.9, 2, 2.1, 1.9]}, SIX)
@@ -164,7 +162,9 @@ def test_pair_is_found_without_a_hint() -> None:
     assert kept.loc["mmap-lock.acquired", "ratio"] == pytest.approx(6605 / 72141, rel=0.01)
     # The faults themselves are as many, and so are the VMAs they leave bare.
     unmoved = rows.set_index("metric")["verdict"]
-    assert unmoved["census.bare.zero-page"] == "alike" and unmoved["faults.total"] == "alike"
+    assert (
+        unmoved["census.bare.zero-page"] == "equivalent" and unmoved["faults.total"] == "equivalent"
+    )
     assert "private-/dev/zero.read.bare->bare.mmap" in changes.most_said(rows, "early")
 
 
@@ -307,11 +307,11 @@ def test_command_prints_json_tsv_and_the_robots_table() -> None:
     assert command("--lkp", "--json", *PAIR).exit_code == 2
 
 
-def test_exit_code_tells_whether_the_headline_moved() -> None:
+def test_exit_code_tells_whether_the_primary_metric_moved() -> None:
     assert command("--exit-code", *PAIR).exit_code == 10
     unsure = ["plain=other-plain-*", "again=other-again-*"]
     assert command("--exit-code", *unsure).exit_code == 11
-    same = ("--exit-code", "--headline", "census.bare.zero-page", "--lkp")
+    same = ("--exit-code", "--metric", "census.bare.zero-page", "--lkp")
     assert command(*same, *PAIR).exit_code == 0
     assert command("--exit-code", "other-plain-*", "other-pages-*").exit_code == 1
 

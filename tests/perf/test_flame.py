@@ -245,7 +245,7 @@ def test_the_command_prints_tables_or_says_why_not() -> None:
     invoke = CliRunner().invoke
     done = invoke(cli.main, ["profile", "delayed-profile-1", "--base", "early-profile-1", "--json"])
     found = json.loads(done.output)
-    assert {row["part"] for row in found["By purpose"]} == set(perf_profile.PARTS)
+    assert {row["part"] for row in found["purpose"]} == set(perf_profile.PARTS)
     done = invoke(cli.main, ["profile", "specimens"])
     assert done.exit_code == 1 and "no table samples" in done.output
     done = invoke(cli.main, ["profile", "early-profile-1", "-o", "x.pdf"])

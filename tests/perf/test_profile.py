@@ -274,7 +274,7 @@ def test_the_fault_path_of_the_pair_leaves_the_rwsem() -> None:
     after = [perf_profile.mean(run, perf_profile.parts)["mean"][taking].sum() for run in delayed]
     assert min(before) > 4 and max(after) < 1
     tables = perf_profile.tables({"delayed": delayed, "early": early}, most=20)
-    rows = tables["By function and what it calls"].set_index("symbol")
+    rows = tables["children"].set_index("symbol")
     assert rows.loc["lock_mm_and_find_vma", "points"] < -3
 
 

@@ -62,12 +62,12 @@ def test_conditions_that_differ_are_named() -> None:
         conditions.check({"two": [two], "eight": [eight]})
 
 
-def test_a_headline_of_overcommitted_guests_says_so() -> None:
+def test_the_primary_metric_of_overcommitted_guests_says_so() -> None:
     sides = conditions.find(OVER)
     (told,) = processors.said(sides)
     assert told.startswith("Overcommitted: 8 virtual CPUs on 2 real")
     assert told in report_changes.sections(sides)[0].paragraphs
-    row = changes.headline(sides).iloc[0]
+    row = changes.primary_rows(sides).iloc[0]
     if row["verdict"] in ("higher", "lower"):
         assert comparison.finding(sides).endswith("8 virtual CPUs on 2")
     own = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])

@@ -116,7 +116,10 @@ def test_it_says_why_it_stopped() -> None:
     state = {"plan": wanted, "blocks": 4, "intervals": [{"half_width": 0.013}]}
     told = {why: design.said({**state, "stopped": why}) for why in ("tight", "runs", "time")}
     assert "4 blocks of 2 conditions in an order drawn for each block (seed 9)" in told["tight"]
-    assert "tight enough: the headline ratio is known to ±1.3 %, 2 % was asked" in told["tight"]
+    assert (
+        "tight enough: the ratio of the primary metric is known to ±1.3 %, 2 % was asked"
+        in told["tight"]
+    )
     assert "its 10 blocks were made" in told["runs"] and "its 60 s were spent" in told["time"]
     nothing = {**state, "intervals": [{"half_width": None}], "stopped": None}
     assert design.said(nothing).endswith("It has not ended yet.")

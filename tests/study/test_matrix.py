@@ -149,7 +149,7 @@ WRONG = [
     ("workloads: [a, b]\ninclude: [{threads: 4}]\n", ":2:11: it needs a workload"),
     ("workloads: [a]\ncompare: kernel\n", ":2:1: the study does not vary 'kernel'"),
     ("workloads: [a]\nrepeats: 1000\nparameters: {threads: [1,2,3,4,5,6,7,8,9,10,11]}",
-     ":2:1: these are 11,000 cells"),
+     ":2:1: these are 11,000 jobs"),
     ("workloads: [small-allocs-mt]\nparameters: {threads: [1, no way]}", ":1:13: threads 'no way'"),
     ("a: " + "[" * 5000, "nested too deeply"),
     ("# " + "x" * 300_000, "too large to be a study"),

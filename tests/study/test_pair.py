@@ -107,7 +107,7 @@ def test_counts_are_those_worked_out_beforehand(
     # What a boot costs in throughput is told, and no test of counts.
     with capsys.disabled():
         sides = {k: runs.find_all(f"{tmp_path}/{k}-small*") for k in ("early", "delayed")}
-        print("", *changes.headline_said(changes.headline(sides), "early"), sep="\n")
+        print("", *changes.primary_said(changes.primary_rows(sides), "early"), sep="\n")
         print(
             *processors.said(sides),
             *cost_bound.sentences(cost_bound.of_directory(tmp_path)),

@@ -55,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def runs_by_cell(output: Path) -> dict[str, str]:
-    """The run of every cell that is there; each of them opens."""
+    """The run of every job that is there; each of them opens."""
     found = {}
     for directory in output.glob("cells/*"):
         runs.Run.open(directory)
@@ -82,7 +82,7 @@ def records(output: Path, events: Iterable[dict[str, Any]]) -> list[dict[str, An
 
 @pytest.fixture(scope="module", autouse=True)
 def late(place: Callable[[str], Path]) -> Iterator[tuple[subprocess.Popen[str], Path, str]]:
-    """A study whose only cell hangs, under way; its output; the token of all that belongs to it."""
+    """A study whose only job hangs, under way; its output; the token of all that belongs to it."""
     directory, token = place("late"), new_token()
     file = studies.write(
         directory, name="tiny", notebook="tiny.ipynb", workloads=["hang"], timeout="20s", retries=0
@@ -103,7 +103,7 @@ def late(place: Callable[[str], Path]) -> Iterator[tuple[subprocess.Popen[str], 
 
 @dataclasses.dataclass
 class Interrupted:
-    """A study of three cells: Ctrl-C in the second, the same command again, and once more."""
+    """A study of three jobs: Ctrl-C in the second, the same command again, and once more."""
 
     file: Path
     output: Path
@@ -151,7 +151,7 @@ def interrupted(place: Callable[[str], Path]) -> Interrupted:
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(interrupted: Interrupted) -> None:
     assert interrupted.ended == 130
-    assert "Interrupted: 1 of 3 cells are done" in interrupted.words
+    assert "Interrupted: 1 of 3 jobs are done" in interrupted.words
     assert interrupted.left == []
     assert interrupted.resumed.returncode == 0, interrupted.resumed.stderr
     assert len(interrupted.before) == 1 and len(interrupted.after) == 3
@@ -160,7 +160,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(interrupted: Interrupted) -> 
 
 def test_a_study_is_kept_together(interrupted: Interrupted) -> None:
     lines = interrupted.resumed.stderr.splitlines()
-    assert lines[0] == "Study tiny: 3 cells, 1 done, 2 to do."
+    assert lines[0] == "Study tiny: 3 jobs, 1 done, 2 to do."
     assert [line.split()[0] for line in lines[1:]] == ["[2/3]", "[3/3]"]
     names = {f"slow-threads-{number}-1" for number in (1, 2, 3)}
     assert {line.split()[1] for line in lines[1:]} == names - set(interrupted.before)
@@ -172,7 +172,7 @@ def test_a_study_is_kept_together(interrupted: Interrupted) -> None:
         assert all(c["execution_count"] for c in notebook["cells"] if c["cell_type"] == "code")
     report = interrupted.output / "report"
     text = (report / "report.txt").read_text()
-    assert "All 3 cells are done" in text
+    assert "All 3 jobs are done" in text
     assert "1 of threads 1, 1 of threads 2, 1 of threads 3" in text
     assert "<title>anonvma: study tiny</title>" in (report / "report.html").read_text()
 
@@ -186,7 +186,7 @@ def test_what_is_done_is_not_done_again(interrupted: Interrupted) -> None:
 
 
 def states(file: Path, output: Path) -> Counter[str]:
-    """How many cells are in which state; what ``--dry-run`` says."""
+    """How many jobs are in which state; what ``--dry-run`` says."""
     fingerprint.tools.cache_clear()
     return Counter(directory_module.status(study.read(file), output).values())
 
@@ -207,7 +207,7 @@ def test_what_has_changed_is_done_again_and_nothing_else(
     keys["parameters"] = {"threads": [1, 2, 3, 4]}
     studies.write(tmp_path, **keys)
     done = run_here("batch", file, "--output", output, "--dry-run")
-    assert "4 cells on 1 host: 3 done, 1 to do." in done.stdout
+    assert "4 jobs on 1 host: 3 done, 1 to do." in done.stdout
     # A damaged run is none.
     (output / "cells" / "slow-threads-2-1" / "repeats.parquet").write_bytes(b"x")
     assert states(file, output) == {"done": 2, "changed": 1, "to do": 1}
@@ -257,7 +257,7 @@ def test_a_lost_target_is_a_failure_of_its_cell_alone_and_another_ends_the_study
     assert cells[-1] not in runs_by_cell(output)
 
 
-# Which cell runs where. The notebook does not care what its target is, so ssh targets need no
+# Which job runs where. The notebook does not care what its target is, so ssh targets need no
 # hosts here.
 HOSTS = {"here": "local", "lab1": "ssh:one", "lab2": "ssh:two"}
 FATES = {"here": ("a", "slow"), "lab1": ("lose-once", "fail"), "lab2": ("die", "nothing", "slow")}
@@ -265,7 +265,7 @@ FATES = {"here": ("a", "slow"), "lab1": ("lose-once", "fail"), "lab2": ("die", "
 
 @dataclasses.dataclass
 class Fates:
-    """A study of cells that fail in all sorts of ways, and go on; and the same command again."""
+    """A study of jobs that fail in all sorts of ways, and go on; and the same command again."""
 
     file: Path
     output: Path
@@ -312,7 +312,7 @@ def test_only_a_lost_target_is_tried_again(fates: Fates) -> None:
         ("lab2-nothing-1", False): 1,
     }
     assert told[-1]["done"] == 4 and len(told[-1]["failed"]) == 3
-    assert "4 of 7 cells are done" in fates.report
+    assert "4 of 7 jobs are done" in fates.report
 
 
 def test_the_same_command_tries_what_failed_and_nothing_else_again(fates: Fates) -> None:
@@ -421,7 +421,7 @@ def test_two_kernels_killed_five_times(tmp_path: Path) -> None:
     )  # fmt: skip
     output = tmp_path / "out"
     kill_and_resume(study, output, [random.uniform(4, 25) for _ in range(5)], 12)
-    # Each kernel did in each cell what it does: 1,024 read faults found a bare VMA.
+    # Each kernel did in each job what it does: 1,024 read faults found a bare VMA.
     for threads in (1, 4):
         for kernel, aborts in (("early", 1024), ("delayed", 0)):
             run = runs.Run.open(output / "cells" / f"{kernel}-small-allocs-mt-threads-{threads}-1")

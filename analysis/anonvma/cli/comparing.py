@@ -137,7 +137,7 @@ def _pair_sections(plan: Plan, place: Path) -> list[Section]:
         names = ("early", "delayed")
         found = {name: runs.find_all(f"{place}/{name}-{load.name}-*") for name in names}
         table = counts.side_by_side(found)[[*names, "ratio"]].reset_index()
-        said = changes.of_headline(found)
+        said = changes.of_primary(found)
         parts.append(Section(load.name, said, table))
     why = attribution.explain(found)
     return [*parts, Section("What the early check costs here", [*said, *why.sentences])]
@@ -154,12 +154,14 @@ def _pair_sections(plan: Plan, place: Path) -> list[Section]:
     multiple=True,
     help="What may differ besides the kernel: machine, workload, parameters; may be repeated.",
 )
-@click.option("--headline", "metric", help="The metric it is about; by default the throughput.")
+@click.option(
+    "--metric", "--headline", "metric", help="The metric it is about; by default the throughput."
+)
 @click.option("--all", "every", is_flag=True, help="Every row, not only what changed.")
 @click.option("--lkp", "as_lkp", is_flag=True, help="The kernel test robot's table, and only that.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
 @click.option("--tsv", "as_tsv", is_flag=True, help="Every row, tab-separated.")
-@click.option("--exit-code", is_flag=True, help="Tell by the exit code whether the headline moved.")
+@click.option("--exit-code", is_flag=True, help="Tell by the exit code whether it moved.")
 @click.pass_context
 def compare_command(
     context: click.Context,
@@ -190,7 +192,7 @@ def compare_command(
 
     \b
     Exit codes: 0 done; 1 failed, 2 usage. With --exit-code also
-      10 the headline changed
+      10 the primary metric changed
       11 it cannot be told: too few runs, or an interval wider than 3 %
     """  # noqa: D301  # click wants the character
     from anonvma.compare import changes, conditions, lkp
@@ -200,8 +202,8 @@ def compare_command(
     found = conditions.find(patterns)
     conditions.check(found, aspects)
     rows = changes.table(found)
-    first = changes.headline_of(rows, metric)
-    kept = changes.with_headline(rows, metric) if every else changes.shown(rows, metric)
+    first = changes.primary_of(rows, metric)
+    kept = changes.with_primary(rows, metric) if every else changes.shown(rows, metric)
     if as_lkp:
         click.echo(lkp.of_runs(found, kept["metric"]), nl=False)
     elif as_tsv:
@@ -244,7 +246,7 @@ def _compare_json(
     return {
         "conditions": {name: [run.id for run in each] for name, each in found.items()},
         "interleaved": design.interleaving(found)[0],
-        "headline": _records(first),
+        "primary": _records(first),
         "rows": _records(rows),
         "causes": {
             head: {
@@ -300,11 +302,11 @@ def _records(table: pd.DataFrame) -> Any:
 @click.option("--most", default=10, show_default=True, help="Most blocks.")
 @click.option(
     "--precision", default=2.0, show_default=True,
-    help="Stop when the headline's ratio is known to so many per cent; 0: never.",
+    help="Stop when the primary metric's ratio is known to so many per cent; 0: never.",
 )  # fmt: skip
 @click.option("--budget", type=float, help="Seconds after which no block is begun.")
 @click.option("--repeats", default=2, show_default=True, help="Executions of the workload per run.")
-@click.option("--headline", help="The metric whose ratio decides.")
+@click.option("--metric", "--headline", "metric", help="The metric whose ratio decides.")
 @click.option(
     "--no-trace", is_flag=True, help="Do not trace: faster, but then no cause can be named."
 )

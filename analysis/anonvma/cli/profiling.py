@@ -126,14 +126,22 @@ def profile_command(
         click.echo(json_of({"runs": list(of)}, tables))
         return
     parts = [
-        Section(head, [], table.rename(columns=_in_per_cent(table)))
-        for head, table in tables.items()
+        Section(_TITLES[key], [], table.rename(columns=_in_per_cent(table)))
+        for key, table in tables.items()
     ]
     said = profile.sentences(opened[0])
     parts.insert(0, Section("In short", said))
     click.echo(
         layout.text(parts, f"Where the time goes: {opened[0].id}", terminal_width()), nl=False
     )
+
+
+_TITLES = {
+    "purpose": "By purpose",
+    "self": "By function, itself",
+    "children": "By function and what it calls",
+    "call_path": "By call path",
+}
 
 
 def _in_per_cent(table: pd.DataFrame) -> dict[str, str]:

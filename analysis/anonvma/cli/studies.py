@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-going",
     is_flag=True,
-    help="Go on after a cell that failed by itself; a lost or late target never stops the others.",
+    help="Go on after a job that failed by itself; a lost or late target never stops the others.",
 )
 @click.option(
     "--jobs", type=click.IntRange(1), help="Hosts used at a time; by default all of them."
@@ -55,10 +55,10 @@ def batch(
     """Carry out a study: every job of a matrix that is not done yet, then its report.
 
     STUDY.YAML multiplies targets, kernels, workloads, parameters and repeats; data/studies has
-    examples, and a README with every key. A cell is an execution of 01-collect through papermill;
+    examples, and a README with every key. A job is an execution of 01-collect through papermill;
     its run, its executed notebook and its log are kept together in DIR/cells/NAME.
 
-    Snakemake runs one cell at a time on each host. Whatever ends it, Ctrl-C or kill -9, the same
+    Snakemake runs one job at a time on each host. Whatever ends it, Ctrl-C or kill -9, the same
     command again goes on where it was: what is done, with the same notebook, parameters, programs,
     kernel and tables, is not done again.
 
@@ -67,7 +67,7 @@ def batch(
     anonvma batch data/studies/pair.yaml
     anonvma batch nightly.yaml --output data/runs/nightly/$(date +%F)
 
-    Exit codes: 0 every cell is done; 1 some are not; 2 the study is wrong; 130 interrupted.
+    Exit codes: 0 every job is done; 1 some are not; 2 the study is wrong; 130 interrupted.
     """  # noqa: D301
     from anonvma.study import matrix, progress
 
@@ -195,7 +195,7 @@ def query(
 def trend(
     roots: tuple[Path, ...], as_json: bool, metrics: tuple[str, ...], chart: Path | None
 ) -> None:
-    """The headline metrics of accumulated runs over time, and where they changed.
+    """The primary metrics of accumulated runs over time, and where they changed.
 
     Runs of the same workload, parameters and machine are a series. A change is a cut between runs
     whose difference of ranks is as large in at most 1 % of random orders of the same runs.

@@ -192,6 +192,12 @@ def find(patterns: Sequence[str]) -> dict[str, list[Run]]:
     ------
     RunError
         When there are none, a name occurs twice, or a run is of two conditions.
+
+    Examples
+    --------
+    >>> sides = find(["early=early-small-allocs-mt-*", "delayed=delayed-small-allocs-mt-*"])
+    >>> {name: len(runs) for name, runs in sides.items()}
+    {'early': 14, 'delayed': 14}
     """
     from anonvma.compare import design
     from anonvma.run import runs

@@ -69,6 +69,13 @@ def side_by_side(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         Index: the measures. For each condition NAME the columns ``NAME`` (mean of the runs),
         ``NAME low`` and ``NAME high`` (smallest and largest run) and ``NAME n``; null where
         the kernel does not count it. ``ratio`` is the last mean over the first.
+
+    Examples
+    --------
+    >>> from anonvma.compare import conditions
+    >>> sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
+    >>> side_by_side(sides).loc["page faults", ["early", "delayed"]].round().tolist()
+    [65573.0, 65573.0]
     """
     every = _measured([run for runs in conditions.values() for run in runs])
     labels = [name for name, runs in conditions.items() for _ in runs]

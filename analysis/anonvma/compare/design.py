@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from anonvma.base import paths
 from anonvma.base.errors import RunError
@@ -70,7 +70,7 @@ class Plan(_Strict):
         Seconds after which no further block is begun.
     repeats : int
         Of the workload in each run. The run is the unit all the same.
-    headline : str or None
+    metric : str or None
         The metric whose ratio decides; None is the throughput, or else the time.
     """
 
@@ -83,7 +83,8 @@ class Plan(_Strict):
     precision: float | None = Field(default=None, gt=0, lt=1)
     budget_s: float | None = Field(default=None, gt=0)
     repeats: int = Field(default=2, ge=1)
-    headline: str | None = None
+    # Files of experiments made before have it as headline.
+    metric: str | None = Field(default=None, validation_alias=AliasChoices("metric", "headline"))
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -112,7 +113,7 @@ def said(state: Mapping[str, Any]) -> str:
     widths = [row["half_width"] for row in state["intervals"] if row["half_width"] is not None]
     width = percent(max(widths)) if widths else "unknown"
     wanted = f", {percent(plan['precision'])} was asked for" if plan["precision"] else ""
-    interval = f"the headline ratio is known to ±{width}{wanted}"
+    interval = f"the ratio of the primary metric is known to ±{width}{wanted}"
     why = {
         "tight": f"It ended because that was tight enough: {interval}.",
         "runs": f"It ended when its {plan['most']} blocks were made: {interval}.",
@@ -207,6 +208,13 @@ def interleaving(each: Mapping[str, Sequence[Run]]) -> tuple[bool, str]:
         Whether they did: no condition's runs all lie before another's.
     str
         A sentence that says so, with the order.
+
+    Examples
+    --------
+    >>> from anonvma.compare import conditions
+    >>> sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
+    >>> interleaving(sides)[0]
+    True
     """
     made = sorted((run.manifest.created, name) for name, found in each.items() for run in found)
     names = [name for _, name in made]

@@ -60,7 +60,7 @@ def ratios(by_level: Levels) -> pd.DataFrame:
     rows = []
     for level, conditions in by_level.items():
         base, *_, head = conditions
-        row = changes.headline({name: conditions[name] for name in (base, head)}).iloc[0]
+        row = changes.primary_rows({name: conditions[name] for name in (base, head)}).iloc[0]
         first = processors.of_run(conditions[base][0])
         assert first
         rows.append(

@@ -33,7 +33,7 @@ from anonvma.run.runs import Run
 from anonvma.tables import metrics
 
 MAIL = ("vm-scalability.throughput", 3.0)
-"""The mail's headline: "over 3x throughput improvement", without figures."""
+"""The mail's primary result: "over 3x throughput improvement", without figures."""
 
 _COLUMNS = ["metric", "base", "base_sd_percent", "change", "head", "head_sd_percent"]
 _TRACE = "perf-profile.calltrace.cycles-pp."
@@ -50,7 +50,7 @@ def mail(file: Path | None = None) -> pd.DataFrame:
     -------
     DataFrame
         One row per quoted row, in the mail's order: metric, base, base_sd_percent, change (str, as
-        quoted; empty for the headline), head, head_sd_percent, absolute (bool: change is a
+        quoted; empty for the throughput), head, head_sd_percent, absolute (bool: change is a
         difference).
 
     Raises

@@ -87,12 +87,12 @@ def explain(
     Parameters
     ----------
     conditions : mapping of str to sequence of Run
-        The first is the base. Parts are of the runs that tell where their time went, the headline
+        The first is the base. Parts are of the runs that tell where their time went, the metric
         is of all.
     head : str, optional
         Which other one; the last by default.
     metric : str, optional
-        The headline that the sentences speak of.
+        The primary metric, which the sentences speak of.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def explain(
     vmas = _of_vmas(one, other)
     unexplained = float(table.loc[table["part"] == LEFT, "share"].sum()) if sure else None
     found = TimeCause(table, change, low, high, unexplained, cause, vmas, [])
-    first = changes.headline(sides, metric).iloc[0]
+    first = changes.primary_rows(sides, metric).iloc[0]
     return dataclasses.replace(found, sentences=_said(one, other, found, unit, first))
 
 

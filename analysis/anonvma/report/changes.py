@@ -25,7 +25,7 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     conditions : mapping of str to sequence of Run
         At least two; the first is what the others are compared with.
     metric : str, optional
-        The headline.
+        The primary metric.
 
     Returns
     -------

@@ -44,7 +44,7 @@ def title(conditions: Mapping[str, Sequence[Run]]) -> str:
     return f"anonvma: {name(conditions)}"
 
 
-_SHOWN = {Verdict.HIGHER: "", Verdict.LOWER: "", Verdict.EQUIVALENT: "alike, "}
+_SHOWN = {Verdict.HIGHER: "", Verdict.LOWER: "", Verdict.EQUIVALENT: "equivalent, "}
 
 
 def finding(conditions: Mapping[str, Sequence[Run]]) -> str:
@@ -52,7 +52,7 @@ def finding(conditions: Mapping[str, Sequence[Run]]) -> str:
     base, *heads = conditions
     workload = conditions[base][0].manifest.workload.name
     try:
-        rows = changes.headline(conditions)
+        rows = changes.primary_rows(conditions)
     except RunError:  # nothing that is measured in both
         return f"{workload}, {' against '.join(conditions)}"
     row = rows.iloc[-1]

@@ -228,6 +228,12 @@ def find(name: str | Path, needs: Sequence[str] = ()) -> Run:
     ------
     RunError
         When there is none, it cannot be opened, or it lacks what is needed.
+
+    Examples
+    --------
+    >>> run = find("small-allocs-mt", ["census"])
+    >>> run.manifest.workload.name, run.manifest.repeats
+    ('small-allocs-mt', 5)
     """
     return Run.open(catalogue.place(name, needs))
 

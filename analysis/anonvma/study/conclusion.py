@@ -48,7 +48,7 @@ def sections(study: Study, outcome: Outcome) -> list[Section]:
         parts += _side_by_side(title, conditions)
     if outcome.failures:
         rows = list(outcome.failures.items())
-        parts.append(Section("What is missing", [], pd.DataFrame(rows, columns=["cell", "why"])))
+        parts.append(Section("What is missing", [], pd.DataFrame(rows, columns=["job", "why"])))
     return parts
 
 
@@ -81,7 +81,7 @@ def _explained(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
     _, *heads = conditions
     if not heads:
         return []
-    said = changes.of_headline(conditions)
+    said = changes.of_primary(conditions)
     for head in heads:
         said += attribution.explain(conditions, head).sentences
     return said
@@ -159,7 +159,7 @@ def _what_was_run(study: Study, outcome: Outcome) -> list[str]:
     repeats = max(cell.repeat for cell in study.cells)
     every = f"All {wanted:,}" if done == wanted else f"{done:,} of {wanted:,}"
     said = [
-        f"{every} cells are done, each a run of its own: {varied}; "
+        f"{every} jobs are done, each a run of its own: {varied}; "
         f"repeats: {repeats}. Settings in random order, what is compared next to each other, in "
         "the opposite order in every other repeat."
     ]

@@ -6,7 +6,7 @@ so that a drift of the machine weighs on all alike: in the order ABBA (every oth
 backwards), or in an order drawn anew for each block from a seed that is kept. Warm-ups come
 first and have names of their own, so that no analysis takes them for runs.
 
-After each block the ratio of the headline metric to the first condition is estimated. The
+After each block the ratio of the primary metric to the first condition is estimated. The
 experiment ends when every ratio's interval is as tight as was asked, or when the budget of runs or
 time is spent; `said` says which. It looks at how wide the interval is and never at where it lies,
 so stopping does not favour a finding.
@@ -200,7 +200,7 @@ class _Work:
             name: [runs.Run.open(path) for path in paths_of(self.into, name)]
             for name in self.by_name
         }
-        table = changes.headline(found, self.plan.headline)
+        table = changes.primary_rows(found, self.plan.metric)
         told: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
         return told
 

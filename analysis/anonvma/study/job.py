@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One cell of a study: the process that executes its notebook and decides whether it is done.
+"""One job of a study: the process that executes its notebook and decides whether it is done.
 
 Snakemake runs, in the study's directory, here or on a node of a cluster::
 
     python -m anonvma.study.job NAME ATTEMPT
 
-A cell is done when ``cells/NAME`` is a run that validates and its ``cell.json`` has the key that
+A job is done when ``cells/NAME`` is a run that validates and its ``cell.json`` has the key that
 the plan wants; nothing else counts, no exit status and no marker of Snakemake's. Until then all of
 it, run, executed notebook and log, lies in ``work/NAME``, and becomes ``cells/NAME`` by one rename.
-So whoever is killed when, a cell is there whole or not at all, and never twice: a lock is held for
+So whoever is killed when, a job is there whole or not at all, and never twice: a lock is held for
 as long as one works on it, and what a killed one left in ``work`` is thrown away by the next.
 """
 
@@ -41,17 +41,17 @@ PLAN = "cells.json"
 CELL = "cell.json"
 LIFELINE = "lifeline"
 STOP = "stop"
-"""A file in ``work``: while it is there, no cell begins."""
+"""A file in ``work``: while it is there, no job begins."""
 _FAILURE = "failure.json"
 
 
 def complete(directory: Path, identity: str, key: str) -> Run | None:
-    """Return the run of a cell that is done, and unchanged since; None for any other.
+    """Return the run of a job that is done, and unchanged since; None for any other.
 
     Parameters
     ----------
     directory : path
-        Of the cell, ``cells/NAME``.
+        Of the job, ``cells/NAME``.
     identity, key : str
         The `anonvma.study.matrix.Cell`'s id and key.
     """
@@ -65,7 +65,7 @@ def complete(directory: Path, identity: str, key: str) -> Run | None:
 
 
 class _Attempt:
-    """One try at a cell, in the current directory, which is the study's."""
+    """One try at a job, in the current directory, which is the study's."""
 
     def __init__(self, plan: dict[str, Any], name: str, number: int) -> None:
         self.plan, self.name, self.number = plan, name, number
@@ -90,7 +90,7 @@ class _Attempt:
         return (datetime.datetime.now(datetime.UTC) - self.started).total_seconds()
 
     def waits(self, who: str) -> None:
-        """Tell that another cell of this user measures on this machine."""
+        """Tell that another job of this user measures on this machine."""
         self.event("waiting", process=who)
 
     # ---- the try ----
@@ -275,7 +275,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _machine_lock() -> Path:
-    """Return the file whose lock gives this machine to one of this user's cells at a time.
+    """Return the file whose lock gives this machine to one of this user's jobs at a time.
 
     It lies where nobody else can open it, for whoever can may hold its lock for ever.
     """
@@ -335,7 +335,7 @@ def _may_try(name: str, number: int) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """Try one cell; 0 when it is done, in whatever way that came about."""
+    """Try one job; 0 when it is done, in whatever way that came about."""
     name, number = words[0], int(words[1])
     plan = json.loads(Path(PLAN).read_bytes())
     attempt = _Attempt(plan, name, number)

@@ -4,7 +4,7 @@
 The file is data: YAML's safe subset without aliases, of bounded size, and every mistake in it is
 told by line and column. Nothing in it becomes part of a command line for a shell.
 
-A *cell* is one run of the study. Its `id` says which one it is, for ever: the hash of what the file
+A *job* is one run of the study. Its `id` says which one it is, for ever: the hash of what the file
 asks for. Its `key` says whether what was done is what would be done now: the hash of that and of
 everything it is done with, the notebook, the programs, the kernel image, the schemas.
 """
@@ -51,7 +51,7 @@ class Cell:
     name : str
         What it and its directory are called: a-z, 0-9, '.', '_' and '-'.
     id : str
-        64 hexadecimal digits: which cell it is.
+        64 hexadecimal digits: which job it is.
     key : str
         64 more: what it would be done with now.
     target : str
@@ -93,7 +93,7 @@ class Study:
     compare : str or None
         The axis whose values are set side by side at the end.
     retries : int
-        How often a cell is tried again when its target went away or was late.
+        How often a job is tried again when its target went away or was late.
     timeout : float
         Seconds that one try may take.
     """
@@ -129,7 +129,7 @@ def read(file: str | Path) -> Study:
 
 
 class _Maker(Axes):
-    """Turns what the file says into cells, finding what cannot be done before anything is."""
+    """Turns what the file says into jobs, finding what cannot be done before anything is."""
 
     def study(self) -> Study:
         """Return the study."""
@@ -146,7 +146,7 @@ class _Maker(Axes):
             self.fail(("exclude",), "nothing is left: every combination is excluded")
         if len(points) * self.model.repeats > _CELLS_MAX:
             count = len(points) * self.model.repeats
-            self.fail(("repeats",), f"these are {count:,} cells, more than {_CELLS_MAX:,}")
+            self.fail(("repeats",), f"these are {count:,} jobs, more than {_CELLS_MAX:,}")
         for number, point in enumerate(points):
             self._check_point(point, places_of.get(number))
         cells = self._distinct(points)
@@ -217,7 +217,7 @@ class _Maker(Axes):
             index = list(self.workloads).index(str(point["workload"]))
             self.fail(place or ("workloads", index), str(error))
 
-    # ---- cells ----
+    # ---- jobs ----
 
     def _in_order(self, points: list[dict[str, Scalar]]) -> Iterator[tuple[int, int]]:
         """Yield each point's number with that of its repeat, so that a drift weighs on all alike.

@@ -182,7 +182,7 @@ def width(images: Mapping[str, Path], into: Path, plan: Plan) -> float:
     from anonvma.compare import changes  # which imports a lot
 
     sides = {name: runs.find_all(f"{into}/{name}-{plan.reading.name}-*") for name in images}
-    return float(changes.headline(sides)["half_width"].iloc[-1])
+    return float(changes.primary_rows(sides)["half_width"].iloc[-1])
 
 
 def _enough(plan: Plan, images: Mapping[str, Path], into: Path, boots: int, spent: float) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a study says of itself while it runs: a line per cell for people, JSON for programs."""
+"""What a study says of itself while it runs: a line per job for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anonvma.study.runner import Event, Outcome
 
 
 def show_plan(study: Study, place: Path, as_json: bool) -> None:
-    """Print the cells in their order, and which of them are done already."""
+    """Print the jobs in their order, and which of them are done already."""
     states = directory.status(study, place)
     if as_json:
         for cell in study.cells:
@@ -70,14 +70,14 @@ def _say_end(study: Study, outcome: Outcome, written: Path | None) -> None:
     done, wanted = len(outcome.runs), len(study.cells)
     if outcome.interrupted:
         click.echo(
-            f"Interrupted: {done} of {wanted} cells are done; the same command goes on with the "
+            f"Interrupted: {done} of {wanted} jobs are done; the same command goes on with the "
             "rest."
         )
         return
     if outcome.failures:
-        click.echo(f"{done} of {wanted} cells are done; the same command tries the rest again.")
+        click.echo(f"{done} of {wanted} jobs are done; the same command tries the rest again.")
     else:
-        click.echo("The cell is done." if wanted == 1 else f"All {wanted} cells are done.")
+        click.echo("The job is done." if wanted == 1 else f"All {wanted} jobs are done.")
     if written:
         click.echo(f"{'text':10} {_short(written / 'report.txt')}")
         click.echo(f"{'HTML':10} {_short(written / 'report.html')}")
@@ -92,7 +92,7 @@ def _short(path: Path) -> str:
 
 
 class _Lines:
-    """One line per cell, on standard error; on a terminal also what runs now."""
+    """One line per job, on standard error; on a terminal also what runs now."""
 
     def __init__(self, study: Study) -> None:
         self._total = len(study.cells)
@@ -147,7 +147,7 @@ class _Lines:
 
 
 def _cells(count: int) -> str:
-    return f"{count:,} cell{'s' * (count != 1)}"
+    return f"{count:,} job{'s' * (count != 1)}"
 
 
 def _rest(event: Event) -> str:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A study carried out: what is not done yet is, by Snakemake, one cell at a time on a host.
+"""A study carried out: what is not done yet is, by Snakemake, one job at a time on a host.
 
 A study's directory holds
 
 ``cells/NAME/``
-    the cells that are done: a run, with the executed notebook, ``log.txt`` and ``cell.json``;
+    the jobs that are done: a run, with the executed notebook, ``log.txt`` and ``cell.json``;
 ``failed/NAME.N/``
     what there is of each try that failed, and why (``failure.json``);
 ``superseded/NAME.N/``
-    cells that were done with another notebook, kernel or probe, and were done again;
+    jobs that were done with another notebook, kernel or probe, and were done again;
 ``report/``
     the comparison and the report;
 ``study.yaml``, ``cells.json``, ``snakemake.log``, ``work/``
@@ -64,9 +64,9 @@ class Outcome:
     ----------
     directory : Path
     runs : dict
-        The run of every cell that is done, by the cell's name, in the order of the study.
+        The run of every job that is done, by the job's name, in the order of the study.
     failures : dict
-        By name, why a cell is not done.
+        By name, why a job is not done.
     interrupted : bool
         Whether we were asked to stop before the end.
     """
@@ -96,8 +96,8 @@ def carry_out(
     tell : callable
         Told every `Event`.
     keep_going : bool
-        Whether to go on after a failure that is not the target's: the next cells may well fail
-        alike. That a target went away or was late is that cell's failure alone in any case.
+        Whether to go on after a failure that is not the target's: the next jobs may well fail
+        alike. That a target went away or was late is that job's failure alone in any case.
     jobs : int, optional
         How many hosts are used at a time; all of them by default.
     profile : str, optional
@@ -195,7 +195,7 @@ class _Work:
         self._clock.begin(self.left.values())
 
     def _rename_cells(self) -> None:
-        """Give cells that were done under another name the one that they have now."""
+        """Give jobs that were done under another name the one that they have now."""
         there = cells_there(self.directory)
         for cell in self.study.cells:
             place, wanted = there.get(cell.id), self.directory / "cells" / cell.name
@@ -290,7 +290,7 @@ class _Work:
                 deadline = time.monotonic() + _PATIENCE
             # Nothing that Snakemake knows is needed again; a cluster's jobs it has yet to await.
             if not self.profile and not self._running():
-                os.killpg(process.pid, signal.SIGKILL)  # with cells that begin, only to see STOP
+                os.killpg(process.pid, signal.SIGKILL)  # with jobs that begin, only to see STOP
             elif time.monotonic() > deadline:
                 process.kill()
             self._listen()
@@ -299,11 +299,11 @@ class _Work:
             os.close(held)
 
     def _running(self) -> list[str]:
-        """Return the cells that somebody works on; whoever begins later sees `STOP`."""
+        """Return the jobs that somebody works on; whoever begins later sees `STOP`."""
         return [name for name in self.left if is_locked(self.directory / "work" / f"{name}.lock")]
 
     def _judge(self, status: int) -> None:
-        """Find out what Snakemake or a cell did not say."""
+        """Find out what Snakemake or a job did not say."""
         if self.interrupted:
             return
         silent = [name for name in self.left if name not in self.failures]
@@ -327,7 +327,7 @@ class _Work:
     # ---- events ----
 
     def _listen(self) -> None:
-        """Tell what the cells have said since we last looked."""
+        """Tell what the jobs have said since we last looked."""
         heard = []
         for file in sorted((self.directory / "work").glob("*.jsonl")):
             with file.open("rb") as stream:

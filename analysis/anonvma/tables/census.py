@@ -57,7 +57,14 @@ COLOURS = {
 
 
 def last(run: Run) -> pd.DataFrame:
-    """Return the census of a run's last repeat, one row per VMA."""
+    """Return the census of a run's last repeat, one row per VMA.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> len(last(runs.find("small-allocs-mt")))
+    20495
+    """
     vmas = run.table("census")
     rows: pd.DataFrame = vmas[vmas["repeat"] == vmas["repeat"].max()].drop(columns="repeat")
     return rows
@@ -89,6 +96,13 @@ def by_class(vmas: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Index: the four classes in the order of `CLASSES`, absent ones with zeros. Columns:
         vmas (count), bytes, present and zero (pages; of VMAs whose pages were looked at).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> vmas = last(runs.find("small-allocs-mt"))
+    >>> by_class(vmas)["vmas"].to_dict()
+    {'guard': 2, 'untouched': 0, 'zero-page': 20480, 'other': 0}
     """
     return _measures(bare(vmas), "class").reindex(CLASSES, fill_value=0).rename_axis("class")
 
@@ -145,6 +159,13 @@ def by_origin(vmas: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Index: origin, the one with most bare VMAs first. Columns: vmas (count), anon_vma
         (how many have one), then a column per class, zero (pages).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> vmas = last(runs.find("small-allocs-mt"))
+    >>> by_origin(vmas).loc["private /dev/zero", ["vmas", "anon_vma", "zero-page"]].tolist()
+    [20480, 0, 20480]
     """
     anonymous = vmas[vmas["anonymous"]]
     state = anonymous["class"].astype("object").fillna("anon_vma")

@@ -47,6 +47,13 @@ def callers(locks: pd.DataFrame) -> pd.DataFrame:
         One row per caller and mode, most acquisitions first: asked_by, mode, taken (mean of one
         repeat), contended (how many of these found it taken), wait_ms (summed, mean of one repeat),
         mean_ns and longest_ns. Acquisitions of another process's lock say so in asked_by.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> taken = runs.find("small-allocs-mt").table("locks")
+    >>> callers(taken)[["asked_by", "mode", "taken"]].iloc[0].to_dict()
+    {'asked_by': 'mmap', 'mode': 'write', 'taken': 20482.0}
     """
     n = max(int(locks["repeat"].nunique()), 1)
     found = locks[locks["success"]]

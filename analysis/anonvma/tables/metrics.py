@@ -50,6 +50,13 @@ def of(run: Run) -> pd.DataFrame:
     -------
     DataFrame
         One row per repeat and metric: repeat (int64), metric (str), value (float64).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = of(runs.find("small-allocs-mt"))
+    >>> found.loc[found["metric"] == "census.bare", "value"].tolist()
+    [20482.0, 20482.0, 20482.0, 20482.0, 20482.0]
     """
     found = pd.DataFrame(list(_rows(run)), columns=COLUMNS)
     return found.astype({"repeat": "int64", "metric": "str", "value": "float64"})

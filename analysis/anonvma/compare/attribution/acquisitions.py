@@ -118,6 +118,13 @@ def taken(conditions: Mapping[str, Sequence[Run]], most: int = 5) -> pd.DataFram
     DataFrame
         Index: the conditions. A column a reason, most acquisitions first: a kind of fault by what
         the VMA is, or a caller; ``other`` last. Means of one repeat.
+
+    Examples
+    --------
+    >>> from anonvma.compare import conditions
+    >>> sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
+    >>> taken(sides)["mmap"].round().tolist()
+    [6568.0, 6568.0]
     """
     columns = {}
     for name, runs in conditions.items():

@@ -88,15 +88,22 @@ def explain(
     Parameters
     ----------
     conditions : mapping of str to sequence of Run
-        The first is the base. Counts are of those that were traced, the headline is of all.
+        The first is the base. Counts are of those that were traced, the primary metric is of all.
     head : str, optional
         Which other one; the last by default.
     metric : str, optional
-        The headline that the sentences speak of, see `anonvma.compare.changes.headline`.
+        The primary metric, see `anonvma.compare.changes.primary_rows`.
 
     Returns
     -------
     Cause
+
+    Examples
+    --------
+    >>> from anonvma.compare import conditions
+    >>> sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
+    >>> str(explain(sides).verdict)
+    'bare VMAs'
     """
     base = next(iter(conditions))
     head = head or list(conditions)[-1]
@@ -106,7 +113,7 @@ def explain(
         if not traced[name]:
             lacks = next(table for table in NEEDED if table not in runs[0].manifest.tables)
             return _unknown(f"run {runs[0].id} of {name} has no table {lacks!r}")
-    first = changes.headline(sides, metric).iloc[0]
+    first = changes.primary_rows(sides, metric).iloc[0]
     one, other = (Side(name, runs) for name, runs in traced.items())
     table, total = taken_apart(one, other)
     found = judge(one, other, table, total)

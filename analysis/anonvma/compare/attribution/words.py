@@ -21,12 +21,12 @@ from anonvma.tables import losses
 def sentences(
     one: Side, other: Side, table: pd.DataFrame, judgement: Judgement, first: pd.Series[Any]
 ) -> list[str]:
-    """Say what changed, for which reasons, and what that has to do with the headline."""
+    """Say what changed, for which reasons, and what that has to do with the primary metric."""
     said = [_total_said(one, other, judgement)]
     if judgement.changed:
         said += _reasons_said(one, other, table)
         said.append(_verdict_said(one, other, judgement, table))
-    said.append(_headline_said(one, other, judgement.verdict, first))
+    said.append(_primary_said(one, other, judgement.verdict, first))
     said += _doubts(one, other)
     return [sentence for sentence in said if sentence]
 
@@ -115,8 +115,8 @@ def _verdict_said(one: Side, other: Side, judgement: Judgement, table: pd.DataFr
     )
 
 
-def _headline_said(one: Side, other: Side, verdict: Verdict, first: pd.Series[Any]) -> str:
-    """Tie the change in mmap_lock to that of the headline, as far as it can be."""
+def _primary_said(one: Side, other: Side, verdict: Verdict, first: pd.Series[Any]) -> str:
+    """Tie the change in mmap_lock to that of the primary metric, as far as it can be."""
     name = str(first["metric"])
     moved = first["verdict"] in changes.CHANGED
     if not moved:

@@ -6,16 +6,16 @@ from __future__ import annotations
 from anonvma.compare.changes.printed import brief, plot_shown, short, text
 from anonvma.compare.changes.rows import (
     CHANGED,
-    HEADLINES,
+    PRIMARY,
     RULE,
     Verdict,
-    headline,
-    headline_of,
     is_absolute,
     judged_anew,
     of_matrix,
+    primary_of,
+    primary_rows,
     shown,
     table,
-    with_headline,
+    with_primary,
 )
-from anonvma.compare.changes.words import answered, headline_said, most_said, of_headline
+from anonvma.compare.changes.words import answered, most_said, of_primary, primary_said

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 WIDTH = 100
-_NUMBERS = 58  # columns of a row's numbers and verdict
+_NUMBERS = 62  # columns of a row's numbers and verdict
 
 
 def text(found: pd.DataFrame, width: int | None = None) -> str:

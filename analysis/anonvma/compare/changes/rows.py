@@ -3,7 +3,7 @@
 
 `table` sets every metric of every run beside the first condition's: ratio with its interval, effect
 size, p-value, and q, which is p corrected for all the rows that were looked at. `shown` keeps the
-rows worth reading, by one plain rule; `text` sets them within 100 columns; `headline` is the one
+rows worth reading, by one plain rule; `text` sets them within 100 columns; `primary_rows` has the
 ratio that was to be judged beforehand, and so needs no correction; `sections` says it all, the
 answer first, with the cause (`anonvma.compare.attribution`).
 
@@ -25,7 +25,7 @@ from anonvma.base.errors import RunError
 from anonvma.run.runs import Run
 from anonvma.tables import metrics
 
-HEADLINES = ("vm-scalability.throughput", "vm-scalability.time.elapsed_time")
+PRIMARY = ("vm-scalability.throughput", "vm-scalability.time.elapsed_time")
 """What a comparison is about unless it is said: the first of these that the runs have."""
 
 SMALL = 0.01
@@ -34,13 +34,13 @@ SMALL = 0.01
 SMALL_POINTS = 0.1
 """Likewise of a row in per cent, whose change is a difference in percentage points."""
 
-ALIKE = 0.03
-"""A ratio whose whole interval lies within 1 ± this is called alike."""
+EQUIVALENT = 0.03
+"""A ratio whose whole interval lies within 1 ± this is equivalent to 1."""
 
 RULE = (
     f"A row is shown when it changed: q, its p-value corrected for all rows looked at, is below "
     f"{numerals.percent(statistics.LEVEL)}, and the change is {numerals.percent(SMALL)} or more "
-    f"({SMALL_POINTS} points of a row in per cent). The headline is shown in any case."
+    f"({SMALL_POINTS} points of a row in per cent). The primary metric is shown in any case."
 )
 
 
@@ -49,8 +49,8 @@ class Verdict(enum.StrEnum):
 
     HIGHER = "higher"
     LOWER = "lower"
-    EQUIVALENT = "alike"
-    INCONCLUSIVE = "unclear"
+    EQUIVALENT = "equivalent"
+    INCONCLUSIVE = "inconclusive"
     SINGLE_RUN = "n = 1"
     ONE_SIDE = "one side"
 
@@ -123,7 +123,7 @@ def of_matrix(values: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
         absolute (bool: change is a difference); change (per cent of base, or the difference);
         ratio, low, high; difference, difference_low, difference_high; effect (Hedges' g); p; q
         (p corrected for all rows that have one); verdict, a `Verdict`: ``higher``, ``lower``
-        (q < 5 %), ``alike`` (the interval of the ratio lies within 1 ± 3 %), ``unclear``
+        (q < 5 %), ``equivalent`` (the interval of the ratio lies within 1 ± 3 %), ``inconclusive``
         (neither), ``n = 1`` (on either side), ``one side`` (measured in one of the two only).
     """
     names = list(dict.fromkeys(labels))
@@ -168,7 +168,7 @@ def _is_whole(metric: str) -> bool:
 
 def _verdicts(found: pd.DataFrame) -> npt.NDArray[Any]:
     sure = found["q"] < statistics.LEVEL
-    near = (found["low"] > 1 - ALIKE) & (found["high"] < 1 + ALIKE)
+    near = (found["low"] > 1 - EQUIVALENT) & (found["high"] < 1 + EQUIVALENT)
     constant = (found["difference"] == 0) & found["p"].notna()
     choices = [
         ((found["n"] == 0) | (found["n_base"] == 0), Verdict.ONE_SIDE),
@@ -184,10 +184,10 @@ def _verdicts(found: pd.DataFrame) -> npt.NDArray[Any]:
     )
 
 
-def with_headline(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
-    """Judge the headline's rows of `table` as `headline` does: by p, without a correction.
+def with_primary(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
+    """Judge the rows of the primary metric as `primary_rows` does: by p, without a correction.
 
-    So that a table does not say "unclear" of what the answer above it calls higher.
+    So that a table does not say "inconclusive" of what the answer above it calls higher.
     """
     name = primary(set(found["metric"]), metric, missing_ok=True)
     rows = found["metric"] == name
@@ -200,14 +200,14 @@ def with_headline(found: pd.DataFrame, metric: str | None = None) -> pd.DataFram
 def shown(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     """Keep the rows worth reading, by `RULE`, the largest effects first.
 
-    The headline is judged as in `with_headline`.
+    The primary metric is judged as in `with_primary`.
 
     Parameters
     ----------
     found : DataFrame
         As `table` returns it.
     metric : str, optional
-        The headline; by default the first of `HEADLINES` there is.
+        The primary metric; by default the first of `PRIMARY` there is.
     """
     first = primary(set(found["metric"]), metric, missing_ok=True)
     large = found["change"].abs() >= np.where(found["absolute"], SMALL_POINTS, 100 * SMALL)
@@ -220,7 +220,7 @@ def shown(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     order = pd.DataFrame(
         {"head": ~is_head, "size": -size, "most": -most, "metric": found["metric"]}
     ).sort_values(["head", "size", "most", "metric"], kind="stable")
-    rows = with_headline(found, metric)
+    rows = with_primary(found, metric)
     return rows.loc[order.index[(kept | is_head)[order.index]]].reset_index(drop=True)
 
 
@@ -237,8 +237,10 @@ def _size(found: pd.DataFrame) -> pd.Series[float]:
 # ---- the one that was to be judged ----
 
 
-def headline(conditions: Mapping[str, Sequence[Run]], metric: str | None = None) -> pd.DataFrame:
-    """Estimate the ratio of the headline metric of each condition to the first.
+def primary_rows(
+    conditions: Mapping[str, Sequence[Run]], metric: str | None = None
+) -> pd.DataFrame:
+    """Estimate the ratio of the primary metric of each condition to the first.
 
     It is named beforehand, so its p-value needs no correction for the other rows.
 
@@ -246,25 +248,32 @@ def headline(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     ----------
     conditions : mapping of str to sequence of Run
     metric : str, optional
-        By default the first of `HEADLINES` that the runs have.
+        By default the first of `PRIMARY` that the runs have.
 
     Returns
     -------
     DataFrame
         One row per condition but the first: metric, condition, n_base, n, base, mean, ratio, low,
         high, half_width (of the interval, as a share of the ratio), p, verdict (``higher``,
-        ``lower``, ``alike``, ``unclear`` or ``n = 1``).
+        ``lower``, ``equivalent``, ``inconclusive`` or ``n = 1``).
 
     Raises
     ------
     RunError
         When no run has the metric.
+
+    Examples
+    --------
+    >>> from anonvma.compare import conditions
+    >>> sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
+    >>> primary_rows(sides)[["metric", "n", "verdict"]].iloc[0].to_dict()
+    {'metric': 'vm-scalability.throughput', 'n': 14, 'verdict': 'higher'}
     """
-    return headline_of(table(conditions), metric)
+    return primary_of(table(conditions), metric)
 
 
-def headline_of(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
-    """Do what `headline` does, from the rows of `table`."""
+def primary_of(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
+    """Do what `primary_rows` does, from the rows of `table`."""
     name = primary(set(found["metric"]), metric)
     rows = found[found["metric"] == name].assign(q=lambda rows: rows["p"])
     rows = rows.assign(verdict=_verdicts(rows))
@@ -276,9 +285,9 @@ def headline_of(found: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
 
 
 def primary(known: set[str], metric: str | None = None, missing_ok: bool = False) -> str:
-    """Return the metric that a comparison is about: the one named, or the first of `HEADLINES`."""
+    """Return the metric that a comparison is about: the one named, or the first of `PRIMARY`."""
     if metric is not None and metric in known:
         return metric
     if metric is not None and not missing_ok:
         raise RunError(f"no run has the metric {metric!r}: 'anonvma compare --all' lists them.")
-    return next((name for name in HEADLINES if name in known), metric or "")
+    return next((name for name in PRIMARY if name in known), metric or "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What changed, in words: the headline, and what changed most."""
+"""What changed, in words: the primary metric, and what changed most."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ import pandas as pd
 
 from anonvma.base import numerals, statistics
 from anonvma.compare.changes.printed import short
-from anonvma.compare.changes.rows import CHANGED, Verdict, headline, headline_of, primary, shown
+from anonvma.compare.changes.rows import (
+    CHANGED,
+    Verdict,
+    primary,
+    primary_of,
+    primary_rows,
+    shown,
+)
 from anonvma.run import processors
 from anonvma.run.runs import Run
 
 
-def headline_said(found: pd.DataFrame, base: str) -> list[str]:
-    """Say what `headline` found, a sentence a condition."""
-    return [_headline_sentence(row, base) for row in found.to_dict(orient="records")]
+def primary_said(found: pd.DataFrame, base: str) -> list[str]:
+    """Say what `primary_rows` found, a sentence a condition."""
+    return [_primary_sentence(row, base) for row in found.to_dict(orient="records")]
 
 
 def answered(
     conditions: Mapping[str, Sequence[Run]], found: pd.DataFrame, metric: str | None = None
 ) -> list[str]:
-    """Say what became of the headline, on which CPUs, and what changed most.
+    """Say what became of the primary metric, on which CPUs, and what changed most.
 
     Parameters
     ----------
@@ -32,23 +39,23 @@ def answered(
     found : DataFrame
         As `table` returns it.
     metric : str, optional
-        The headline; by default the first of `HEADLINES` there is.
+        The primary metric; by default the first of `PRIMARY` there is.
     """
     base = next(iter(conditions))
-    return [*of_headline(conditions, found, metric), most_said(found, base)]
+    return [*of_primary(conditions, found, metric), most_said(found, base)]
 
 
-def of_headline(
+def of_primary(
     conditions: Mapping[str, Sequence[Run]],
     found: pd.DataFrame | None = None,
     metric: str | None = None,
 ) -> list[str]:
-    """Say what became of the headline, and on which CPUs; `found` is `table`, where one has it."""
-    rows = headline(conditions, metric) if found is None else headline_of(found, metric)
-    return [*headline_said(rows, next(iter(conditions))), *processors.said(conditions)]
+    """Say what became of the primary metric, and on which CPUs; `found` is `table`, if given."""
+    rows = primary_rows(conditions, metric) if found is None else primary_of(found, metric)
+    return [*primary_said(rows, next(iter(conditions))), *processors.said(conditions)]
 
 
-def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
+def _primary_sentence(row: Mapping[Any, Any], base: str) -> str:
     name, head = row["metric"], row["condition"]
     ns = f"n = {row['n_base']} and {row['n']}"
     if row["n"] == 0 or row["n_base"] == 0:
@@ -61,7 +68,7 @@ def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
     bounds = numerals.interval(row["low"], row["high"], apart=1)
     within = f"{ratio}, 95 % interval {bounds} ({ns})"
     if row["verdict"] == Verdict.EQUIVALENT:
-        return f"{name} of {head} is alike: {within}."
+        return f"{name} of {head} is equivalent: {within}."
     if row["verdict"] == Verdict.INCONCLUSIVE:
         width = numerals.percent(row["half_width"]) if row["half_width"] < 10 else "a multiple"
         return (
@@ -74,7 +81,7 @@ def _headline_sentence(row: Mapping[Any, Any], base: str) -> str:
 def most_said(found: pd.DataFrame, base: str) -> str:
     """Say which rows of `table` changed most, whatever they are, and how many did at all."""
     changed = shown(found)
-    # Judged with all others, the headline, too.
+    # Judged with all others, the primary metric, too.
     changed = changed[changed["verdict"].isin(CHANGED)]
     named = changed["metric"] == primary(set(found["metric"]), missing_ok=True)
     key = found.set_index(["metric", "condition"])["q"]

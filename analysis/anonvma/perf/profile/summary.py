@@ -76,7 +76,7 @@ def by_vma_class(run: Run) -> pd.DataFrame:
 def tables(
     of: Mapping[str, Run | Sequence[Run]], event: str | None = None, most: int = 15
 ) -> dict[str, pd.DataFrame]:
-    """Return by title the tables that say where the time of a run went, or of two runs.
+    """Return the tables that say where the time of a run went, or of two runs.
 
     Parameters
     ----------
@@ -86,15 +86,29 @@ def tables(
     event : str, optional
     most : int
         Rows of each table.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        ``purpose`` (column part), ``self`` and ``children`` (symbol), ``call_path`` (path). Of one
+        run: mean and sd of the share, per cent of the samples' weight; of two: base, base_sd, mean,
+        sd, and points (percentage points).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = tables({"early": runs.find("early-profile-1")}, most=3)
+    >>> list(found)
+    ['purpose', 'self', 'children', 'call_path']
     """
     kinds: dict[str, tuple[str, Kind]] = {
-        "By purpose": ("part", parts),
-        "By function, itself": ("symbol", self_),
-        "By function and what it calls": ("symbol", children),
-        "By call path": ("path", calltrace),
+        "purpose": ("part", parts),
+        "self": ("symbol", self_),
+        "children": ("symbol", children),
+        "call_path": ("path", calltrace),
     }
     found = {}
-    for title, (row, kind) in kinds.items():
+    for key, (row, kind) in kinds.items():
         each = {name: mean(run, kind, event) for name, run in of.items()}
         table = next(iter(each.values()))
         if len(each) > 1:
@@ -111,7 +125,7 @@ def tables(
             order = table["mean"]
         if kind is not parts:
             table = table.loc[order.sort_values(ascending=False, kind="stable").index].head(most)
-        found[title] = table.rename_axis(row).reset_index()
+        found[key] = table.rename_axis(row).reset_index()
     return found
 
 

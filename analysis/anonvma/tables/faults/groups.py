@@ -220,6 +220,13 @@ def lock_paths(faults: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row per change of state, most faults first: change, then a column per path (mean of one
         repeat; ``unknown`` only where there is any) and faults.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> traced = runs.find("small-allocs-mt").table("faults")
+    >>> lock_paths(traced).iloc[0].to_dict()
+    {'change': 'bare -> bare', 'vma': 204800.0, 'retry': 0.0, 'mmap': 0.0, 'faults': 204800.0}
     """
     found = handled(faults)
     found = found[found["mode"] == "user"]
@@ -263,6 +270,13 @@ def counterfactual(faults: pd.DataFrame) -> pd.DataFrame:
         One row per origin, then one ``all``: origin; found bare (faults of user mode, mean of one
         repeat), which an early check sends to mmap_lock; of these, make anon_vma, for which a
         delayed one takes mmap_lock by trying; and spared, those it leaves to the VMA's lock alone.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> traced = runs.find("small-allocs-mt").table("faults")
+    >>> counterfactual(traced).iloc[-1].to_dict()
+    {'origin': 'all', 'found bare': 204804.0, 'make anon_vma': 4.0, 'spared': 204800.0}
     """
     found = handled(faults)
     found = found[(found["before"] == "bare") & (found["mode"] == "user")]
