@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Anyone's files become a run: perf.data, the text of ``perf script``, the output of ``perf stat``.
 
-Whoever sends a recording may want it to do more than be read. So what kind of file it is is told by
-what is in it, `anonvma.perf.recording` checks its sizes before perf sees it, and perf then runs
-with no configuration, no cache, no search path, no privilege beyond the caller's, and limits on
-memory, time and the files it writes: it reads, and starts and fetches nothing. Symbols are those
+A recording may be malicious. So the kind of a file is told by its content, `anonvma.perf.recording`
+checks its sizes before perf sees it, and perf runs with no configuration, cache or search path,
+without more privilege than the caller's, and with limits on memory, time and the files it writes:
+it starts and fetches nothing. Symbols are those
 that the programs named in it have on this machine, and the kernel's if it is the running one; names
 of processes, events and functions are text to everything after.
 """

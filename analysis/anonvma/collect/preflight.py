@@ -152,7 +152,7 @@ def _shown(values: Mapping[str, Any], given: Collection[str]) -> None:
 
 
 def notebook(values: Mapping[str, Any], given: Collection[str]) -> None:
-    """Refuse what a notebook with these parameters would fail on; each by what its name means.
+    """Refuse parameters that a notebook would fail on.
 
     Parameters
     ----------

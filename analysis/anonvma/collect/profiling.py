@@ -98,7 +98,7 @@ class Profiler:
 
     def _count_in_intervals(self, repeat: int, tool: Perf, settings: Settings) -> None:
         output = self._place(f"perf-intervals-{repeat}.json")
-        # What only the end tells is not to be had.
+        # Times of the whole execution do not exist per interval.
         events = [event for event in self.events if event not in TIME_EVENTS]
         words = tool.stat(output, events, settings.interval_ms)
         if self._run_profiled(repeat, "intervals", words, "the counters over time (perf stat -I)"):

@@ -33,7 +33,7 @@ class Vmas:
     Attributes
     ----------
     frame : DataFrame
-        One row a VMA, columns as in the table ``census``.
+        One row per VMA, columns as in the table ``census``.
     page_size : int
         Bytes.
     state : ndarray of int8

@@ -36,7 +36,8 @@ _Ints = npt.NDArray[np.int64]
 
 _MORE_THAN_ADDRESSES = Sample.BRANCH_STACK | Sample.REGS_USER | Sample.STACK_USER
 
-# Records that change what an address means, and such as do not; any other is news to us.
+# Records that change what an address means, and those that do not. A recording with any other is
+# read in full.
 _MAPS = (Record.MMAP, Record.MMAP2, Record.FORK, Record.EXIT, Record.COMM)
 _KERNEL_MAPS = (Record.KSYMBOL, Record.BPF_EVENT, Record.TEXT_POKE)
 _NO_MAPS = (

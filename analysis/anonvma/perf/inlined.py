@@ -6,7 +6,7 @@ information tells them, and addr2line reads it. perf would ask addr2line for eac
 and (perf 6.1) only for stacks that it unwound by DWARF; so this is done here, once a file, with all
 its addresses together. LLVM's addr2line is asked where there is one: that of binutils (2.40) calls
 the innermost function by the name of the outermost where the inlined code is in several pieces.
-What it so calls is left out, and its time is that of the next function.
+A function with such a wrong name is left out, and its time counts for its caller.
 
 Only for what was recorded here: addr2line opens the files that a recording names.
 """

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From a recording to its samples: ``perf script`` on the machine that made it, read as it prints.
+"""From a recording to its samples, by ``perf script`` on the machine that made it.
 
-Symbols are resolved where the recording was made, for that is where the kernel's symbols and the
-programs are; what comes back needs neither any more. perf is given as little of the recording as
-will do, see `anonvma.perf.deduplicated`.
+Symbols are resolved there because the kernel's symbols and the programs are there. perf is given
+only the part of the recording that it takes, see `anonvma.perf.deduplicated`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Census:
     Attributes
     ----------
     vmas : DataFrame
-        One row a VMA, columns as `anonvma.run.schema` declares them.
+        One row per VMA, columns as `anonvma.run.schema` declares them.
     mms : DataFrame
         One row per mm: mm, tgid, tid, comm, tasks (how many share it), vmas, attempts,
         changed, unwatched, leader_gone.

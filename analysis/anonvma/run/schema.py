@@ -163,7 +163,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         _count("lost", "events that the tracer lost in this execution"),
     ),
     "census": _table(
-        "One row a VMA, as the census found it.",
+        "One row per VMA, as the census found it.",
         field("mm", pa.uint32(), "id", "the mm_struct, numbered within this census"),
         field("tgid", pa.uint32(), "pid", "process through which the mm was read"),
         field("tid", pa.uint32(), "pid", "thread through which it was read"),

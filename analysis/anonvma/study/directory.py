@@ -18,9 +18,9 @@ _OURS = ("study.yaml", PLAN, "snakemake.log", "cells", "failed", "superseded", "
 
 
 def status(study: Study, directory: Path) -> dict[str, str]:
-    """Return, by a cell's name, ``done``, ``changed`` (since it was done) or ``to do``.
+    """Return, by the name of each job, ``done``, ``changed`` (since it was done) or ``to do``.
 
-    A cell is known by what it is, not by its name, which depends on what else is in the study.
+    A job is known by its id: its name depends on what else is in the study.
     """
     found = {}
     there = cells_there(directory)

@@ -8,8 +8,8 @@ Snakemake runs, in the study's directory, here or on a node of a cluster::
 A job is done when ``cells/NAME`` is a run that validates and its ``cell.json`` has the key that
 the plan wants; nothing else counts, no exit status and no marker of Snakemake's. Until then all of
 it, run, executed notebook and log, lies in ``work/NAME``, and becomes ``cells/NAME`` by one rename.
-So whoever is killed when, a job is there whole or not at all, and never twice: a lock is held for
-as long as one works on it, and what a killed one left in ``work`` is thrown away by the next.
+So a job is there whole or not at all, whichever process is killed. A lock is held while it runs, so
+that it never runs twice; what a killed process left in ``work`` is deleted by the next.
 """
 
 from __future__ import annotations

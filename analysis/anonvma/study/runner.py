@@ -385,5 +385,5 @@ class _Work:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel kill Snakemake with us, in whatever way; what it runs sees to itself."""
+    """Have the kernel kill Snakemake when we end; its jobs notice that by themselves."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What tracing missed, and how far its numbers may be off for that.
 
-A number that something was lost of is a lower bound, and this says by how much. What a run did not
-record, for it is older than that, is unknown, which is not 0.
+Where something was lost a number is a lower bound, and this says by how much. What an older run did
+not record is unknown, not 0.
 
 Functions take a run's table ``tracing``, one row per traced run of the workload.
 """

@@ -206,7 +206,7 @@ class Local(Target):
             raise TargetError(f"cannot bring back {remote}: there is no such file.")
         if os.access(source, os.R_OK):
             shutil.copyfile(source, local)
-        else:  # a privileged command made it for its own eyes
+        else:  # made by a privileged command, which alone may read it
             self._copy_as_root(source, local)
         source.unlink()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Keeps a command from outliving whoever asked for it.
+"""A supervisor: kills a command, and all that it started, when the process that asked for it ends.
 
 Run as a script, by its path, with nothing but the standard library::
 

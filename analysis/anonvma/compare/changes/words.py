@@ -24,7 +24,7 @@ from anonvma.run.runs import Run
 
 
 def primary_said(found: pd.DataFrame, base: str) -> list[str]:
-    """Say what `primary_rows` found, a sentence a condition."""
+    """Say what `primary_rows` found, a sentence per condition."""
     return [_primary_sentence(row, base) for row in found.to_dict(orient="records")]
 
 
