@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anonvma.base import scratch
-from anonvma.cli.completion import Target
+from anonvma.cli import options
 from anonvma.cli.group import main
 from anonvma.cli.probing import require_privilege
 from anonvma.collect import targets
@@ -23,20 +23,12 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.option(
-    "--pid",
-    "pids",
-    type=click.IntRange(1),
-    multiple=True,
-    help="Only this process; may be repeated.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@options.pids("Only this process; may be repeated.")
+@options.as_json
 @click.option(
     "--most", default=15, show_default=True, type=click.IntRange(0), help="Processes listed."
 )
-@click.option(
-    "--target", "where", type=Target(), default="local", show_default=True, help="Where to look."
-)
+@options.target
 def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
     """Bare VMAs of all processes, or of some, right now.
 

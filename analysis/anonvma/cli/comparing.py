@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from anonvma.cli import options
 from anonvma.cli.completion import Pattern, WorkloadName
 from anonvma.cli.group import given_in, main, short
 
@@ -48,9 +49,7 @@ if TYPE_CHECKING:
     "--also", multiple=True, type=click.Choice(["scaling", "bound"]),
     help="In each boot, too: other numbers of tasks, or both locks on one kernel.",
 )  # fmt: skip
-@click.option(
-    "--into", type=click.Path(path_type=Path), help="Where the runs go; data/runs by default."
-)
+@options.into
 @click.option(
     "--early", type=click.Path(path_type=Path), help="Image instead of make kernels' own."
 )
@@ -364,7 +363,7 @@ def experiment_command(
 
 @main.command(name="scaling")
 @click.argument("patterns", nargs=-1, required=True, type=Pattern(), metavar="NAME=PATTERN...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@options.as_json
 def scaling_command(patterns: tuple[str, ...], as_json: bool) -> None:
     """Throughput and waits for mmap_lock against the number of tasks, and the serial share.
 

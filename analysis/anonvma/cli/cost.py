@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from anonvma.cli import options
 from anonvma.cli.group import json_of, main, short
 from anonvma.collect import targets
 
@@ -50,11 +51,11 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
     "--against", type=click.Choice(["kernel", "user"]), default="kernel", show_default=True,
     help="Who touches first in the other way; user compares nothing with nothing.",
 )  # fmt: skip
-@click.option("--target", "where", default="local", show_default=True, help="Where to measure.")
+@options.target
 @click.option(
     "--figure", type=click.Path(dir_okay=False, path_type=Path), help="Draw the ratio to this file."
 )
-@click.option("--json", "as_json", is_flag=True, help="Every value, as one JSON object.")
+@options.as_json
 def cost_command(
     workload: str,
     threads: tuple[int, ...] | None,

@@ -10,7 +10,7 @@ import click
 
 from anonvma.base import paths
 from anonvma.base.errors import AnonvmaError, SetupError
-from anonvma.cli.completion import Target
+from anonvma.cli import options
 from anonvma.cli.group import main
 from anonvma.collect import targets
 from anonvma.probe.vmaprobe import Vmaprobe
@@ -18,10 +18,8 @@ from anonvma.target import target
 
 
 @main.command()
-@click.option(
-    "--target", "where", type=Target(), default="local", show_default=True, help="Where to look."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+@options.target
+@options.as_json
 def doctor(where: str, as_json: bool) -> None:
     """What the target's kernel allows, with the reason and the remedy where it does not.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from anonvma.base.errors import AnonvmaError
+from anonvma.cli import options
 from anonvma.cli.completion import RunName
 from anonvma.cli.group import json_of, main, short
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 @main.command(name="import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--into", type=click.Path(path_type=Path), help="Where the run goes; data/runs by default."
-)
+@options.into
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -79,7 +78,7 @@ _WRITTEN_AS = {
 @click.option(
     "--most", default=15, show_default=True, type=click.IntRange(0), help="Rows of each table."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@options.as_json
 @click.option(
     "-o",
     "--output",

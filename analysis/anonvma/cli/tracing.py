@@ -19,7 +19,7 @@ import click
 from anonvma.base import paths, scratch
 from anonvma.base.errors import AnonvmaError, ProbeError, TargetError
 from anonvma.base.text import printable
-from anonvma.cli.completion import Target
+from anonvma.cli import options
 from anonvma.cli.group import json_of, main
 from anonvma.cli.probing import require_privilege
 from anonvma.collect import targets
@@ -37,25 +37,12 @@ def _traced(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that the tracers share."""
     for add in (
         click.argument("command", nargs=-1, type=click.UNPROCESSED),
-        click.option(
-            "--target",
-            "where",
-            type=Target(),
-            default="local",
-            show_default=True,
-            help="Where to look.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables."),
+        options.target,
+        options.as_json,
         click.option(
             "--seconds", default=10.0, show_default=True, help="With --pid: how long to look."
         ),
-        click.option(
-            "--pid",
-            "pids",
-            type=click.IntRange(1),
-            multiple=True,
-            help="This process instead of a command; may be repeated.",
-        ),
+        options.pids("This process instead of a command; may be repeated."),
     ):
         function = add(function)
     return function
