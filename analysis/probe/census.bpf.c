@@ -9,12 +9,11 @@
  * A program is run again for the same element when its output no longer fitted
  * the buffer, so nothing may be remembered before bpf_seq_write() succeeded.
  */
-#include "vma.bpf.h"
-
-/* Known to the probe from kallsyms; 0 when it could not be read. */
-const volatile __u64 special_mapping_fault_addr = 0;
+#include "apart.bpf.h"
 
 struct census_state state;
+
+#include "chain.bpf.h"
 
 /* What is the same for every VMA of the mm that is being read. */
 struct {
@@ -24,6 +23,7 @@ struct {
 	__u32 tgid;
 	__u32 tid;
 	char comm[TASK_COMM_LEN];
+	struct neighbour below, here;
 } reading SEC(".bss.reading");
 
 /* A freed mm_struct is soon used again; where the kernel numbers them, the number tells them apart. */
@@ -217,7 +217,7 @@ static void describe_name(struct vma_item *item, struct vm_area_struct *area, __
 	__u32 *known;
 	long len;
 
-	if (fault && fault == special_mapping_fault_addr) {
+	if (fault && fault == settings.special_mapping_fault) {
 		struct vm_special_mapping *special = area->vm_private_data;
 
 		name = BPF_CORE_READ(special, name);
@@ -296,6 +296,10 @@ int list_vmas(struct bpf_iter__task_vma *ctx)
 		describe_file(item, file, &path_key);
 	describe_name(item, area, fault, &name_key);
 
+	/* An id of the name that is not known yet, as none below it has; special ones are no anon_name. */
+	describe_neighbour(&reading.here, area,
+			   item->vma.bits & VMA_SPECIAL ? 0 : item->name_len ? ~0U : item->vma.name);
+	item->vma.apart = apart(&reading.below, &reading.here, area->vm_start);
 	if (item->path_len)
 		item->vma.path = state.next_string + 1;
 	if (item->name_len)
@@ -309,9 +313,12 @@ int list_vmas(struct bpf_iter__task_vma *ctx)
 	barrier_var(size);
 	if (size > sizeof(*item))
 		size = sizeof(*item);
-	if (bpf_seq_write(ctx->meta->seq, item, size))
+	if (bpf_seq_write(ctx->meta->seq, item, size) || !write_links(ctx->meta->seq, area))
 		return 0;
 
+	if (item->name_len && !(item->vma.bits & VMA_SPECIAL))
+		reading.here.name = item->vma.name;
+	reading.below = reading.here;
 	/* Written: now remember. A full map costs a repeated string, never a wrong one. */
 	state.next_string += !!item->path_len + !!item->name_len;
 	if (item->path_len)

@@ -24,6 +24,7 @@
 #include "common.h"
 #include "embedded.h"
 #include "kallsyms.h"
+#include "opaque.h"
 #include "output.h"
 #include "pages.h"
 #include "take_census.h"
@@ -124,7 +125,19 @@ static void show_user_file(const struct census *census, struct vma_record *vma)
 
 /* ---- one mm ---- */
 
-/* Splits one buffer of the iterator into records and the strings that came with them. */
+/* A link that came behind the record of VMA number VMA of the file. */
+static bool append_link(struct census *census, const char *at, __u64 vma)
+{
+	struct chain_link link = *(const struct chain_link *)at;
+
+	link.vma = vma;
+	link.anon_vma = opaque(link.anon_vma);
+	link.root = opaque(link.root);
+	link.parent = opaque(link.parent);
+	return append(&census->links, &link, sizeof(link));
+}
+
+/* Splits one buffer of the iterator into records, and the links and strings that came with them. */
 static ssize_t unpack(struct census *census, ssize_t size)
 {
 	char *at = census->chunk, *end = at + size, target[PATH_LEN_MAX];
@@ -133,9 +146,15 @@ static ssize_t unpack(struct census *census, ssize_t size)
 	struct vma_item *item;
 	size_t count = 0;
 
-	while (end - at >= (ssize_t)offsetof(struct vma_item, name)) {
+	while (end - at >= (ssize_t)sizeof(struct chain_link)) {
 		__u32 path_room;
 
+		if (*(const __u64 *)at == LINK_MARK) {
+			if (!append_link(census, at, census->header.vmas + count - 1))
+				return -ENOMEM;
+			at += sizeof(struct chain_link);
+			continue;
+		}
 		item = (struct vma_item *)at;
 		path_room = VMA_PATH_ROOM(item->path_len);
 		vma = &census->batch[count++];
@@ -189,6 +208,7 @@ static int try_mm(struct census *census, struct mm_work *work, bool *changed)
 	state->want_tid = work->entry.tid;
 	state->seq_known = 0;
 	state->fresh = 1;
+	state->links_lost = 0;
 	work->entry.vmas = 0;
 	work->entry.attempts++;
 	fd = open_iterator(census->list_vmas, work->entry.tgid, &link);
@@ -210,6 +230,7 @@ static int read_mm(struct census *census, struct mm_work *work)
 {
 	__u64 before = census->header.vmas, lost = census->header.paths_lost;
 	__u64 failed = census->looker.failed;
+	size_t links = census->links.size;
 	bool changed = true;
 	int error = 0;
 
@@ -218,14 +239,17 @@ static int read_mm(struct census *census, struct mm_work *work)
 		census->header.vmas = before;
 		census->header.paths_lost = lost;
 		census->looker.failed = failed;
+		census->links.size = links;
 		error = try_mm(census, work, &changed);
 	}
 	pages_close(&census->looker);
 	if (!error) {
 		work->read = true;
+		census->header.links_lost += census->state->links_lost;
 		return 0;
 	}
 	census->header.vmas = before;
+	census->links.size = links;
 	work->gone = error == -ESRCH || error == -ESTALE;
 	if (work->gone || error == -EINTR)
 		return 0;
@@ -409,7 +433,10 @@ void census_went_on(struct census *census, __u32 processes)
 
 static int load_programs(struct census *census)
 {
-	__u64 special = kallsyms_address("special_mapping_fault");
+	struct census_settings settings = {
+		.special_mapping_fault = kallsyms_address("special_mapping_fault"),
+		.page_shift = __builtin_ctzl(sysconf(_SC_PAGESIZE)),
+	};
 	struct bpf_map *map;
 	size_t size;
 	int error;
@@ -418,7 +445,7 @@ static int load_programs(struct census *census)
 	if (!census->object)
 		return complain(EXIT_OTHER, "the BPF object inside this program is damaged");
 	map = bpf_object__find_map_by_name(census->object, ".rodata");
-	memcpy((void *)bpf_map__initial_value(map, &size), &special, sizeof(special));
+	memcpy((void *)bpf_map__initial_value(map, &size), &settings, sizeof(settings));
 	error = bpf_object__load(census->object);
 	if (error)
 		return explain_load_failure(error);
@@ -449,6 +476,8 @@ int census_open(struct census **result, const struct census_options *options)
 	census->batch = calloc(BATCH, sizeof(*census->batch));
 	if (!census->chunk || !census->batch)
 		return complain(EXIT_OTHER, "out of memory");
+	if (!opaque_begin())
+		return complain(EXIT_OTHER, "no random bytes: %s", strerror(errno));
 	code = load_programs(census);
 	if (!code)
 		code = open_output(census);
@@ -480,6 +509,7 @@ void census_close(struct census *census)
 	free(census->strings.data);
 	free(census->tasks.data);
 	free(census->user_files.data);
+	free(census->links.data);
 	free(census->batch);
 	free(census->chunk);
 	free(census);

@@ -9,6 +9,7 @@
  *	struct mm_entry		[header.mms]
  *	struct process_entry	[header.processes]
  *	struct ops_entry	[header.ops]
+ *	struct chain_link	[header.links]
  *	struct string_entry, its bytes	[header.strings]
  *
  * anonvma.probe.census_file reads it. A change of layout is a new CENSUS_FORMAT.
@@ -19,7 +20,7 @@
 #include <linux/types.h>
 
 #define CENSUS_MAGIC	"VMACENS"
-#define CENSUS_FORMAT	2
+#define CENSUS_FORMAT	3
 #define TASK_COMM_LEN	16
 #define ANON_NAME_MAX	80	/* ANON_VMA_NAME_MAX_LEN of include/uapi/linux/prctl.h */
 #define PATH_LEN_MAX	4096	/* PATH_MAX */
@@ -27,6 +28,7 @@
 #define MAX_PATHS	65536
 #define MAX_NAMES	65536
 #define MAX_MMS		1048576
+#define MAX_LINKS	512	/* of one VMA: they must fit the iterator's buffer */
 
 #define PAGES_UNKNOWN	(~0ULL)
 
@@ -50,6 +52,23 @@ enum {
 	VMA_PROT_SHARED	= 1 << 3,	/* VM_MAYSHARE: the 's' of /proc/PID/maps */
 };
 
+/* vma_record.apart: the tests of the kernel's that the VMA and the one right below it fail. */
+enum {
+	APART_SPECIAL	= 1 << 0,	/* VM_SPECIAL: never merged */
+	APART_POLICY	= 1 << 1,	/* mpol_equal() */
+	APART_FLAGS	= 1 << 2,	/* vm_flags */
+	APART_FILE	= 1 << 3,	/* vm_file */
+	APART_CLOSE_EARLY = 1 << 4,	/* vm_ops->close, where it is asked for here: before 6.12 */
+	APART_USERFAULTFD = 1 << 5,	/* vm_userfaultfd_ctx */
+	APART_NAME	= 1 << 6,	/* anon_vma_name() */
+	APART_ANON_VMA	= 1 << 7,	/* both have one, and not the same */
+	APART_FORK_CHILD = 1 << 8,	/* one has none, the other's has more than one link */
+	APART_OFFSET	= 1 << 9,	/* vm_pgoff */
+	APART_ANON_OFFSET = 1 << 10,	/* that of anonymous pages, from 7.3 */
+	APART_CLOSE	= 1 << 11,	/* vm_ops->close: can_merge_remove_vma(), from 6.12 */
+	APART_ADJACENT	= 1 << 15,	/* one lies right below it: without any other, nothing forbids */
+};
+
 struct vma_record {
 	__u64 start;
 	__u64 end;
@@ -71,8 +90,33 @@ struct vma_record {
 	__u16 ops;			/* ops_entry.id, 0: vm_ops is NULL */
 	__u8 prot;
 	__u8 bits;
-	__u32 reserved;
+	__u16 apart;
+	__u16 reserved;
 	char comm[TASK_COMM_LEN];	/* of the thread group's leader */
+};
+
+/* One anon_vma_chain: a VMA that an anon_vma may have pages in. */
+struct chain_link {
+	__u64 vma;			/* the record's place in this file, from 0; LINK_MARK till then */
+	__u64 anon_vma;			/* opaque ids: opaque.c */
+	__u64 root;
+	__u64 parent;
+	__u32 num_children;		/* LINK_UNKNOWN where the kernel has no such field */
+	__u32 num_active_vmas;
+	__u32 own;			/* it is the VMA's vma->anon_vma */
+	__u32 reserved;
+};
+
+#define LINK_UNKNOWN	(~0U)
+#define LINK_MARK	(~0ULL)	/* where a VMA has its start: from the iterator come both */
+
+/* A line of /proc/slabinfo; slabs is 0 where it has no such line. */
+struct slab_entry {
+	__u64 active;			/* objects in use, or free in a CPU's own slab */
+	__u64 objects;
+	__u64 object_size;
+	__u64 slabs;
+	__u64 slab_size;		/* bytes of one */
 };
 
 /* mm_entry.bits */
@@ -152,7 +196,9 @@ struct census_header {
 	__u32 scans_failed;		/* bare VMAs whose pages could not be looked at */
 	__u32 mms_unwatched;		/* see MM_UNWATCHED */
 	__u32 went_on;			/* processes that the command followed left running */
-	__u32 reserved;
+	__u32 links_lost;		/* of VMAs with more than MAX_LINKS */
+	__u64 links;
+	struct slab_entry anon_vma_slab, anon_vma_chain_slab;
 	char release[64];
 	char boot_id[40];
 	char arch[16];
@@ -168,7 +214,10 @@ struct task_item {
 	char comm[TASK_COMM_LEN];
 };
 
-/* One VMA from the iterator; name and path follow only when they are new, the path padded. */
+/*
+ * One VMA from the iterator; name and path follow only when they are new, the path padded. Then
+ * come its links, with the addresses that the probe makes opaque.
+ */
 #define VMA_PATH_ROOM(length)	(((length) + 7) & (2 * PATH_LEN_MAX - 8))
 
 struct vma_item {
@@ -187,6 +236,13 @@ struct ops_functions {
 	__u64 callbacks[6];		/* map_pages, huge_fault, page_mkwrite, open, close, access */
 };
 
+/* Set by the probe before it loads the programs. */
+struct census_settings {
+	__u64 special_mapping_fault;	/* address of the function; 0 when it could not be read */
+	__u32 page_shift;
+	__u32 reserved;
+};
+
 /* Shared through .bss; reset by the probe before each mm. */
 struct census_state {
 	__u32 want_tid;			/* take the VMAs of this task only */
@@ -197,6 +253,7 @@ struct census_state {
 	__u32 next_mm;
 	__u32 next_string;
 	__u32 fresh;			/* set for each attempt: look at the task again */
+	__u32 links_lost;
 };
 
 #endif

@@ -21,6 +21,7 @@
 #include "kallsyms.h"
 #include "ops_names.h"
 #include "output.h"
+#include "slab.h"
 #include "take_census.h"
 
 bool append_string(struct census *census, __u32 id, const char *text, size_t length)
@@ -179,6 +180,7 @@ static bool write_tables(struct census *census, const struct buffer *ops)
 	census->header.processes = census->processes.size / sizeof(struct process_entry);
 	return write_all(census->fd, census->processes.data, census->processes.size) &&
 	       write_all(census->fd, ops->data, ops->size) &&
+	       write_all(census->fd, census->links.data, census->links.size) &&
 	       write_all(census->fd, census->strings.data, census->strings.size);
 }
 
@@ -189,10 +191,12 @@ int census_commit(struct census *census)
 	struct buffer ops = {};
 	bool ok;
 
+	slab_read(&header->anon_vma_slab, &header->anon_vma_chain_slab);
 	header->end_ns = now(CLOCK_REALTIME);
 	header->end_monotonic_ns = now(CLOCK_MONOTONIC);
 	header->pages_how = census->looker.how;
 	header->scans_failed = census->looker.failed;
+	header->links = census->links.size / sizeof(struct chain_link);
 	ok = !ftruncate(census->fd, tables) && lseek(census->fd, tables, SEEK_SET) == tables &&
 	     name_ops(census, &ops) && write_tables(census, &ops) &&
 	     pwrite(census->fd, header, sizeof(*header), 0) == sizeof(*header);

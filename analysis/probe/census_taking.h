@@ -26,7 +26,7 @@ struct census {
 	const char *output;
 	char *place, *partial;		/* NULL: standard output, or no file */
 	int fd;
-	struct buffer mms, processes, strings, tasks, user_files;
+	struct buffer mms, processes, strings, tasks, user_files, links;
 	struct vma_record *batch;
 	char *chunk;
 };

@@ -177,7 +177,34 @@ struct vm_special_mapping {
 	const char *name;
 } KERNEL_TYPE;
 
-struct anon_vma;
+struct list_head {
+	struct list_head *next;
+} KERNEL_TYPE;
+
+/* mm/rmap.h, include/linux/rmap.h: num_active_vmas from 6.0 (2555283eb40d). */
+struct anon_vma {
+	struct anon_vma *root, *parent;
+	unsigned long num_children, num_active_vmas;
+} KERNEL_TYPE;
+
+struct anon_vma_chain {
+	struct anon_vma *anon_vma;
+	struct list_head same_vma;
+} KERNEL_TYPE;
+
+typedef struct {
+	unsigned long bits[1];
+} KERNEL_TYPE nodemask_t;
+
+struct mempolicy {
+	unsigned short mode, flags;
+	int home_node;
+	nodemask_t nodes;
+} KERNEL_TYPE;
+
+struct vm_userfaultfd_ctx {
+	void *ctx;
+} KERNEL_TYPE;
 
 struct vma_interval {
 	unsigned long rb_subtree_last;
@@ -187,11 +214,23 @@ struct vm_area_struct {
 	unsigned long vm_start, vm_end, vm_pgoff, vm_flags;
 	struct mm_struct *vm_mm;
 	struct anon_vma *anon_vma;
+	struct list_head anon_vma_chain;
 	const struct vm_operations_struct *vm_ops;
 	struct file *vm_file;
 	void *vm_private_data;
 	struct anon_vma_name *anon_name;
 	struct vma_interval shared;
+	struct mempolicy *vm_policy;
+	struct vm_userfaultfd_ctx vm_userfaultfd_ctx;
+} KERNEL_TYPE;
+
+/* From 6.12, as merging has been since. */
+struct vma_merge_struct {
+	struct vm_area_struct *prev;
+} KERNEL_TYPE;
+
+struct vm_area_struct___offset {
+	unsigned int __vm_anon_pgoff_lo, __vm_anon_pgoff_hi;
 } KERNEL_TYPE;
 
 /* A VMA's own lock, from 6.4; what a writer leaves in vm_lock_seq is mm_lock_seq's of then. */
@@ -263,9 +302,17 @@ struct bpf_iter__task_vma {
 #define VM_READ		0x00000001
 #define VM_WRITE	0x00000002
 #define VM_EXEC		0x00000004
+#define VM_SHARED	0x00000008
+#define VM_MAYWRITE	0x00000020
 #define VM_MAYSHARE	0x00000080
 #define VM_GROWSDOWN	0x00000100
+#define VM_PFNMAP	0x00000400
+#define VM_MAYBE_GUARD	0x00000800
+#define VM_IO		0x00004000
+#define VM_DONTEXPAND	0x00040000
 #define VM_HUGETLB	0x00400000
+#define VM_SOFTDIRTY	0x08000000
+#define VM_MIXEDMAP	0x10000000
 
 /* include/uapi/linux/stat.h, include/linux/kdev_t.h, Documentation/admin-guide/devices.txt */
 #define S_IFMT		0170000

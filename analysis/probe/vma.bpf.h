@@ -67,6 +67,12 @@ static inline __u16 ops_id(const struct vm_operations_struct *vm_ops, __u64 *fau
 	return known ? known->id : 0;
 }
 
+/* Where a VMA's chain begins and ends: the list's head, inside of it. */
+static inline struct list_head *chain_head(struct vm_area_struct *area)
+{
+	return (void *)area + bpf_core_field_offset(area->anon_vma_chain);
+}
+
 static inline __u8 protection(__u64 flags)
 {
 	return (flags & VM_READ ? VMA_PROT_READ : 0) | (flags & VM_WRITE ? VMA_PROT_WRITE : 0) |

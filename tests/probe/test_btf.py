@@ -51,6 +51,13 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     "struct thread_info.status": None,  # x86
     "struct task_struct.thread_info.status": None,
     "struct task_struct.sched_info.run_delay": None,  # CONFIG_SCHED_INFO
+    "struct anon_vma.num_children": None,  # LINK_UNKNOWN without, as the next
+    "struct anon_vma.num_active_vmas": None,
+    "struct vm_area_struct.vm_policy": None,  # CONFIG_NUMA
+    "struct vm_area_struct.vm_userfaultfd_ctx.ctx": None,  # CONFIG_USERFAULTFD
+    "struct vma_merge_struct.prev": None,  # from 6.12 on
+    "struct vm_area_struct___offset.__vm_anon_pgoff_lo": ((7, 3), (99, 0)),
+    "struct vm_area_struct___offset.__vm_anon_pgoff_hi": ((7, 3), (99, 0)),
     "struct task_struct.on_cpu": None,  # CONFIG_SMP
     "struct task_struct.wake_cpu": None,
     "struct pt_regs.orig_ax": None,  # x86: whether a fault is of a system call

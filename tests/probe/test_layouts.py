@@ -19,6 +19,8 @@ LAYOUTS = {
     "mm_entry": census_layout.MM,
     "process_entry": census_layout.PROCESS,
     "ops_entry": census_layout.OPS,
+    "chain_link": census_layout.LINK,
+    "slab_entry": census_layout.SLAB,
     "string_entry": census_layout.STRING,
     "fault_file": fault_events.HEADER,
     "fault_event": fault_events.EVENT,

@@ -37,7 +37,7 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
     found = _take_census(where, pids)
     from anonvma.base.section import Section
     from anonvma.base.tabular import terminal_width
-    from anonvma.report import answer, layout
+    from anonvma.report import anon_vma_report, answer, layout
     from anonvma.tables import census as tables_of
 
     tables = {
@@ -62,6 +62,7 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
         Section(head, said if name == "by_process" else [], table, whole=wholes[name])
         for head, (name, table) in zip(heads, tables.items(), strict=True)
     ]
+    parts.append(anon_vma_report.section(found.chains, found.slabs))
     lost = tables_of.losses(found.losses)
     lost = lost[lost["count"] > 0]
     said = [f"{row.count} {row.lost}" for row in lost.itertuples(index=False)]
@@ -110,6 +111,7 @@ def _take_census(where: str, pids: tuple[int, ...]) -> Census:
 
 
 def _census_json(found: Census, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    from anonvma.tables import anon_vmas
     from anonvma.tables import census as tables_of
 
     beware = tables_of.alarm(found.vmas)
@@ -120,5 +122,7 @@ def _census_json(found: Census, tables: dict[str, pd.DataFrame]) -> dict[str, An
         "pages_how": found.header["pages_how"],
         "alarm": beware._asdict() if beware else None,
         "losses": found.losses,
+        "anon_vma": anon_vmas.total(found.chains)._asdict(),
+        "slabs": json.loads(found.slabs.to_json(orient="records")),
         **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
     }

@@ -233,6 +233,8 @@ class Observer:
         found = census_file.read(local)
         local.unlink()
         self.results.add_frame("census", repeat, found.vmas)
+        self.results.add_frame("anon_vma_chains", repeat, found.chains)
+        self.results.add_frame("slabs", repeat, found.slabs)
         self.results.losses.update(found.losses)
         self.results.pages_how = found.header["pages_how"]
 

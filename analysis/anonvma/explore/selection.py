@@ -21,8 +21,9 @@ import pandas as pd
 
 from anonvma.base.errors import SelectionError
 from anonvma.explore.census_reader import read, repeats_of
-from anonvma.explore.filter import STATES, Filter, bits_of, flag_names
+from anonvma.explore.filter import STATES, Filter, bits_of
 from anonvma.run.runs import Run
+from anonvma.run.vma_flags import flag_names
 
 Mask = npt.NDArray[np.bool_]
 

@@ -9,9 +9,11 @@ import pandas as pd
 from anonvma.base.axes import plot_shares
 from anonvma.explore import address_map
 from anonvma.explore.address_map import STATE_COLOURS
-from anonvma.explore.filter import Filter, flag_names, size
+from anonvma.explore.filter import Filter, size
 from anonvma.explore.selection import Selection
 from anonvma.explore.view import MOST, Shown, View, summary, trimmed
+from anonvma.run.vma_flags import flag_names
+from anonvma.tables import apart
 from anonvma.tables.census import CLASSES
 
 
@@ -45,12 +47,35 @@ def vmas(shown: Shown) -> View:
         row = shown.chosen_row()
         words.append(f"Looked at: {shown.chosen_said()}.")
         words.append(f"Its flags: {', '.join(flag_names(int(row['flags'])))}.")
+        words.append(_apart_said(shown, shown.chosen))
     rows = shown.selection.rows(shown.key, shown.descending, count=MOST)
     table = rows[["tgid", "comm", "prot", "origin", "state", "present", "zero", "path", "name"]]
     table.insert(2, "start", [f"{int(value):x}" for value in rows["start"]])
     table.insert(3, "size", [size(int(value)) for value in rows["bytes"]])
     table = table.astype({"tgid": "str"})  # a name, not a number: no comma in it
     return View("VMAs", words, [table] if len(table) else [])
+
+
+def _apart_said(shown: Shown, place: int) -> str:
+    """Say why a VMA is not one with the VMA right below it."""
+    frame = shown.source.vmas.frame
+    if "apart" not in frame:
+        return apart.NOT_OBSERVED
+    row = frame.iloc[place]
+    if pd.isna(row["apart"]):
+        return "No VMA lies right below it."
+    if row["apart"] == "nothing":
+        return (
+            "Nothing forbids that it be one with the VMA right below it: the kernel asks only when "
+            "one of the two is changed."
+        )
+    differ = apart.flags_apart(frame.iloc[place - 1 : place + 1])[1]
+    which = f" ({', '.join(flag_names(differ))})" if row["apart"] == "flags" else ""
+    others = "no other test fails" if row["apart_alone"] else "others fail, too"
+    return (
+        "Why it is not one with the VMA right below it: the kernel's first test that fails is "
+        f"that of {row['apart']}{which}; {others}."
+    )
 
 
 def address_spaces(shown: Shown) -> View:

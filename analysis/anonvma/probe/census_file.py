@@ -22,7 +22,8 @@ import pandas as pd
 
 from anonvma.base.errors import CensusError
 from anonvma.probe import census_layout
-from anonvma.probe.vma_kinds import ORIGINS, categorical, classify, origins
+from anonvma.probe.chains import chain_frame, slab_frame
+from anonvma.probe.vma_kinds import ORIGINS, categorical, classify, origins, why_apart
 
 _PROTECTIONS = tuple(
     ("r" if p & 1 else "-")
@@ -47,6 +48,10 @@ class Census:
     processes : DataFrame
         One row per process: tgid, mm, comm. Two processes with one mm are two rows here
         and one in `mms`.
+    chains : DataFrame
+        One row per anon_vma_chain, columns as `anonvma.run.schema` declares them.
+    slabs : DataFrame
+        One row per slab cache of theirs, of the whole machine, likewise.
     header : dict
         release, arch, page_size, boot_id, pages_how (text), start_ns and end_ns
         (CLOCK_REALTIME), start_monotonic_ns and end_monotonic_ns.
@@ -61,6 +66,8 @@ class Census:
     vmas: pd.DataFrame
     mms: pd.DataFrame
     processes: pd.DataFrame
+    chains: pd.DataFrame
+    slabs: pd.DataFrame
     header: dict[str, Any]
     losses: dict[str, int]
     records: npt.NDArray[np.void]
@@ -73,6 +80,7 @@ LOSSES = {
     "mms_vanished": "address spaces gone before their VMAs were read",
     "mms_late": "address spaces born while the census was taken, and not in it",
     "paths_lost": "file paths longer than PATH_MAX",
+    "links_lost": "chains of an anon_vma, of VMAs with more than 512 of them",
     "scans_failed": "bare VMAs whose pages could not be looked at",
     "went_on": "processes that the command left running when it ended, which are in no number",
 }
@@ -217,11 +225,13 @@ def read(path: str | Path) -> Census:
     mms = sections.take(census_layout.MM, int(header["mms"]), "mms")
     processes = sections.take(census_layout.PROCESS, int(header["processes"]), "processes")
     ops = sections.take(census_layout.OPS, int(header["ops"]), "vm_operations_structs")
+    links = sections.take(census_layout.LINK, int(header["links"]), "chains")
     strings = sections.strings(int(header["strings"]))
     columns = _columns(records, mapped)
     _check_references(columns, ops, strings, path)
+    vmas = _frame(columns, records["comm"], ops, strings, int(header["page_size"]))
     return Census(
-        vmas=_frame(columns, records["comm"], ops, strings, int(header["page_size"])),
+        vmas=vmas,
         mms=_mm_frame(mms),
         processes=pd.DataFrame(
             {
@@ -230,6 +240,8 @@ def read(path: str | Path) -> Census:
                 "comm": [_text(comm) for comm in processes["comm"]],
             }
         ),
+        chains=chain_frame(links, vmas, path),
+        slabs=slab_frame(header),
         header={
             "release": _text(header["release"]),
             "arch": _text(header["arch"]),
@@ -352,4 +364,5 @@ def _frame(
         unknown = columns[name] == census_layout.UNKNOWN
         columns[name][unknown] = 0  # in place: nothing else needs it any more
         frame[name] = pd.arrays.IntegerArray(columns[name], unknown)
+    frame["apart"], frame["apart_alone"] = why_apart(columns["apart"])
     return pd.DataFrame(frame, copy=False)

@@ -9,9 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 MAGIC = b"VMACENS\0"
-FORMAT = 2
+FORMAT = 3
 BYTE_ORDER = 0x01020304
 
+SLAB = np.dtype(
+    [
+        ("active", "u8"),
+        ("objects", "u8"),
+        ("object_size", "u8"),
+        ("slabs", "u8"),
+        ("slab_size", "u8"),
+    ]
+)
 HEADER = np.dtype(
     [
         ("magic", "S8"),
@@ -37,7 +46,10 @@ HEADER = np.dtype(
         ("scans_failed", "u4"),
         ("mms_unwatched", "u4"),
         ("went_on", "u4"),
-        ("reserved", "u4"),
+        ("links_lost", "u4"),
+        ("links", "u8"),
+        ("anon_vma_slab", SLAB),
+        ("anon_vma_chain_slab", SLAB),
         ("release", "S64"),
         ("boot_id", "S40"),
         ("arch", "S16"),
@@ -61,7 +73,8 @@ RECORD = np.dtype(
         ("ops", "u2"),
         ("prot", "u1"),
         ("bits", "u1"),
-        ("reserved", "u4"),
+        ("apart", "u2"),
+        ("reserved", "u2"),
         ("comm", "S16"),
     ]
 )
@@ -79,6 +92,18 @@ MM = np.dtype(
 )
 PROCESS = np.dtype([("tgid", "u4"), ("mm", "u4"), ("comm", "S16")])
 OPS = np.dtype([("id", "u4"), ("how", "u4"), ("name", "u4"), ("reserved", "u4")])
+LINK = np.dtype(
+    [
+        ("vma", "u8"),
+        ("anon_vma", "u8"),
+        ("root", "u8"),
+        ("parent", "u8"),
+        ("num_children", "u4"),
+        ("num_active_vmas", "u4"),
+        ("own", "u4"),
+        ("reserved", "u4"),
+    ]
+)
 STRING = np.dtype([("id", "u4"), ("length", "u4")])
 
 HAS_OPS, HAS_ANON, HAS_FILE, HEAP, STACK, SPECIAL, PATH_LOST, INTERNAL_MOUNT = (
@@ -89,5 +114,6 @@ OPS_EMPTY = 4
 PAGES_HOW = ("not looked at", "PAGEMAP_SCAN", "pagemap and kpageflags")
 VM_HUGETLB = 0x400000
 UNKNOWN = np.uint64(0xFFFFFFFFFFFFFFFF)
+LINK_UNKNOWN = np.uint32(0xFFFFFFFF)
 
 Columns = dict[str, npt.NDArray[Any]]

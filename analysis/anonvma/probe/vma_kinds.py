@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from anonvma.probe import census_layout
-from anonvma.run.vocabulary import CLASSES
+from anonvma.run.vocabulary import APART, CLASSES
 
 _THREAD_STACK_GUARD_MAX = 1 << 20
 _THREAD_STACK_MIN = 16384  # PTHREAD_STACK_MIN: smaller ones with a guard are signal stacks
@@ -73,6 +73,23 @@ def classify(
     kind[no_access] = CLASSES.index("guard")
     kind[~bare] = -1
     return categorical(kind, CLASSES), categorical(note, NOTES)
+
+
+_ADJACENT = 1 << 15
+
+
+def why_apart(tests: npt.NDArray[np.uint16]) -> tuple[pd.Categorical, pd.arrays.BooleanArray]:
+    """Name the first test of the kernel's that a VMA and the one right below fail.
+
+    And whether it is the only one. Null where no VMA lies right below.
+    """
+    adjacent = (tests & _ADJACENT) != 0
+    failed = tests & np.uint16(_ADJACENT - 1)
+    lowest = failed & (~failed + np.uint16(1))
+    code = np.full(len(tests), len(APART) - 1, np.int8)
+    code[failed != 0] = np.log2(lowest[failed != 0]).astype(np.int8)
+    code[~adjacent] = -1
+    return categorical(code, APART), pd.arrays.BooleanArray(failed == lowest, ~adjacent)
 
 
 def origin_of_file(path: str) -> str:

@@ -192,6 +192,37 @@ SCHEMAS: dict[str, pa.Schema] = {
         field(
             "guard", pa.uint64(), "pages", "guard markers (MADV_GUARD_INSTALL); null before 6.15"
         ),
+        field(
+            "apart",
+            _WORD,
+            "",
+            "why it is not one with the VMA right below it: the kernel's first test that fails, of "
+            f"{', '.join(dict.fromkeys(vocabulary.APART))}; null where none lies there, or unknown",
+            later=True,
+        ),
+        field("apart_alone", pa.bool_(), "", "whether no other test fails", later=True),
+    ),
+    "anon_vma_chains": _table(
+        "One row per anon_vma_chain in the census: a VMA that an anon_vma may have pages in.",
+        field("mm", pa.uint32(), "id", "as in census"),
+        field("tgid", pa.uint32(), "pid", "as in census"),
+        _name("comm", "as in census"),
+        field("start", pa.uint64(), "address", "vm_start, by which census has the VMA"),
+        field("anon_vma", pa.uint32(), "id", "the anon_vma, numbered within this census"),
+        field("root", pa.uint32(), "id", "the anon_vma at the root of its tree"),
+        field("parent", pa.uint32(), "id", "its parent, a root its own"),
+        field("own", pa.bool_(), "", "whether it is the VMA's own, vma->anon_vma"),
+        _count("num_children", "of the anon_vma; a root counts itself; null if unknown"),
+        _count("num_active_vmas", "VMAs whose own it is, by the kernel's count; null likewise"),
+    ),
+    "slabs": _table(
+        "One row per slab cache of theirs: the line of /proc/slabinfo, of the whole machine.",
+        _string("cache", "anon_vma or anon_vma_chain"),
+        _count("active", "objects in use, or free in a slab of a processor's own"),
+        _count("objects", "objects there is room for"),
+        field("object_size", pa.int64(), "bytes", "of one, with what lies between two"),
+        _count("slabs", "of the cache"),
+        field("slab_size", pa.int64(), "bytes", "of one"),
     ),
     "tracing": _table(
         "One row per run of the workload that was timed with a tracer, or without one.",

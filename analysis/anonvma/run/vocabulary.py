@@ -6,6 +6,16 @@ from __future__ import annotations
 CLASSES = ("guard", "untouched", "zero-page", "other")
 """Why a VMA is bare."""
 
+APART = (
+    *("special", "policy", "flags", "file", "close", "userfaultfd", "name", "anon_vma"),
+    *("fork child", "offset", "anonymous offset", "close", "nothing"),
+)
+"""Why two adjacent VMAs are not one: the kernel's tests, in their order (enum APART of census.h).
+
+It asks for ``vm_ops->close`` in one of two places. ``nothing`` forbids it where no test fails: the
+kernel asks only when one of the two is changed.
+"""
+
 STATES = ("no VMA", "bare", "anon_vma", "vm_ops", "vm_ops and anon_vma", "not looked at")
 """What a VMA is to a fault: the second is the object of the study, the third what it may become.
 
