@@ -28,7 +28,7 @@ ROWS = [
     {"repeat": 1, "task": 1, "bytes": 2048, "usecs": 10, "kb_per_s": 200000},
 ]
 MANIFEST: dict[str, Any] = {
-    "target": {"kind": "local"},
+    "target": {"kind": "local", "kernel_release": "6.18.0", "cpus": 2, "page_size": 4096},
     "workload": {"name": "x", "argv": ["x"]},
     "parameters": {},
     "repeats": 1,

@@ -254,7 +254,8 @@ def _method(run: Run) -> list[str]:
     manifest = run.manifest
     # What went on is told with the answer.
     lost = {n: count for n, count in manifest.losses.items() if count and n != "went_on"}
-    counted = "; ".join(f"{count} {census.LOSSES[name]}" for name, count in lost.items())
+    unknown = "more, of a kind that is not known here"
+    counted = "; ".join(f"{count} {census.LOSSES.get(n, unknown)}" for n, count in lost.items())
     return [
         f"{_observed(run)}, a BPF iterator then read vm_ops and anon_vma of each VMA from the "
         "kernel's own structures, and the pages in the bare ones were told apart by "

@@ -74,6 +74,9 @@ _ALWAYS = (
     "memory_bytes",
     "page_size",
 )
+_KNOWN = ("kernel_release", "cpus", "page_size")
+_OF_ELSEWHERE = {"repeats", "perf_stat", "perf_intervals", "samples", "stacks", "frames"}
+"""The tables that an import gives, of a machine of which little may be known."""
 _LARGEST = {"cpus": 1 << 31, "real_cpus": 1 << 31, "page_size": 1 << 31, "memory_bytes": 1 << 63}
 _LONGEST = 8192  # characters: a kernel's command line may have 4096
 _KIND_WORDS = {str: "words", int: "a whole number", dict: "an object"}
@@ -195,6 +198,14 @@ class Manifest(_Strict):
     _is_plain = model_validator(mode="before")(_plain)
     _target_is_one = field_validator("target")(_target)
     _features_are_some = field_validator("features")(_features)
+
+    @model_validator(mode="after")
+    def _machine_is_known(self) -> Manifest:
+        """Of what was measured, and not imported, the machine is known."""
+        for name in _KNOWN if set(self.tables) - _OF_ELSEWHERE else ():
+            if self.target[name] is None:
+                raise ValueError(f"target: {name} is missing")
+        return self
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anonvma.base.errors import RunError
-from anonvma.run import catalogue
+from anonvma.run import catalogue, soundness
 from anonvma.run import files as run_files
 from anonvma.run.manifest import Manifest, TableFile, read_manifest
 from anonvma.run.schema import SCHEMAS
@@ -100,7 +100,7 @@ class Run:
         Raises
         ------
         RunError
-            When the run has no such table.
+            When the run has no such table, or what is in it cannot be.
         """
         if name not in self.manifest.tables:
             raise RunError(f"run {self.id} has no table {name!r}: {self._why_not(name)}")
@@ -114,6 +114,8 @@ class Run:
             run_files.check_unpacked(file, parquet)
             held = parquet.schema_arrow.names
             table = parquet.read([column for column in columns or held if column in held])
+            if wrong := soundness.fault(name, table):
+                raise RunError(f"{file} is damaged: {wrong}.")
         for column in SCHEMAS[name]:  # one that came later, or it would not be open
             if column.name not in held and (columns is None or column.name in columns):
                 table = table.append_column(column, pa.nulls(len(table), column.type))
