@@ -29,6 +29,7 @@ from anonvma.report import (
     layout,
     markup,
     notebooks,
+    public_words,
     publish,
     redaction,
     run_report,
@@ -310,5 +311,5 @@ def test_functions_that_everybody_has_are_not_withheld() -> None:
 
 
 def test_what_we_call_a_caller_is_no_name_of_anybodys() -> None:
-    assert identities.is_public("reader of /proc") and identities.is_public("page fault")
-    assert not identities.is_public("reader of /home/alice")
+    assert public_words.is_public("reader of /proc") and public_words.is_public("page fault")
+    assert not public_words.is_public("reader of /home/alice")

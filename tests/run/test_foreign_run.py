@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -10,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fuzz
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from anonvma.report import headers, identities, layout, redaction, reproduction, subject
@@ -93,6 +97,46 @@ def test_two_hundred_secrets_of_fourteen_kinds(tmp_path: Path) -> None:
     text, _ = published(foreign_run(tmp_path, "small-allocs-mt", plant))
     flat = squeezed(text)
     assert [value for value, core in SECRETS.items() if squeezed(core) in flat] == []
+
+
+def test_every_word_of_a_foreign_run_is_looked_at(tmp_path: Path) -> None:
+    """In whatever column, key or value of it: what was not written by anonvma is withheld."""
+    cores = (f"Wq{number:03d}Vz" for number in itertools.count())
+    planted: dict[str, str] = {}
+
+    def secret(place: str) -> str:
+        core = next(cores)
+        planted[core] = place
+        return core
+
+    def plant(manifest: dict[str, Any]) -> None:
+        for name in ("losses", "features", "parameters", "target"):
+            value = 5 if name == "losses" else f"a {secret(f'value of {name}')}"
+            manifest[name][secret(f"key of {name}")] = value
+        manifest["features"].setdefault("regime", {})["evidence"] = f"vma {secret('evidence')}"
+        manifest["workload"]["maps"] = secret("maps")
+        manifest["anonvma"] += f"+{secret('version')}"
+        one = {"what": "x", "reason": "y", "remedy": "z", "tables": [secret("tables")]}
+        manifest["unobserved"].append(one)
+
+    run = foreign_run(tmp_path, "small-allocs-mt", plant)
+    for name in run.manifest.tables:
+        file = run.path / run.manifest.tables[name].file
+        table = pq.read_table(file, partitioning=None)
+        for at, column in enumerate(table.schema):
+            kind = column.type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if pa.types.is_string(kind) and column.name not in identities.FOREIGN:
+                core, values = secret(f"{name}.{column.name}"), table.column(at).cast(kind)
+                words = [
+                    f"{word} {core}" if word and number % 2 else word
+                    for number, word in enumerate(values.to_pylist())
+                ]
+                table = table.set_column(at, column, pa.array(words, kind).cast(column.type))
+        pq.write_table(table, file)
+        fuzz.renew(run.path, name)
+    flat = squeezed(published(Run.open(run.path))[0])
+    assert [place for core, place in planted.items() if squeezed(core) in flat] == []
 
 
 @pytest.mark.parametrize("value", [next(v for v in SECRETS if k in v) for k in ("AKIA", "xoxb")])

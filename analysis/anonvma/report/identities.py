@@ -3,14 +3,12 @@
 
 Facts are values to look for: what a run says of its processes and files, and what this machine
 says of itself. Shapes are how values look that nobody wrote down: addresses, kernel pointers, ids.
-A word that anonvma's own sources use is neither: a report says "perf" whether or not perf was
-running.
+What `anonvma.report.public_words` knows is neither.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
 import os
 import pwd
@@ -23,6 +21,7 @@ import pandas as pd
 
 from anonvma.base import paths
 from anonvma.report import reproduction, secret_patterns
+from anonvma.report.public_words import is_ours, is_public, own_words, sources
 from anonvma.run.manifest import Manifest
 from anonvma.run.runs import Run
 
@@ -48,78 +47,38 @@ _EVERYBODYS = re.compile(
 library, and our own programs, which are linked with it."""
 
 
-def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield each column of `FOREIGN` that a table has, its kind, and its words that are not ours.
-
-    Functions of the kernel, the C library and our own programs are anybody's, and no profile can be
-    read without them.
-    """
-    for column, kind in FOREIGN.items():
-        if column in frame:
-            words = {str(word) for word in frame[column].dropna().unique()}
-            if column == "symbol" and "file" in frame:
-                files = frame["file"].astype("object").fillna("").astype("str")
-                words -= set(frame.loc[files.str.fullmatch(_EVERYBODYS), column].dropna())
-            yield column, kind, sorted(word for word in words if not is_public(word))
-
-
-# ---- what names nobody ----
-
-
-@functools.cache
-def _sources() -> str:
-    """Return everything that our own sources say."""
-    said = []
-    package = Path(__file__).parent.parent
-    files = [*package.rglob("*.py")]
-    for folder in ("probe", "workload", "guest"):
-        files += (package.parent / folder).glob("*.[ch]")
-    for file in sorted(files):
-        said.append(file.read_text(encoding="utf-8", errors="replace"))
-    return "\n".join(said)
-
-
-@functools.cache
-def _vocabulary() -> frozenset[str]:
-    """Return the words that our own sources have, which therefore tell nothing."""
-    # What the C library says of an error is in no source of ours, and in many of our sentences.
-    said = "\n".join([_sources(), *map(os.strerror, range(1, 134))])
-    words = re.findall(r"[A-Za-z_][\w-]*", said)
-    return frozenset([*words, *re.findall(r"[A-Za-z]+", said)])
-
-
-@functools.cache
-def _spelt_out() -> frozenset[str]:
-    """Return what our own sources have between blanks and quotes, such as paths."""
-    return frozenset(re.findall(r"[^\s\"'`(){}\[\],;]+", _sources()))
-
-
-_PUBLIC_PATHS = re.compile(
-    r"(?:\[kernel\.kallsyms\]|\[unknown\]|/?dev/zero|/\[aio\]|anon_inode:\[[\w-]+\]|/?memfd:specimen|/SYSV00000000|/secretmem"
-    r"|/usr/lib/(?:[\w-]+/)?(?:ld|lib(?:c|m|pthread|dl|rt))[-.][\w.-]*|\[(?:heap|stack|vdso|vvar"
-    r"|vvar_vclock|vsyscall|uprobes)\])(?: \(deleted\))?"
+# What the kernel and perf call what they count; of elsewhere they may have any such name.
+_KERNELS = ("counter", "event", "fact", "unit")
+_COUNTED = re.compile(r"[\w.:/=,@%-]{0,80}")
+_OF_TABLES = re.compile(
+    r"[r-][w-][x-][sp]|[0-9a-f]{2,3}:[0-9a-f]{2,5}|[0-9a-f]{12}|tsc|hpet|acpi_pm|kvm-clock|arch_sys_counter"
+    r"|notsupported|notimplemented|forceoff"
 )
+"""Protections, devices, and what the kernel says of a machine's clock and threads; also hashes."""
 
 
-_PID = re.compile(r"pid[:-]\d+")
-"""A workload that runs already; its number names nobody."""
+def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield each column of words that a table has, their kind, and which of them are not ours.
 
-
-@functools.lru_cache(maxsize=1 << 16)  # the runs of a comparison share their words
-def is_public(value: str) -> bool:
-    """Tell whether a value says nothing of the machine or of who works on it."""
-    if _PUBLIC_PATHS.fullmatch(value) or _PID.fullmatch(value):
-        return True
-    if f'"{value}"' in _sources():  # one of our own names for something, such as a caller
-        return True
-    if "/" in value.strip("/") and value in _spelt_out():
-        return True
-    words = re.findall(r"[^\s()]+", value)
-    return all(_is_ours(word.lstrip("-") or word) for word in words)
-
-
-def _is_ours(word: str) -> bool:
-    return word in _vocabulary() or bool(re.fullmatch(r"[\d.,]+[kmgtKMGT%]?|.{0,2}", word))
+    Those of `FOREIGN` have words of others by their nature, and any other may have them in a run
+    from somewhere else. Functions of the kernel, the C library and our own programs are anybody's,
+    and no profile can be read without them.
+    """
+    for column in frame.columns:
+        if column not in FOREIGN and frame[column].dtype.name not in ("str", "category"):
+            continue
+        kind = FOREIGN.get(column, "word")
+        words = {str(word) for word in frame[column].dropna().unique()}
+        if column in _KERNELS:
+            words = {word for word in words if not _COUNTED.fullmatch(word)}
+        if column == "symbol" and "file" in frame:
+            files = frame["file"].astype("object").fillna("").astype("str")
+            words -= set(frame.loc[files.str.fullmatch(_EVERYBODYS), column].dropna())
+        if column not in FOREIGN:
+            words = {
+                word for word in words if not _OF_TABLES.fullmatch(word) and any(own_words(word))
+            }
+        yield column, kind, sorted(word for word in words if not is_public(word))
 
 
 _PUBLIC_ROOTS = r"(?:proc|sys|dev|usr|lib|lib64|bin|sbin|boot|etc)"
@@ -133,8 +92,7 @@ def facts_of_run(run: Run) -> list[Fact]:
     """Return what a run says of its machine: names, paths, symbols and command lines."""
     facts: list[Fact] = []
     for table in sorted(run.manifest.tables):
-        if {*FOREIGN} & set(run.columns(table)):
-            facts += _facts_of_table(run.table(table))
+        facts += _facts_of_table(run.table(table))
     named = [*_facts_of_command(run.manifest), *_facts_of_files(run), *_facts_of_target(run)]
     return [*dict.fromkeys(facts), *named]
 
@@ -146,14 +104,14 @@ _ID = re.compile(r"\d{8}T\d{6}Z-")
 def _facts_of_files(run: Run) -> Iterator[Fact]:
     """Yield what a run and its files are called, where the name is not ours."""
     slug = _ID.sub("", run.id)
-    if not all(_is_ours(word) or word.isdigit() for word in re.split(r"[-_.]", slug)):
+    if not all(is_ours(word) or word.isdigit() for word in re.split(r"[-_.]", slug)):
         yield "run", run.id
         if slug != run.id:
             yield "run", slug
     files = [entry.file for entry in run.manifest.tables.values()]
     for file in [*files, *(entry.file for entry in run.manifest.raw)]:
         for part in Path(file).parts:
-            if not all(_is_ours(word) for word in re.split(r"[-_.]", part)):
+            if not all(is_ours(word) for word in re.split(r"[-_.]", part)):
                 yield "file", part
 
 
@@ -181,20 +139,35 @@ def _facts_of_target(run: Run) -> Iterator[Fact]:
         if not _CPU.fullmatch(word) and not is_public(word):
             yield "cpu name", word
     for text in _free_text(run.manifest):
-        for word in re.findall(r"[^\s\"'`()\[\]{},;<>]+", text):
-            bare = word.strip(".:!?*=-")
-            parts = re.split(r"[-_./=:@+%]+", bare)
-            if not is_public(bare) and not all(_is_ours(part) for part in parts):
-                yield "word", bare
+        yield from (("word", word) for word in own_words(text))
 
 
 def _free_text(manifest: Manifest) -> Iterator[str]:
     yield from manifest.notes
     yield manifest.pages_how or ""
     for one in manifest.unobserved:
-        yield from (one.what, one.reason, one.remedy)
-    for name in ("accel_reason", "link", "perf_version", "qemu_version", "thp", "architecture"):
-        yield str(manifest.target.get(name) or "")
+        yield from (one.what, one.reason, one.remedy, *one.tables)
+    yield from (manifest.anonvma, manifest.workload.maps or "", *manifest.losses)
+    for told, apart in (
+        (manifest.target, _LOOKED_INTO),
+        (manifest.features, ("kernel",)),
+        (manifest.parameters, ("workload",)),
+    ):
+        yield from _strings({name: value for name, value in told.items() if name not in apart})
+
+
+_LOOKED_INTO = ("kernel_release", "append", "cpu_model", "image_sha256", "config_sha256")
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Yield every string in what JSON can hold, names among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        yield from (text for item in value.values() for text in _strings(item))
+    elif isinstance(value, list):
+        yield from (text for item in value for text in _strings(item))
 
 
 _RELEASE = re.compile(
@@ -222,7 +195,7 @@ _CPU = re.compile(
 
 
 def _is_of_release(word: str) -> bool:
-    return bool(_RELEASE.fullmatch(word)) or _is_ours(word)
+    return bool(_RELEASE.fullmatch(word)) or is_ours(word)
 
 
 def _facts_of_table(frame: pd.DataFrame) -> Iterator[Fact]:
@@ -340,7 +313,7 @@ def _always(text: str) -> bool:
 
 
 def _not_in_sources(text: str) -> bool:
-    return text not in _sources()
+    return text not in sources()
 
 
 SHAPES: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (

@@ -35,8 +35,8 @@ from anonvma.report.identities import (
     facts_of_run,
     foreign,
     hashes_of,
-    is_public,
 )
+from anonvma.report.public_words import is_public
 from anonvma.run.manifest import Manifest
 from anonvma.run.runs import Run
 
@@ -309,7 +309,7 @@ def _scrubbed(value: Any, wall: Wall) -> Any:
     if isinstance(value, str):
         return wall.scrub(value)
     if isinstance(value, dict):
-        return {key: _scrubbed(item, wall) for key, item in value.items()}
+        return {wall.scrub(key): _scrubbed(item, wall) for key, item in value.items()}
     if isinstance(value, list):
         return [_scrubbed(item, wall) for item in value]
     return value
