@@ -29,11 +29,17 @@ _AS_ROOT = (
 )
 
 
-# Until it handles Ctrl-C itself, that ends it without a traceback.
-_START = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    "from jupyterlab.labapp import main; sys.exit(main())"
-)
+# It ends when we do, be it by SIGKILL: PR_SET_PDEATHSIG, which a change of user before would have
+# cleared. Until it handles Ctrl-C itself, that ends it without a traceback.
+_START = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv.pop(1)):
+    sys.exit(1)
+from jupyterlab.labapp import main
+sys.exit(main())
+"""
 
 
 def command(notebook: Path, browser: bool, port: int, more: Sequence[str] = ()) -> list[str]:
@@ -42,6 +48,7 @@ def command(notebook: Path, browser: bool, port: int, more: Sequence[str] = ()) 
         sys.executable,
         "-c",
         _START,
+        str(os.getpid()),
         *([] if browser else ["--no-browser"]),
         *more,
         "--ServerApp.ip=127.0.0.1",
