@@ -210,6 +210,7 @@ class _Work:
             "notebook": str(self.study.notebook.resolve()),
             "retries": self.study.retries,
             "timeout": self.study.timeout,
+            "tmpdir": os.environ.get("TMPDIR"),
             "lifeline": self.profile is None,
             "cells": [self._planned(cell) for cell in self.study.cells],
         }
@@ -230,11 +231,15 @@ class _Work:
         lifeline.unlink(missing_ok=True)
         os.mkfifo(lifeline, 0o600)
         held = os.open(lifeline, os.O_RDWR | os.O_CLOEXEC)
+        # Killed, it leaves what it had in TMPDIR; cells have the user's.
+        own = self.directory / "work" / "tmp"
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir()
         with (self.directory / "snakemake.log").open("ab") as log:
             process = subprocess.Popen(
                 self._command(jobs),
                 cwd=self.directory,
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                env={**os.environ, "PYTHONSAFEPATH": "1", "TMPDIR": str(own)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -254,6 +259,7 @@ class _Work:
             if process.poll() is None:
                 process.kill()
             process.wait()
+            shutil.rmtree(own, ignore_errors=True)
         self._listen()
         self._judge(process.returncode)
 

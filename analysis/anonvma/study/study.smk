@@ -34,6 +34,7 @@ for number, cell in enumerate(PLAN["cells"]):
             **{cell["token"]: 1},
         params:
             python=shlex.quote(PLAN["python"]),
+            tmpdir=shlex.quote(f"TMPDIR={PLAN['tmpdir']}") if PLAN["tmpdir"] else "-u TMPDIR",
             cell=cell["name"],
         shell:
-            "exec {params.python} -P -m anonvma.study.job {params.cell} {resources.attempt}"
+            "exec env {params.tmpdir} {params.python} -P -m anonvma.study.job {params.cell} {resources.attempt}"
