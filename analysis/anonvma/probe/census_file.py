@@ -13,6 +13,7 @@ import dataclasses
 import mmap
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ class _Sections:
 
 _CHUNK = 8192  # records; a megabyte, which stays in the processor's cache
 
-_PIECE = 64 * _CHUNK  # records whose pages are kept until they have been read
+_PIECE = 32 * _CHUNK  # records whose pages are kept until they have been read
 
 
 def _columns(
@@ -157,17 +158,29 @@ def _columns(
     """Lay each member of the records out as a column.
 
     A column of the records themselves is strided: every pass over one would fetch all of
-    them from memory again. Here they are fetched once, and the pages of the file that they
-    are mapped from are given back: they would be as much memory as the columns.
+    them from memory again. Here they are fetched once, by as many threads as there are CPUs
+    (NumPy copies without Python's lock), and the pages of the file that they are mapped from
+    are given back: they would be as much memory as the columns.
     """
     names = [name for name in records.dtype.names or () if name not in ("comm", "reserved")]
     columns = {name: np.empty(len(records), records.dtype[name]) for name in names}
-    for start in range(0, len(records), _CHUNK):
-        chunk = records[start : start + _CHUNK]
-        for name in names:
-            columns[name][start : start + _CHUNK] = chunk[name]
-        if mapped is not None and (start + _CHUNK) % _PIECE == 0:
+
+    def lay_out(begin: int) -> None:
+        end = min(begin + _PIECE, len(records))
+        for start in range(begin, end, _CHUNK):
+            part = slice(start, min(start + _CHUNK, end))
+            for name in names:
+                columns[name][part] = records[name][part]
+        if mapped is not None and end == begin + _PIECE:
             mapped.madvise(mmap.MADV_DONTNEED)
+
+    pieces = range(0, len(records), _PIECE)
+    if len(pieces) < 2:
+        for begin in pieces:
+            lay_out(begin)
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lay_out, pieces))
     return columns
 
 
