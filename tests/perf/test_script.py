@@ -229,6 +229,14 @@ def test_any_other_line_is_named(text: bytes, line: int) -> None:
         read([text], theirs=True)
 
 
+def test_what_its_records_say_was_lost_is_counted() -> None:
+    one = HEADS[0] + FRAMES[0] + b"\n"
+    lost = b"bench 100 [000] 10.000200: PERF_RECORD_LOST lost 5\n"
+    samples = b"bench 100 10.000300: PERF_RECORD_LOST_SAMPLES lost 7\n"
+    assert read([one, lost + one + samples], theirs=True).lost == 12
+    assert read([one * 2], theirs=True).lost == 0
+
+
 def test_records_may_stand_before_the_first_sample() -> None:
     records = b"    swapper     0 [000]  1.000000: PERF_RECORD_SWITCH_CPU_WIDE OUT\n" * 2000
     assert is_script(records) and is_script(HEADS[0]) and not is_script(STACK)

@@ -174,6 +174,9 @@ def test_fields() -> None:
         "1101,01,msec,task-clock,7,100,00,0,999,CPUs utilized",  # decimals and fields by one mark
         "44,,page-faults",
         "killed",
+        "-5,,cycles,306721,100.00,,",
+        "99999999999999999999,,cycles,306721,100.00,,",
+        "5,,cycles,306721,178.79,,",
         '{"event" : "x"}',
     ],
 )
@@ -328,6 +331,31 @@ def test_whatever_is_changed_there_is_a_count_or_a_sentence(data: Any) -> None:
             assert one.totals and all(
                 row["value"] is None or row["value"] == row["value"] for row in one.totals
             )
+
+
+INTERVALS = """     1.000100000,44,,page-faults,1001000,100.00,44.0,/sec
+     1.000100000,788234,,cycles,1001000,78.79,,
+     2.000200000,46,,page-faults,1001000,100.00,46.0,/sec
+     2.000200000,888234,,cycles,1001000,78.79,,
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (INTERVALS, {"page-faults": 90, "cycles": 1_676_468}),
+        (people([("", "1 101,01", "msec", "task-clock"), ("", "4 321", "", "faults")], "copied"),
+         {"task-clock": 1101.01, "faults": 4321}),
+        (people([("", "16,012.41", "msec", "cpu-clock"),
+                 ("", "1,234,567,890", "", "TOPDOWN.SLOTS   #  12.1 %  tma_backend_bound")], "en"),
+         {"cpu-clock": 16012.41, "TOPDOWN.SLOTS": 1_234_567_890}),
+        (people([("", "<not counted>", "", "cycles   (0.00%)"),
+                 ("", "<not supported>", "", "LLC-loads")], "en"),
+         {"cycles": None, "LLC-loads": None}),
+    ],
+)  # fmt: skip
+def test_what_people_send(text: str, told: dict[str, float | None]) -> None:
+    assert values(text) == told
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ _ROOM = 64 << 20  # bytes of a file that perf writes: of a vDSO, or of its warni
 _OF_A_PIPE = (16).to_bytes(8, "little")  # the size of the header when perf wrote to a pipe
 _OF_32_BITS = {"x86_64": ("i386", "i486", "i586", "i686"), "aarch64": ("armv7l", "armv8l")}
 """By the machine, those whose recordings its perf reads as its own."""
+_LOST = "perf record lost {:,} samples."
 _NAMES_OF_TEXT = (
     "Imported from text, in which a name of a process may pass for something else: blanks at the "
     "ends of names are lost."
@@ -169,7 +170,7 @@ class _Import:
             "cpu_model": recording.cpu,
         }
         if recording.lost:
-            self.notes.append(f"perf record lost {recording.lost:,} samples.")
+            self.notes.append(_LOST.format(recording.lost))
         if not recording.call_graph:
             self._without_stacks()
         return found
@@ -263,6 +264,8 @@ class _Import:
             found = script.read(_pieces(path), theirs=True, limit=self._limit)
         except ProfileError as error:
             raise ProfileError(f"{path} cannot be read: {error}") from None
+        if found.lost:
+            self.notes.append(_LOST.format(found.lost))
         if not found.offsets[-1]:
             self._without_stacks()
         self.notes.append(_NAMES_OF_TEXT)

@@ -17,6 +17,7 @@ name, unless the two together are no longer than the 15 bytes that a name with a
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -71,6 +72,7 @@ class Parser:
         self._comm_names: dict[bytes, int] = {}
         self._ids: list[npt.NDArray[np.uint32]] = []
         self.fragments = 0  # pieces of text that are no sample
+        self.lost = 0  # samples, by records among them
         self._line = 1  # number of the next
         self._left = b""  # what may be the beginning of a name that goes on in the next piece
 
@@ -224,7 +226,8 @@ class Parser:
                     [b"\t" + frame.strip()] if frame and script_lines.FRAME.fullmatch(frame) else []
                 )
             elif not waiting and (not line.strip() or script_lines.NEITHER.fullmatch(line)):
-                continue
+                lost = script_lines.LOST.fullmatch(line)
+                self.lost += int(lost["count"]) if lost else 0
             elif match and not waiting and script_lines.of_stack(line):
                 if script_lines.FRAME.fullmatch(line):
                     frames.append(b"\t" + line.strip())
@@ -315,7 +318,7 @@ def read(
         if limit is not None and size > limit:
             raise ProfileError(too_long(limit))
         parser.feed(piece)
-    return parser.finish(**names)
+    return dataclasses.replace(parser.finish(**names), lost=parser.lost)
 
 
 def too_long(limit: int) -> str:

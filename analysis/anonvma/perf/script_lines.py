@@ -46,6 +46,8 @@ NEITHER = re.compile(
     re.VERBOSE,
 )
 _RECORD = re.compile(rb".*\s\d+\.\d{6,9}:\s+PERF_RECORD_[A-Z_0-9]+\b.*")
+LOST = re.compile(rb".*\bPERF_RECORD_LOST(?:_SAMPLES)?\s+lost\s+(?P<count>\d+)\s*")
+"""What perf script --show-lost-events has of samples that the kernel had no room for."""
 _LONGEST_NAME = 63  # of a kernel's worker, with what it works on; TASK_COMM_LEN - 1 of all others
 LONGEST_BROKEN = 15
 FRAME = re.compile(rb"\s*(?P<ip>[0-9a-f]+) (?P<symbol>.*)", re.DOTALL)

@@ -29,12 +29,15 @@ class Profile:
         Stack `i` is ``frame_ids[offsets[i]:offsets[i + 1]]``, the innermost frame first.
     frames : DataFrame
         One row per frame, columns as in the table ``frames``.
+    lost : int
+        Samples that the kernel said were lost, as far as the text has it.
     """
 
     samples: pd.DataFrame
     offsets: npt.NDArray[np.int64]
     frame_ids: npt.NDArray[np.uint32]
     frames: pd.DataFrame
+    lost: int = 0
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables ``samples``, ``stacks`` and ``frames``, without ``repeat``."""

@@ -243,14 +243,17 @@ def _counts(block: _Block, lines: Sequence[Line], locale: Locale) -> Counts:
     return Counts(totals, intervals, seconds, block.runs)
 
 
+_MOST = 2.0**64  # counters are u64, and so is what a scaled one is made up to
+
+
 def _row(line: Line, locale: Locale) -> dict[str, Any]:
     supported = line.value != "<not supported>"
     running = 100.0 if line.running is None else locale.number(line.running)
     if running is None or not 0 <= running <= 100.005:
         raise ProfileError(f"line {line.number} says {line.running} % of the time were counted.")
     value = locale.number(line.value)
-    if value is not None and not math.isfinite(value):
-        raise ProfileError(f"line {line.number} has a count larger than any counter's.")
+    if value is not None and not 0 <= value < _MOST:
+        raise ProfileError(f"line {line.number} counts {value:g}, which no counter can.")
     return {
         "event": printable(line.event),
         "value": value,
