@@ -89,9 +89,12 @@ QUERY = ["query", "--in", str(paths.recorded())]
         ([*QUERY, "--memory", "999999TB", "select 1"], "more memory than the"),
         ([*QUERY, "--memory", "1..5GB", "select 1"], "no amount of memory"),
         (["census", "--most", "-1"], "--most"),
+        (["compare", "early-*", "delayd*"], "did you mean 'delayed-*'?"),
+        (["cost", "--workload", "smal-allocs-mt"], "did you mean 'small-allocs-mt'?"),
+        (["batch", str(paths.root() / "data/studies/piar.yaml")], "did you mean 'pair.yaml'?"),
     ],
 )
-def test_numbers_that_nothing_has(words: list[str | bytes], said: str) -> None:
+def test_words_and_numbers_that_nothing_has(words: list[str | bytes], said: str) -> None:
     code, told = said_by(words, stdout=subprocess.DEVNULL)
     assert code and said in told and "Traceback" not in told
 

@@ -120,6 +120,8 @@ def all_places(pattern: str) -> list[Path]:
             return found
     where = " or ".join(str(directory) for directory in directories)
     # Of the boots of a kernel, say, the name has the number's place held by a wildcard.
-    offered = [name for each in known() for name in (each, re.sub(r"\d+$", "*", each))]
+    names = known()
+    offered = [name for each in names for name in (each, re.sub(r"\d+$", "*", each))]
+    offered += {f"{each[: dash.end()]}*" for each in names for dash in re.finditer("-", each)}
     told = hint(pattern, offered, "'anonvma runs' lists yours.") if parent == Path() else ""
     raise RunError(f"no run is called {name!r} in {where}{': ' + told if told else '.'}")

@@ -33,6 +33,7 @@ from anonvma.base.errors import (
     ProbeError,
     WorkloadError,
 )
+from anonvma.base.nearest import hint
 from anonvma.base.text import last_line
 from anonvma.base.turns import in_turns
 from anonvma.collect import regime, tracing
@@ -97,7 +98,8 @@ class Plan:
         if self.workload not in cases():
             raise ParameterError(
                 f"workload {self.workload!r} is no case of vmload, the one program that can be "
-                f"told who touches a page first; there are {', '.join(cases())}."
+                "told who touches a page first: "
+                + hint(self.workload, cases(), f"there are {', '.join(cases())}.")
             )
         if self.threads is not None and (not self.threads or min(self.threads) < 1):
             raise ParameterError("threads must be whole numbers above 0, such as 1,2,4.")

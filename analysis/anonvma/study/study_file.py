@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from anonvma.base import paths
 from anonvma.base.errors import StudyError
+from anonvma.base.nearest import hint
 
 _FILE_MAX = 256 << 10  # bytes
 
@@ -47,7 +48,10 @@ class Document:
             with self.file.open("rb") as stream:
                 text = stream.read(_FILE_MAX + 1)
         except OSError as error:
-            raise StudyError(f"cannot read the study {self.file}: {error.strerror}.") from None
+            told = f"cannot read the study {self.file}: {error.strerror}"
+            beside = [path.name for path in self.file.parent.glob("*.y*ml")]
+            meant = hint(self.file.name, beside, "") if not self.file.exists() else ""
+            raise StudyError(f"{told}{f'; {meant}' if meant else '.'}") from None
         if len(text) > _FILE_MAX:
             raise StudyError(f"{self.file} is too large to be a study: {_FILE_MAX >> 10} KiB do.")
         try:
