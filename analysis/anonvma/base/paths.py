@@ -33,18 +33,23 @@ def recorded() -> Path:
     return root() / "data" / "recorded"
 
 
-@functools.cache
 def project_url() -> str | None:
-    """Return where the project is published: ``Repository`` of [project.urls] in pyproject.toml.
+    """Return where the project is published: ``$ANONVMA_URL``, else what pyproject.toml says.
 
-    None where that is not set, is no address of the web, or no checkout is at hand to read it from.
+    None where neither is an address of the web.
     """
+    address = os.environ.get("ANONVMA_URL") or _repository()
+    return address if re.fullmatch(r"https?://[!-~]+", address) else None
+
+
+@functools.cache
+def _repository() -> str:
+    """Return ``Repository`` of [project.urls] in pyproject.toml; nothing where it is not set."""
     try:
         settings = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))
-        address = str(settings["project"]["urls"]["Repository"])
+        return str(settings["project"]["urls"]["Repository"])
     except (OSError, ValueError, KeyError, TypeError):  # a wrong TOML is a ValueError, too
-        return None
-    return address if re.fullmatch(r"https?://[!-~]+", address) else None
+        return ""
 
 
 def program(name: str) -> Path:

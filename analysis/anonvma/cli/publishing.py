@@ -34,8 +34,8 @@ Examples:
 
 
 _NO_ADDRESS = (
-    "the mail cannot say where anonvma is to be had: set Repository, an https address, under "
-    "[project.urls] in pyproject.toml."
+    "the mail cannot say where anonvma is to be had: set ANONVMA_URL to its https address, or "
+    "Repository under [project.urls] in pyproject.toml."
 )
 
 
