@@ -435,15 +435,21 @@ def test_the_address_is_one_setting_and_a_mail_reads_well_without_it(
     if settings is not None:
         (tmp_path / "pyproject.toml").write_text(settings)
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
-    found = paths.project_url.__wrapped__()
-    assert found == address
-    monkeypatch.setattr(paths, "project_url", lambda: found)
+    monkeypatch.setattr(paths, "_repository", paths._repository.__wrapped__)
+    assert paths.project_url() == address
     repeated = reproduction.section([RECORDED], analysed=True)
     body = mail_body.body([Section("Answer", ["Yes."]), repeated], asked=True)
     shared = redaction.Wall.around([RECORDED]).scrub(body)
     assert shared.count(address or "https://") == (2 if address else 0)
     assert f"In a new clone of {address or 'anonvma'} (" in " ".join(shared.split())
     assert "None" not in shared.split() and not shared.endswith("\n\n")
+    for url, told in (
+        ("https://a.org/x", "https://a.org/x"),
+        ("no address", None),
+        ("", address),
+    ):
+        monkeypatch.setenv("ANONVMA_URL", url)
+        assert paths.project_url() == told
 
 
 # ---- rows and their whole ----

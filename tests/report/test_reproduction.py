@@ -108,6 +108,24 @@ def test_the_pair_is_repeated_by_its_own_command() -> None:
     ]
 
 
+def test_a_process_is_repeated_by_one_like_it() -> None:
+    run = runs.find("small-allocs-mt")
+    manifest = run.manifest.model_copy(update={"parameters": {"workload": "pid:4711"}})
+    said = reproduction.section([runs.Run(run.path, manifest)])
+    assert any("--workload pid:PID --repeats 5" in typed for typed in said.commands)
+    assert said.words[-1].endswith("; PID is that of a process like it:")
+
+
+def test_many_runs_have_one_hash_that_coreutils_makes_again() -> None:
+    opened = runs.find_all("early-small-allocs-mt-*") + runs.find_all("delayed-small-allocs-mt-*")
+    files = sorted(f"{run.id}/manifest.json" for run in opened)
+    made = subprocess.run(
+        ["sh", "-c", 'LC_ALL=C sha256sum "$@" | sha256sum', "sh", *files],
+        cwd=opened[0].path.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert made.stdout.split()[0] in " ".join(reproduction.words(opened))
+
+
 @pytest.mark.parametrize("workload", ["stress-ng --vm 2 -t 5", "sh -c 'echo \"$HOME\" `id`'"])
 def test_any_workload_survives_make_and_the_shell(workload: str, tmp_path: Path) -> None:
     """`make report ARGS=` takes the words apart twice; a Makefile like ours is the witness."""

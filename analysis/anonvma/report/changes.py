@@ -33,12 +33,14 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     """
     base, *heads = conditions
     found = table(conditions)
-    answer = answered(conditions, found, metric)
+    *headline, most = answered(conditions, found, metric)
+    answer = [" ".join(headline)]
     causes = {head: attribution.explain(conditions, head, metric) for head in heads}
     times = {head: time_attribution.explain(conditions, head, metric) for head in heads}
     for head in heads:
-        answer += causes[head].sentences
-        answer += [sentence for found in [times[head]] if found for sentence in found.sentences]
+        # A paragraph each: a mail is to be read on two screens.
+        answer += [" ".join(part.sentences) for part in (causes[head], times[head]) if part]
+    answer.append(most)
     parts = [Section("Answer", answer, key=Key.ANSWER)]
     known = [head for head in heads if causes[head].verdict is not Verdict.UNKNOWN]
     for head in known:

@@ -61,7 +61,7 @@ def finding(conditions: Mapping[str, Sequence[Run]]) -> str:
     if row["verdict"] not in _SHOWN:
         return f"{of}: no change of {what} shown"
     within = interval(row["low"], row["high"], apart=1)
-    said = f"{what} times {number(row['ratio'])} ({within})"
+    said = f"{number(row['ratio'])} times the {what} ({within})"
     return f"{of}: {_SHOWN[row['verdict']]}{said}{_overcommitted(conditions[heads[-1]])}"
 
 
@@ -85,7 +85,7 @@ def sections(conditions: Mapping[str, Sequence[Run]], analysed: bool = False) ->
     opened = [run for each in conditions.values() for run in each]
     sources = tuple(file for run in opened for file in drawn_from(run, *_TABLES))
     answer, *others = report_changes.sections(conditions)
-    said = [_verdict(conditions), *_mechanism(conditions), *answer.paragraphs]
+    said = [_verdict(conditions), *_regimes(conditions), *answer.paragraphs, _why(conditions)]
     return [
         Section("Answer", said, sources=sources, key=Key.ANSWER),
         Section("How it was found", [_method(conditions), *_notes(opened)], key=Key.METHOD),
@@ -98,33 +98,34 @@ def sections(conditions: Mapping[str, Sequence[Run]], analysed: bool = False) ->
 def _verdict(conditions: Mapping[str, Sequence[Run]]) -> str:
     first, *_ = conditions.values()
     left = {name: _left_bare(each) for name, each in conditions.items()}
-    bare = "; ".join(f"{number(count)} on {name}" for name, count in left.items())
+    bare = ", ".join(f"{number(count)} on {name}" for name, count in left.items())
     workload, date = first[0].manifest.workload.name, f"{first[0].manifest.created:%Y-%m-%d}"
     return (
-        f"{'Yes' if any(left.values()) else 'Not here'}. After {workload} ({date}), VMAs that were "
-        "read and are still bare (vm_ops is NULL, and so is anon_vma): "
-        f"{bare} (mean of a run)."
+        f"{'Yes' if any(left.values()) else 'Not here'}. After {workload} ({date}) VMAs that were "
+        f"only read are bare (vm_ops is NULL, and so is anon_vma): {bare} (mean of a run)."
     )
 
 
-def _mechanism(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
-    """Say why reading leaves VMAs bare, and what each kernel does about them where they differ."""
+def _why(conditions: Mapping[str, Sequence[Run]]) -> str:
+    """Say why reading leaves VMAs bare."""
+    last = list(conditions.values())[-1][0]
+    return kernel_facts.zero_page(str(last.manifest.target["kernel_release"]))
+
+
+def _regimes(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Say what each kernel does about bare VMAs, where they differ."""
     first = {name: each[0].manifest for name, each in conditions.items()}
-    releases = [str(manifest.target["kernel_release"]) for manifest in first.values()]
-    said = [kernel_facts.zero_page(releases[-1])]
     regimes = {
         n: (manifest.features.get("regime") or {}).get("name") for n, manifest in first.items()
     }
-    if len(set(regimes.values())) > 1 and set(regimes.values()) <= set(kernel_facts.REGIMES):
-        told = zip(regimes.items(), releases, strict=True)
-        said.append(
-            "; ".join(
-                f"{name} is Linux {release} and {kernel_facts.REGIMES[str(regime)]}"
-                for (name, regime), release in told
-            )
-            + "."
-        )
-    return said
+    if len(set(regimes.values())) == 1 or not set(regimes.values()) <= set(kernel_facts.REGIMES):
+        return []
+    told = (
+        f"{name} is Linux {manifest.target['kernel_release']} and "
+        f"{kernel_facts.REGIMES[str(regimes[name])]}"
+        for name, manifest in first.items()
+    )
+    return [f"{'; '.join(told)}."]
 
 
 def _left_bare(opened: Sequence[Run]) -> float:

@@ -50,8 +50,9 @@ def _answer(cost: Cost, row: pd.Series[Any], with_threads: str) -> str:
     times = f"{number(row['ratio'])} times the throughput ({_interval(row)})"
     if cost.verdict is Verdict.NOT_SHOWN:
         return (
-            f"Sending these page faults to mmap_lock shows no cost here {with_threads}: under the "
-            f"VMA's lock {times}; {switches}."
+            f"A cost of sending these page faults to mmap_lock is not shown here {with_threads}, "
+            f"nor that there is none: under the VMA's lock {times}; {switches}. A larger budget "
+            "(--cost, --budget) narrows that."
         )
     if cost.verdict is Verdict.FASTER:
         return (

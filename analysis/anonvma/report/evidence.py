@@ -163,6 +163,12 @@ _EVENTS = (
 
 def _of_perf_stat(run: Run) -> Measures:
     counted = run.table("perf_stat").dropna(subset="value")
+    # Divided by ticks (cputime_adjust()): where none found the one, the other has the whole of
+    # getrusage()'s time, and more than the task clock, which begins at execve().
+    by_ticks = counted["event"].isin(["user_time", "system_time"])
+    times = counted[by_ticks].groupby("repeat")["event"].nunique()
+    if not (times == 2).all():
+        counted = counted[~by_ticks]
     for event, figure, scale in _EVENTS:
         rows = counted[counted["event"] == event]
         if len(rows):

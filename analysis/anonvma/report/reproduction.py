@@ -74,13 +74,27 @@ def words(
     said = list(dict.fromkeys(_machine(run.manifest) for run in opened))
     said.append(_versions(opened) + (f"; {_here()}." if analysed else "."))
     every = [*opened, *([specimen_run] if specimen_run else [])]
-    hashes = "; ".join(f"{run.id} {manifest_sha256(run)}" for run in every)
-    said.append(
-        f"Data, by the SHA-256 of each run's manifest.json, which has that of its other files: "
-        f"{hashes}."
-    )
+    said.append(_data(every))
     said.append(_clone(opened, analysed))
     return said
+
+
+_FEW = 4  # runs whose hashes stand in a mail one by one
+
+
+def _data(every: Sequence[Run]) -> str:
+    """Name the data by hashes: of many runs by one, which two commands make again."""
+    of = "manifest.json, which has that of its other files"
+    if len(every) <= _FEW:
+        hashes = "; ".join(f"{run.id} {manifest_sha256(run)}" for run in every)
+        return f"Data, by the SHA-256 of each run's {of}: {hashes}."
+    ordered = sorted(every, key=lambda run: run.id)
+    listed = "".join(f"{manifest_sha256(run)}  {run.id}/manifest.json\n" for run in ordered)
+    return (
+        f"Data: {len(every)} runs, by the SHA-256 of what 'LC_ALL=C sha256sum RUN/manifest.json "
+        f"...' prints of all of them in their names' order (each {of}): "
+        f"{hashlib.sha256(listed.encode()).hexdigest()}."
+    )
 
 
 def _machine(manifest: Manifest) -> str:
@@ -151,7 +165,8 @@ def _clone(opened: Sequence[Run], analysed: bool) -> str:
     if commit_of(opened[0].manifest.anonvma) is None:
         where += " (the run does not say which commit collected it"
         where += "; this one analysed it)" if analysed else ")"
-    return f"{where}, on a Debian or Ubuntu with {needs}:"
+    pid = "; PID is that of a process like it" if _is_of_process(opened[0].manifest) else ""
+    return f"{where}, on a Debian or Ubuntu with {needs}{pid}:"
 
 
 # ---- as commands ----
@@ -196,7 +211,9 @@ def _guest_of(run: Run) -> str | None:
 
 def _local(manifest: Manifest) -> list[str]:
     parameters = manifest.parameters
-    options = ["--workload", str(parameters["workload"])]
+    # The number of a process is its own: whoever repeats it has one of another number.
+    workload = "pid:PID" if _is_of_process(manifest) else str(parameters["workload"])
+    options = ["--workload", workload]
     for name in ("threads", "bytes", "unit", "seconds"):
         if parameters.get(name) is not None:
             options += [f"--{name}", _size(parameters[name])]
@@ -207,6 +224,10 @@ def _local(manifest: Manifest) -> list[str]:
     arguments = shlex.quote(shlex.join(options).replace("$", "$$"))
     # What mmap_lock costs there is not in the report that is to be repeated.
     return [f"make report COST=0 ARGS={arguments}", PUBLISH]
+
+
+def _is_of_process(manifest: Manifest) -> bool:
+    return str(manifest.parameters.get("workload", "")).startswith("pid:")
 
 
 def _size(number: object) -> str:

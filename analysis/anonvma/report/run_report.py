@@ -234,7 +234,7 @@ def _times_section(run: Run) -> list[Section]:
         return []
     return [
         Section(
-            mapping_time.TITLE,
+            mapping_time.title(mapping_time.unit_of(alone)),
             time_report.said_of_one(run),
             mapping_time.table(alone),
             sources=drawn_from(run, "time", "time_totals"),

@@ -63,21 +63,21 @@ def said_of_one(run: Run) -> list[str]:
     """Say what the table of a single run is of."""
     unit = unit_of({"": [run]})
     parts = [_of_said([run], unit), _held_said([run], unit), _slowed_said([run])]
-    said = " ".join(part for part in parts if part)
-    return [f"For one {unit.name}. {HOW}", f"{said[:1].upper()}{said[1:]}"]
+    said = " ".join(f"{part[:1].upper()}{part[1:]}" for part in parts if part)
+    return [f"For one {unit.name}. {HOW}", said]
 
 
 def _of_said(runs: Sequence[Run], unit: Unit) -> str:
     totals = sums(runs)
     unended = int((totals["faults_begun"] - totals["faults_ended"]).sum())
-    unseen = int((totals["faults_charged"] - totals["faults_ended"]).sum())
+    unseen = float((totals["faults_charged"] - totals["faults_ended"]).sum()) / len(totals)
     doubts = []
     if unended > 0:
         doubts.append(f"{unended:,} faults began and were not handled")
     if unseen > 0:
         doubts.append(
-            f"{unseen:,} faults were charged to the tasks and not seen, such as those of "
-            "get_user_pages(), which count as the call that made them"
+            f"in each execution traced {number(unseen)} faults were charged to the tasks and not "
+            "seen, such as those of get_user_pages(), which count as the call that made them"
         )
     doubt = "; ".join(doubts)
     told = f" {doubt[:1].upper()}{doubt[1:]}." if doubts else ""
@@ -128,13 +128,13 @@ def sections(
     why = mapping_time.lacking(conditions)
     if why:
         remedy = "collect with tracing, on a kernel that allows it ('anonvma doctor')"
-        return [Section(mapping_time.TITLE, [f"It is not told: {why}. Remedy: {remedy}."])]
+        return [Section(mapping_time.title(), [f"It is not told: {why}. Remedy: {remedy}."])]
     unit = mapping_time.unit_of(conditions)
     words = [
         f"In µs for one {unit.name}. {HOW}",
         *said(conditions, unit),
     ]
-    parts = [Section(mapping_time.TITLE, words, mapping_time.table(conditions, unit))]
+    parts = [Section(mapping_time.title(unit), words, mapping_time.table(conditions, unit))]
     base = next(iter(conditions))
     for head, found in causes.items():
         if found is not None and found.unexplained is not None:

@@ -32,9 +32,6 @@ from anonvma.tables.empty_figure import blank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLE = "Where the time of one mapping goes"
-"""Of the section and the figure, whatever the unit."""
-
 USER = "user mode"
 WORK, HOLDING, WAITING = "at work", "holding mmap_lock", "waiting for mmap_lock"
 FAULTS, MMAP, MUNMAP, OTHERS = "page faults", "mmap()", "munmap()", "other calls"
@@ -119,6 +116,11 @@ def unit_of(conditions: Mapping[str, Sequence[Run]]) -> Unit:
         if (every[unit.count] > 0).all():
             return unit
     return EXECUTION
+
+
+def title(unit: Unit = MAPPING) -> str:
+    """Name the section, and the figure."""
+    return f"Where the time of one {unit.name} goes"
 
 
 def _part(context: str, lock: str, cpu: str) -> str:
@@ -292,7 +294,7 @@ def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axe
 
     ax = own(ax, 8, 2.4)
     if lacking(conditions):
-        return blank(ax, TITLE, "not recorded with these runs")
+        return blank(ax, title(), "not recorded with these runs")
     unit = unit_of(conditions)
     rows = table(conditions, unit).set_index("part").drop(index=WHOLE)
     rows = rows.clip(lower=0).fillna(0)
@@ -314,7 +316,7 @@ def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axe
         if unit is MAPPING
         else ""
     )
-    ax.set(xlabel=f"µs of the tasks' time for one {unit.name}{of}", ylabel="", title=TITLE)
+    ax.set(xlabel=f"µs of the tasks' time for one {unit.name}{of}", ylabel="", title=title(unit))
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=2)
     sns.despine(ax=ax)
     return ax

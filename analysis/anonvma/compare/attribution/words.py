@@ -64,7 +64,7 @@ def _reason(one: Side, other: Side, row: Mapping[Any, Any]) -> str:
             f"{row['origin']} took it for {row['mode']} {row['taken_base']:,.0f} times in "
             f"{one.name} and {row['taken_head']:,.0f} in {other.name}"
         )
-    faults = f"{row['access']} faults on {row['origin']} VMAs ({_state_said(row)})"
+    faults = f"{row['access']} faults on {row['origin']} VMAs{_state_said(row)}"
     counts = (
         f"{row['faults_base']:,.0f} in {one.name} and {row['faults_head']:,.0f} in {other.name}"
     )
@@ -80,11 +80,14 @@ def _reason(one: Side, other: Side, row: Mapping[Any, Any]) -> str:
     )
 
 
+_STATES = {"stays bare": " that stay bare"}
+
+
 def _state_said(row: Mapping[Any, Any]) -> str:
-    vmas = row["vmas_base"]
+    vmas, state = row["vmas_base"], _STATES.get(str(row["state"]), f" ({row['state']})")
     if vmas is None or not np.isfinite(vmas) or not vmas:
-        return str(row["state"])
-    return f"{row['state']}; the census has {vmas:,.0f} such VMAs, with zero pages only"
+        return state
+    return f"{state} (the census has {vmas:,.0f} such, with zero pages only)"
 
 
 def _share(row: Mapping[Any, Any], side: str) -> str:
@@ -126,7 +129,7 @@ def _primary_said(one: Side, other: Side, verdict: Verdict, first: pd.Series[Any
                 "this many tasks, the lock costs too little, or there are too few runs."
             )
         return ""
-    how = f"{name} of {other.name} is {first['ratio']:.3g} times that of {one.name}"
+    how = f"{name} of {other.name} is {number(first['ratio'])} times that of {one.name}"
     if verdict is Verdict.BARE:
         return f"{how}. {_time_said(one, other)}".strip()
     if verdict is Verdict.PARTLY_BARE:
@@ -151,8 +154,8 @@ def _time_said(one: Side, other: Side) -> str:
             return "How long its faults took is not known from this source."
         means.append(spent / timed / 1000)
     return (
-        f"Traced, a fault on a bare VMA took {means[0]:.2f} µs in {one.name} and {means[1]:.2f} "
-        f"in {other.name}."
+        f"Traced, a fault on a bare VMA took {number(means[0])} µs in {one.name} and "
+        f"{number(means[1])} in {other.name}."
     )
 
 

@@ -62,7 +62,7 @@ def _primary_sentence(row: Mapping[Any, Any], base: str) -> str:
         return f"{name} was measured in one of {base} and {head} only."
     if not np.isfinite(row["ratio"]):
         return f"{name} is {row['base']:.4g} in {base} and {row['mean']:.4g} in {head} ({ns})."
-    ratio = f"{row['ratio']:.3g} times that of {base}"
+    ratio = f"{numerals.number(row['ratio'])} times that of {base}"
     if row["verdict"] == Verdict.SINGLE_RUN:
         return f"{name} of {head} is {ratio} ({ns}): one run per side shows no change."
     bounds = numerals.interval(row["low"], row["high"], apart=1)
@@ -91,10 +91,11 @@ def most_said(found: pd.DataFrame, base: str) -> str:
         return f"None of {len(found)} rows can be judged: that takes two runs per side."
     if changed.empty:
         return f"None of the {len(found)} rows that were looked at changed."
+    others = changed[~changed["metric"].isin([primary(set(found["metric"]), missing_ok=True)])]
     largest = [
         f"{row['metric']} from {short(row['base'])} in {base} to {short(row['mean'])} in "
         f"{row['condition']}"
-        for row in changed.head(2).to_dict(orient="records")
+        for row in (others if len(others) else changed).head(2).to_dict(orient="records")
     ]
     return (
         f"Of {len(found)} rows that were looked at {len(changed)} changed; most of all "
