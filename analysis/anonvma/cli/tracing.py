@@ -107,7 +107,7 @@ def faults_command(
     shown_gup = int(traced.loc[traced["mode"] == "gup", "count"].sum())
     heading = f"{int(traced['count'].sum()) - shown_gup:,} page faults"
     if gup := shown_gup + int(unseen):
-        heading += f", and {gup:,} faults of get_user_pages()"
+        heading += f", and {gup:,} fault{'s' * (gup != 1)} of get_user_pages()"
     wholes = faults.wholes(traced, unseen) | {"reasons": faults.reasons_whole(traced)}
     _show(heading, said, heads, tables, wholes)
 
