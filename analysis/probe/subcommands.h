@@ -9,6 +9,7 @@ int run_census(int argc, char **argv);
 int run_faults(int argc, char **argv);
 int run_locks(int argc, char **argv);
 int run_time(int argc, char **argv);
+int run_consequences(int argc, char **argv);
 int features_print(bool json);
 
 #endif

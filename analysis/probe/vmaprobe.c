@@ -26,6 +26,7 @@ static const char usage_text[] =
 "                       [--stacks] [--output FILE] [-- COMMAND...]\n"
 "       vmaprobe locks [--pid PID]... [--seconds N] [--output FILE] [-- COMMAND...]\n"
 "       vmaprobe time [--pid PID]... [--seconds N] [--output FILE] [-- COMMAND...]\n"
+"       vmaprobe consequences --census FILE --output FILE [--only OPERATION]\n"
 "\n"
 "census    Every VMA of every process, or of those named, as binary records after a\n"
 "          header that describes them (analysis/probe/census.h). For each bare VMA\n"
@@ -68,6 +69,10 @@ static const char usage_text[] =
 "time      Where the time of COMMAND's tasks goes, or of those of the processes named: user mode,\n"
 "          page faults, mmap() and other calls, each at work, waiting for mmap_lock, holding it,\n"
 "          asleep or waiting for a CPU, as one JSON object; it adds up. Options as for faults.\n"
+"\n"
+"consequences  What other operations than page faults meet in a bare VMA, and in one that\n"
+"          differs in that alone: of each how often it acquired mmap_lock, how long it took and\n"
+"          which faults followed, as one JSON object, and a census of the VMAs afterwards.\n"
 "\n"
 "They say what they lost, be it for want of room or because the kernel did not run a program.\n"
 "An --output or --events that is a device or a FIFO is written to, and where it is a link, what\n"
@@ -168,9 +173,12 @@ int main(int argc, char **argv)
 		return run_observer(run_faults, argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "time"))
 		return run_observer(run_time, argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "consequences"))
+		return run_observer(run_consequences, argc - 1, argv + 1);
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
 		fputs(usage_text, stdout);
 		return EXIT_OK;
 	}
-	return complain(EXIT_USAGE, "census, features, usage, faults, locks or time? See vmaprobe --help");
+	return complain(EXIT_USAGE, "census, features, usage, faults, locks, time or consequences? See "
+			"vmaprobe --help");
 }

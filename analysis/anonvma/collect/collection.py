@@ -17,7 +17,7 @@ from typing import Any
 
 from anonvma.base import paths, termination
 from anonvma.base.errors import RunError, TargetLost
-from anonvma.collect import preflight, regime, tracing
+from anonvma.collect import consequences, preflight, regime, tracing
 from anonvma.collect.context import Context
 from anonvma.collect.observation import Observer
 from anonvma.collect.profiling import Profiler
@@ -209,6 +209,8 @@ class _Collection:
         """Run the workload once, observed, and again for each other thing that is asked for."""
         self.say_of(repeat, "observing")
         self.observer.observe(repeat)
+        if self.workload.kind == "specimens":
+            consequences.observe(self.context, repeat)
         if repeat <= self.traced:
             self.tracer.run(repeat, lambda what: self.say_of(repeat, what))
         if self.settings is not None:

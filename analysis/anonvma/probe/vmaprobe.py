@@ -74,6 +74,16 @@ class Vmaprobe:
         """
         require_success(self.run("census", *named(pids), "--output", output))
 
+    def consequences(self, outcomes: str, census: str) -> None:
+        """Do to bare VMAs and to others what asks for an anon_vma; into files on the target.
+
+        Raises
+        ------
+        PrivilegeError, ProbeError
+            It could not be done.
+        """
+        require_success(self.run("consequences", "--census", census, "--output", outcomes))
+
     def census_at_exit(self, output: str, *options: str) -> list[str]:
         """Return the words that, before a command, take a census of each of its processes' ends."""
         return [self.path, "census", "--at-exit", "--output", output, *options, "--"]

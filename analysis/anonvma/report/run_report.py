@@ -14,7 +14,15 @@ import pandas as pd
 from anonvma.base import statistics
 from anonvma.base.section import Key, Section
 from anonvma.perf import profile
-from anonvma.report import answer, cost_report, evidence, reproduction, time_report, unobserved
+from anonvma.report import (
+    answer,
+    consequence_report,
+    cost_report,
+    evidence,
+    reproduction,
+    time_report,
+    unobserved,
+)
 from anonvma.report.answer import kernel_of
 from anonvma.report.sources import drawn_from
 from anonvma.run.runs import Run
@@ -323,6 +331,7 @@ def _specimen_sections(run: Run) -> list[Section]:
     if reasons:
         title = "Exceptions: touched without an anon_vma, or untouched with one"
         parts.append(Section(title, reasons, key=Key.EXCEPTIONS))
+    parts.append(consequence_report.section(run))
     lacking = specimens.missing(run.table("specimens"))
     if len(lacking):
         said = [f"{row.kind}: {row.missing}." for row in lacking.itertuples()]

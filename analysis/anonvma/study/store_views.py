@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 
 from anonvma.base import bounded
+from anonvma.run.fields import field
 from anonvma.run.manifest import Manifest
-from anonvma.run.schema import SCHEMAS, field
+from anonvma.run.schema import SCHEMAS
 from anonvma.study.job import CELL
 
 RUNS = pa.schema(

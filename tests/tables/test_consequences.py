@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What bareness costs beside page faults: tried here, against a second count of the locks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from waiting import PATIENCE
+
+from anonvma.base.tabular import LACKING
+from anonvma.probe import consequences_file, locks_file
+from anonvma.run import runs
+from anonvma.run.schema import columns
+from anonvma.tables import consequences
+
+TRIALS, PAGES = 64, 16
+
+
+@pytest.fixture(scope="module")
+def tried(build: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Every operation, on this machine."""
+    place = tmp_path_factory.mktemp("tried")
+    files = ["--census", str(place / "census"), "--output", str(place / "outcomes")]
+    subprocess.run([build / "vmaprobe", "consequences", *files], check=True, timeout=PATIENCE)
+    rows, _ = consequences_file.read(place / "outcomes", place / "census")
+    return pd.DataFrame(rows).set_index(["operation", "bare"])
+
+
+def test_every_operation_is_tried_and_what_decides_is_known(tried: pd.DataFrame) -> None:
+    assert list(tried.reset_index()) and set(tried.reset_index()) == set(columns("consequences"))
+    assert set(tried.index.get_level_values(0)) == set(consequences.DECISIONS)
+
+
+def test_the_child_of_fork_faults_every_zero_page_again(tried: pd.DataFrame) -> None:
+    # getrusage() in the child: vma_needs_copy() copied the page tables of the other VMA only.
+    assert tried.loc[("fork", True), "child_faults"] == PAGES
+    assert tried.loc[("fork", False), "child_faults"] == 0
+
+
+def test_what_became_of_the_vmas(tried: pd.DataFrame) -> None:
+    left_bare = tried["anon_vma"].eq(False)
+    for operation in ("MADV_DONTNEED", "MADV_FREE", "mremap, move", "munmap of a part", "fork"):
+        assert left_bare[operation, True] and not left_bare[operation, False]
+    for operation in ("MADV_POPULATE_WRITE", "mlock"):
+        assert not left_bare[operation, True]
+    assert left_bare["mremap, MREMAP_DONTUNMAP", False]
+    assert (tried.loc["munmap of a part", "vmas"] == 2).all()
+    assert (tried.loc["mprotect of a part", "vmas"] == 3).all()
+    assert (tried.loc["mprotect of it, back", "vmas"] == 1).all()
+
+
+def test_the_locks_of_userfaultfd_are_those_of_the_tracer(build: Path, tmp_path: Path) -> None:
+    """The BPF tracer counts on its own: its program keeps perf's events from counting."""
+    files = ["--census", tmp_path / "census", "--output", tmp_path / "outcomes"]
+    words = [build / "vmaprobe", "consequences", *files, "--only", "UFFDIO_COPY"]
+    subprocess.run(words, check=True, timeout=PATIENCE)
+    told = json.loads((tmp_path / "outcomes").read_bytes())
+    if told["uncounted"]:
+        pytest.skip(told["uncounted"])
+    counted = sum(each["reads"] for each in told["outcomes"] if not each["error"])
+    tracer = [build / "vmaprobe", "locks", "--output", tmp_path / "locks", "--", *words]
+    done = subprocess.run(tracer, capture_output=True, timeout=PATIENCE)
+    if done.returncode:
+        pytest.skip(f"mmap_lock cannot be traced here: {done.stderr.decode()}")
+    locks = locks_file.read_locks((tmp_path / "locks").read_bytes()).locks
+    reads = locks[(locks["asked_by"] == "userfaultfd") & (locks["mode"] == "read")]
+    assert abs(int(reads["count"].sum()) - counted) <= 2  # the perf event's own page faults
+    again = json.loads((tmp_path / "outcomes").read_bytes())
+    assert again["uncounted"] and all(each["reads"] is None for each in again["outcomes"])
+
+
+def outcome(operation: str, bare: bool, **other: Any) -> dict[str, Any]:
+    usual = {"trials": TRIALS, "median_ns": 1000, "reads": 0.0, "writes": 0.0, "faults": 0.0}
+    usual |= {"faults_after": 0.0, "child_faults": None, "dumped": None, "vmas": 1}
+    usual |= {"anon_vma": not bare, "error": None}
+    return {"operation": operation, "bare": bare, **usual, **other}
+
+
+def test_only_what_differs_by_bareness_is_told_to_differ() -> None:
+    rows = pd.DataFrame(
+        [
+            outcome("MADV_DONTNEED", True, reads=0.02),
+            outcome("MADV_DONTNEED", False),
+            outcome("UFFDIO_COPY", True, reads=1.0, anon_vma=True),
+            outcome("UFFDIO_COPY", False),
+            outcome("MADV_COLLAPSE", True, error="EINVAL"),
+            outcome("MADV_COLLAPSE", False),
+            outcome("fork", True, child_faults=16),
+            outcome("fork", False, child_faults=0),
+            outcome("core dump", True, dumped=0),
+            outcome("core dump", False, dumped=65536),
+        ]
+    )
+    table = consequences.differing(rows)
+    assert list(table.index) == ["UFFDIO_COPY", "MADV_COLLAPSE", "fork", "core dump"]
+    told = consequences.side_by_side(rows).loc["UFFDIO_COPY"]
+    assert (told["locks, bare"], told["locks, anon_vma"]) == ("1r", "0")
+    assert table.loc["MADV_COLLAPSE", "became, bare"] == "EINVAL"
+    consequences.plot_times(rows)
+
+
+def test_a_run_from_before_says_so() -> None:
+    rows = consequences.last(runs.find("specimens"))
+    assert rows.empty and consequences.side_by_side(rows).attrs[LACKING]
+    assert consequences.differing(rows).empty
+    consequences.plot_times(rows)
