@@ -194,6 +194,5 @@ def condition(text: str) -> None:
     """Refuse the pattern of a condition, ``NAME=PATTERN`` or one alone, that no run matches."""
     from anonvma.run import catalogue
 
-    name, equals, pattern = text.partition("=")
-    named = bool(equals) and not set(name) & set("/*?")
-    catalogue.all_places((pattern if named else text).replace("{workload}", "*"))
+    _, pattern = catalogue.named_pattern(text)
+    catalogue.all_places(pattern.replace("{workload}", "*"))

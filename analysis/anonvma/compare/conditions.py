@@ -18,6 +18,7 @@ import pandas as pd
 
 from anonvma.base import paths
 from anonvma.base.errors import RunError
+from anonvma.run import catalogue
 from anonvma.run.runs import Run
 
 ASPECTS = {
@@ -186,7 +187,7 @@ def find(patterns: Sequence[str]) -> dict[str, list[Run]]:
     patterns : sequence of str
         Each ``NAME=PATTERN``, or a pattern alone, as `anonvma.run.runs.find_all` reads it: it is
         then called by those of its words that the other patterns do not have, as ``early`` and
-        ``delayed``. Or one directory of an experiment.
+        ``delayed``, else ``base`` and ``head``. Or one directory of an experiment.
 
     Raises
     ------
@@ -222,11 +223,7 @@ def find(patterns: Sequence[str]) -> dict[str, list[Run]]:
 
 def _named(patterns: Sequence[str]) -> list[tuple[str, str]]:
     """Return the name and the pattern of each condition."""
-    given: list[tuple[str | None, str]] = []
-    for text in patterns:
-        name, equals, pattern = text.partition("=")
-        is_named = bool(equals) and not set(name) & set("/*?")
-        given.append((name, pattern) if is_named else (None, text))
+    given = [catalogue.named_pattern(text) for text in patterns]
     short = iter(_short([pattern for name, pattern in given if name is None]))
     return [(next(short) if name is None else name, pattern) for name, pattern in given]
 
@@ -239,4 +236,5 @@ def _short(patterns: Sequence[str]) -> list[str]:
         words = [w[1:] for w in words]
     while len(words) > 1 and all(len(w) > 1 for w in words) and len({w[-1] for w in words}) == 1:
         words = [w[:-1] for w in words]
-    return ["-".join(w) or "runs" for w in words]
+    found = ["-".join(w) or "runs" for w in words]
+    return ["base", "head"] if len(found) == 2 and len(set(found)) == 1 else found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -51,40 +52,7 @@ LINKS = {
 """Buttons that lead from the VMA looked at to another view of it."""
 
 Controls = dict[str, Any]
-# A box of JupyterLab's grows with what is in it, and the notebook then cuts it off: each may
-# shrink, and what is wide scrolls in a box of its own.
-_STYLE = """<style>
-.anonvma { container-type: inline-size; }
-.anonvma .widget-box, .anonvma .jupyter-widgets, .anonvma .widget-html-content,
-.anonvma .widget-tab-contents, .anonvma .lm-StackedPanel { min-width: 0; }
-.anonvma .anonvma-view { min-height: 24em; overflow: visible; height: auto; }
-.anonvma .anonvma-view > .widget-html-content { width: 100%; overflow: visible; }
-.anonvma .anonvma-view img { display: block; max-width: 100%; height: auto; }
-.anonvma .anonvma-table { overflow-x: auto; max-width: 100%; margin: .5em 0; }
-.anonvma .anonvma-table td, .anonvma .anonvma-table th { padding: .1em .6em; line-height: 1.3;
-  white-space: nowrap; }
-.anonvma p { margin: .3em 0; max-width: 60em; line-height: 1.4; }
-.anonvma pre { white-space: pre-wrap; }
-.anonvma .lm-TabBar, .anonvma .lm-TabBar-content { height: auto; min-height: 0; overflow: visible; }
-.anonvma .lm-TabBar-content { flex-wrap: wrap; }
-.anonvma .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto !important; width: auto; min-width: max-content;
-  max-width: none; padding: 0 .8em; }
-.anonvma .lm-TabBar .lm-TabBar-tabLabel { overflow: visible; }
-.anonvma select, .anonvma .anonvma-heads { font-family: var(--jp-code-font-family, monospace);
-  font-size: var(--jp-code-font-size, 13px); }
-.anonvma .anonvma-rows { overflow-x: auto; }
-.anonvma .anonvma-rows > * { min-width: 62em; }
-.anonvma .anonvma-heads pre { margin: 0; padding: 0 4px; white-space: pre; font: inherit;
-  font-weight: bold; line-height: 1.4; }
-.anonvma .anonvma-trouble { border-left: 4px solid #d55e00; padding-left: .6em; }
-.anonvma .anonvma-note { border-left: 4px solid #0072b2; padding-left: .6em; }
-.anonvma .anonvma-filter { flex: 0 0 21em; width: 21em; }
-@container (max-width: 46em) {
-  .anonvma .anonvma-columns { flex-direction: column; }
-  .anonvma .anonvma-filter { flex: none; width: 100%; }
-  .anonvma .lm-TabBar .lm-TabBar-tab { padding: 0 .3em; }
-}
-</style>"""
+_STYLE = Path(__file__).with_name("controls.css").read_text(encoding="utf-8")
 # In command mode JupyterLab takes the arrow keys, and letters, even from a list that has the focus,
 # unless that very element has an attribute; and a widget has no other way to give it one.
 _KEYS_ARE_OURS = """<img alt="" src="data:," hidden onerror="(function ours(image) {
@@ -271,7 +239,7 @@ def lay_out(c: Controls, status: ipywidgets.Widget, views: ipywidgets.Tab) -> ip
         c["fold"].description = UNFOLD if change["new"] else FOLD
 
     c["fold"].observe(fold, "value")
-    style = ipywidgets.HTML(_STYLE + _KEYS_ARE_OURS + _unsaved())
+    style = ipywidgets.HTML(f"<style>{_STYLE}</style>" + _KEYS_ARE_OURS + _unsaved())
     whole = ipywidgets.VBox([style, status, c["fold"], columns])
     whole.add_class("anonvma")
     return whole

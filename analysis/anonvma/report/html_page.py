@@ -14,6 +14,7 @@ import hashlib
 import html
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -22,95 +23,10 @@ from anonvma.base.section import Key
 from anonvma.report.markup import harmless, plain
 from anonvma.report.redaction import Wall
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --faint: #5a5a5a; --paper: #fff; --line: #ccc;
-  --mark: #0b57a4; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --faint: #a8a8a8; --paper: #16181b; --line: #444; --mark: #8ab8f0; }
-  @media screen { img { filter: invert(.9) hue-rotate(180deg); } }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 64rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.5rem; }
-h1, h2, h3 { line-height: 1.2; }
-p, ul, ol { max-width: 46rem; }
-a { color: var(--mark); }
-em { color: var(--faint); }
-.prompt { display: none; }
-img { max-width: 100%; height: auto; }
-nav ol { columns: 18rem; column-gap: 3rem; padding-left: 1.5rem; }
-.flame-drawn { display: none; }
-pre { overflow-x: auto; padding: .5rem; border: 1px solid var(--line); }
-.output_html, .scrolls { overflow-x: auto; margin: 1rem 0;
-  /* A shadow at an edge behind which there is more: the paper's own colour scrolls over it. */
-  background:
-    linear-gradient(90deg, var(--paper) 30%, transparent) left / 2rem 100% local no-repeat,
-    linear-gradient(-90deg, var(--paper) 30%, transparent) right / 2rem 100% local no-repeat,
-    linear-gradient(90deg, #0003, transparent) left / .7rem 100% scroll no-repeat,
-    linear-gradient(-90deg, #0003, transparent) right / .7rem 100% scroll no-repeat; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-caption { caption-side: bottom; text-align: left; color: var(--faint); padding-top: .3rem; }
-/* As wide as the screen and not as the table, or a phone would show its beginning alone. */
-caption > span { display: inline-block; max-width: calc(100vw - 2.5rem); overflow-wrap: anywhere; }
-th, td { padding: .15rem .6rem; text-align: left; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
-th button { all: unset; cursor: pointer; font-weight: inherit; }
-th button:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
-th[aria-sort=ascending] button::after { content: " \\25b2"; }
-th[aria-sort=descending] button::after { content: " \\25bc"; }
-footer { margin-top: 2rem; border-top: 1px solid var(--line); color: var(--faint); }
-@media print {
-  :root { --ink: #000; --faint: #444; --paper: #fff; --line: #bbb; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  h2, h3 { break-after: avoid; }
-  /* What is drawn stays with what is said before it and with the table after it. */
-  .output_area:has(h2), .output_area:has(img), .output_area:has(h2) p { break-after: avoid; }
-  img, tr, pre, thead, caption { break-inside: avoid; }
-  tbody tr:nth-child(-n+3) { break-after: avoid; }
-  img { max-height: 12cm; object-fit: contain; object-position: left; }
-  nav { display: none; }
-  .flame-drawn { display: block; }
-  .output_html, .scrolls, pre { overflow: visible; background: none; }
-  pre { white-space: pre-wrap; }
-  table { font-size: 7.5pt; }
-  th, td { white-space: normal; padding: .1rem .3rem; }
-  .anonvma-flame { display: none; }
-}
-"""
+_STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 # Sorting: numbers by their value, whatever parts their thousands; what has none goes last.
-_SORTING = """
-for (const table of document.querySelectorAll("table.dataframe")) {
-  const body = table.tBodies[0];
-  const heads = table.tHead ? [...table.tHead.rows[table.tHead.rows.length - 1].cells] : [];
-  if (!body || heads.length === 0) continue;
-  const key = (row, column) => {
-    const text = row.cells[column] ? row.cells[column].textContent.trim() : "";
-    const number = Number(text.replace(/[,%\\s]/g, ""));
-    return text === "" || text === "-" ? null : Number.isNaN(number) ? text : number;
-  };
-  heads.forEach((head, column) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") === "ascending";
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const rows = [...body.rows].map((row) => [key(row, column), row]);
-      rows.sort(([a], [b]) => {
-        if (a === null || b === null) return (a === null) - (b === null);
-        const order = typeof a === "number" && typeof b === "number"
-          ? a - b : String(a).localeCompare(String(b));
-        return down ? -order : order;
-      });
-      rows.forEach(([, row]) => body.append(row));
-    });
-  });
-}
-"""
+_SORTING = Path(__file__).with_name("sorting.js").read_text(encoding="utf-8")
 
 
 def page(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from anonvma.base.errors import RunError
 from anonvma.base.section import Key, Section
-from anonvma.compare import attribution, changes, cost
+from anonvma.compare import attribution, changes, conditions, cost
 from anonvma.perf import flame, profile
 from anonvma.report import answer, comparison, output, publication, redaction, run_report
 from anonvma.report import verdict as verdict_module
@@ -192,18 +192,7 @@ def find(
     if base is None or head is None:
         raise RunError("a comparison has two sides: give both base and head.")
     publication.check_sides(base, head)
-    sides = {"base": runs.find_all(base), "head": runs.find_all(head)}
-    return Subject(dict(zip(_names(base, head), sides.values(), strict=True)))
-
-
-def _names(base: str, head: str) -> tuple[str, str]:
-    """Name the two sides by what their patterns do not share, if that is something."""
-    ours, theirs = Path(base).name.rstrip("*-_"), Path(head).name.rstrip("*-_")
-    same = 0
-    while ours[::-1][: same + 1] == theirs[::-1][: same + 1] and same < min(len(ours), len(theirs)):
-        same += 1
-    left = [name[: len(name) - same].rstrip("*-_") for name in (ours, theirs)]
-    return (left[0] or "base", left[1] or "head") if left[0] != left[1] else ("base", "head")
+    return Subject(conditions.find([base, head]))
 
 
 # ---- figures, each with its words ----

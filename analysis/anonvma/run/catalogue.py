@@ -104,6 +104,13 @@ def known() -> list[str]:
     return list(dict.fromkeys(path.name for path in found if path.suffix == ""))
 
 
+def named_pattern(text: str) -> tuple[str | None, str]:
+    """Return the name and the pattern of ``NAME=PATTERN``, or None and a pattern alone."""
+    name, equals, pattern = text.partition("=")
+    is_named = bool(equals) and not set(name) & set("/*?")
+    return (name, pattern) if is_named else (None, text)
+
+
 def all_places(pattern: str) -> list[Path]:
     """Return the directories of the runs that `anonvma.run.runs.find_all` would open.
 
