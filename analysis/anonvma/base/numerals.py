@@ -41,10 +41,10 @@ def number(value: Any, digits: int = _DIGITS) -> str:
     return f"{known:,.{_decimals(known, digits)}f}"
 
 
-def column(values: Iterable[Any], digits: int = _DIGITS, at_most: int | None = None) -> list[str]:
+def column(values: Iterable[Any], at_most: int | None = None) -> list[str]:
     """Return the numbers of a column in one format.
 
-    Whole numbers, if all are; else as many decimals as its median needs for `digits`
+    Whole numbers, if all are; else as many decimals as its median needs for three
     significant digits, or more where a number that is not 0 would read as 0; but with `at_most`
     no more than show the largest in so many digits.
     """
@@ -52,7 +52,7 @@ def column(values: Iterable[Any], digits: int = _DIGITS, at_most: int | None = N
     there = sorted(abs(value) for value in known if value)
     decimals = 0
     if there and not all(value.is_integer() for value in there):
-        decimals = max(_decimals(there[len(there) // 2], digits), _decimals(there[0], 1))
+        decimals = max(_decimals(there[len(there) // 2], _DIGITS), _decimals(there[0], 1))
         if at_most is not None:
             decimals = min(decimals, _decimals(there[-1], at_most))
     # Rounded first, and the 0.0 added, so that nothing reads "-0".
@@ -62,9 +62,7 @@ def column(values: Iterable[Any], digits: int = _DIGITS, at_most: int | None = N
     ]
 
 
-def interval(
-    low: Any, high: Any, *, apart: float | None = None, digits: int = _DIGITS, between: str = " to "
-) -> str:
+def interval(low: Any, high: Any, *, apart: float | None = None) -> str:
     """Return the bounds of an interval, such as ``1.004 to 2.22``; `-` where it has none.
 
     Parameters
@@ -72,14 +70,11 @@ def interval(
     low, high : float or null
     apart : float, optional
         What no bound is rounded to or across: 1 of a ratio, 0 of a difference.
-    digits : int
-        Significant digits, if that is enough to keep the bounds apart.
-    between : str
     """
     bounds = [_known(low), _known(high)]
     if bounds[0] is None or bounds[1] is None:
         return _NOTHING
-    return between.join(_bound(bound, apart, digits) for bound in bounds if bound is not None)
+    return " to ".join(_bound(bound, apart) for bound in bounds if bound is not None)
 
 
 def percent(share: Any, *, signed: bool = False) -> str:
@@ -109,7 +104,8 @@ def _is_between(shown: str, size: float) -> bool:
     return said > 0 and (said < 100) == (size < 1) and (said > 100) == (size > 1)
 
 
-def _bound(value: float, apart: float | None, digits: int) -> str:
+def _bound(value: float, apart: float | None) -> str:
+    digits = _DIGITS
     shown = number(value, digits)
     while apart is not None and digits < _MOST and _side(shown, apart) != _of(value, apart):
         digits += 1

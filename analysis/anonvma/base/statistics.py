@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -212,25 +212,17 @@ def _hedges(one: _Moments, other: _Moments) -> Array:
     return found
 
 
-def adjust(p: npt.ArrayLike, how: Literal["bh", "by"] = "bh") -> Array:
-    """Correct p-values for the number of rows looked at; those that are null stay null.
-
-    Parameters
-    ----------
-    p : array_like, float
-    how : {"bh", "by"}
-        Benjamini and Hochberg's way, or Benjamini and Yekutieli's, which holds whatever the rows
-        have to do with each other and finds less.
-    """
+def adjust(p: npt.ArrayLike) -> Array:
+    """Correct p-values (Benjamini and Hochberg) for the number of rows; null stays null."""
     values = np.asarray(p, float)
     looked = np.isfinite(values)
     found = np.full(values.shape, np.nan)
     if looked.any():
-        found[looked] = _step_up(values[looked], dependent=how == "by")
+        found[looked] = _step_up(values[looked])
     return found
 
 
-def _step_up(p: Array, dependent: bool) -> Array:
+def _step_up(p: Array) -> Array:
     """Return, of p-values that are all there, the least rate at which each would be a finding.
 
     As scipy.stats.false_discovery_control has it; but scipy.stats takes longer to import than a
@@ -239,8 +231,6 @@ def _step_up(p: Array, dependent: bool) -> Array:
     order = np.argsort(p)
     ranks = np.arange(1, len(p) + 1)
     rates = p[order] * len(p) / ranks
-    if dependent:
-        rates = rates * (1 / ranks).sum()
     found = np.empty_like(p)
     found[order] = np.minimum(np.minimum.accumulate(rates[::-1])[::-1], 1.0)
     return found
@@ -294,7 +284,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def estimate(values: npt.ArrayLike, *, ratio: bool = False, level: float = LEVEL) -> Estimate:
+def estimate(values: npt.ArrayLike, *, ratio: bool = False) -> Estimate:
     """Estimate a mean by Student's t, from what is there of some runs' values.
 
     Parameters
@@ -304,8 +294,6 @@ def estimate(values: npt.ArrayLike, *, ratio: bool = False, level: float = LEVEL
     ratio : bool
         Whether they are ratios, all above 0: the mean is then the geometric one, and the interval
         Student's on the logarithms.
-    level : float
-        1 less the confidence of the interval.
 
     Notes
     -----
@@ -324,7 +312,7 @@ def estimate(values: npt.ArrayLike, *, ratio: bool = False, level: float = LEVEL
     mean, sd = float(used.mean()), float(used.std(ddof=1)) if n > 1 else nothing
     low = high = nothing
     if n >= FEWEST:
-        margin = float(student(n - 1, level)) * sd / n**0.5
+        margin = float(student(n - 1)) * sd / n**0.5
         low, high = mean - margin, mean + margin
     if ratio:
         spread = float(array.std(ddof=1)) if n > 1 else nothing

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 THROUGHPUT = "vm-scalability.throughput"
 WAIT = "mmap-lock.wait_ns"
+_SEED = 1
 _DRAWN = 400  # refits: enough for an interval of two digits
 Array = npt.NDArray[np.float64]
 
@@ -47,17 +48,13 @@ def law(tasks: npt.ArrayLike, rate: float, serial: float, crosstalk: float) -> A
     return found
 
 
-def points(
-    conditions: Mapping[str, Sequence[Run]], wanted: Sequence[str] = (THROUGHPUT, WAIT)
-) -> pd.DataFrame:
-    """Return some metrics of each run with its number of tasks.
+def points(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Return throughput and waits of each run with its number of tasks.
 
     Parameters
     ----------
     conditions : mapping of str to sequence of Run
         By the name of a kernel, its runs with any number of tasks.
-    wanted : sequence of str
-        Names of `anonvma.tables.metrics`.
 
     Returns
     -------
@@ -71,12 +68,12 @@ def points(
     """
     rows = []
     for name, runs in conditions.items():
-        values = metrics.matrix(runs).reindex(columns=list(wanted))
+        values = metrics.matrix(runs).reindex(columns=[THROUGHPUT, WAIT])
         for place, run in enumerate(runs):
             tasks = run.manifest.parameters.get("threads")
             if not isinstance(tasks, int):
                 raise RunError(f"run {run.id} has no number of threads: it is no case of vmload.")
-            for metric in wanted:
+            for metric in (THROUGHPUT, WAIT):
                 value = values.loc[place, metric]
                 rows.append((name, tasks, run.id, metric, value))
     table = pd.DataFrame(rows, columns=["condition", "tasks", "run", "metric", "value"])
@@ -122,15 +119,13 @@ def by_threads(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     )
 
 
-def fit(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
+def fit(table: pd.DataFrame) -> pd.DataFrame:
     """Fit the law to the runs of each condition.
 
     Parameters
     ----------
     table : DataFrame
         As `points` returns it.
-    seed : int
-        Of the runs drawn anew.
 
     Returns
     -------
@@ -142,7 +137,7 @@ def fit(table: pd.DataFrame, seed: int = 1) -> pd.DataFrame:
     """
     speeds = table[(table["metric"] == THROUGHPUT) & table["value"].notna()]
     rows = [
-        {"condition": name, **_fit_one(part, np.random.default_rng(seed))}
+        {"condition": name, **_fit_one(part, np.random.default_rng(_SEED))}
         for name, part in speeds.groupby("condition", sort=False)
     ]
     return pd.DataFrame(rows)
@@ -204,7 +199,7 @@ def _least_squares(tasks: Array, speed: Array, start: Array | None = None) -> Ar
 
 
 def plot_by_threads(
-    conditions: Mapping[str, Sequence[Run]], axes: Sequence[Axes] | None = None, seed: int = 1
+    conditions: Mapping[str, Sequence[Run]], axes: Sequence[Axes] | None = None
 ) -> Sequence[Axes]:
     """Draw `by_threads` on two axes: throughput with the law's curve, and waits for mmap_lock."""
     import matplotlib.pyplot as plt
@@ -212,7 +207,7 @@ def plot_by_threads(
 
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")[1]
-    table, fits = by_threads(conditions), fit(points(conditions), seed)
+    table, fits = by_threads(conditions), fit(points(conditions))
     colours = dict(zip(conditions, sns.color_palette("colorblind"), strict=False))
     speed, wait = axes
     for name, part in table.groupby("condition", sort=False):

@@ -212,9 +212,9 @@ class _Experiment:
         self.features["regime"] = regime.of(self.target)._asdict()
         return True
 
-    def _workload(self, threads: int, size: int | None = None) -> Workload:
+    def _workload(self, threads: int) -> Workload:
         unit = self._unit(threads)
-        share = max((size or self.bytes) // threads // unit, 1) * unit
+        share = max(self.bytes // threads // unit, 1) * unit
         return Workload(workload=self.plan.workload, threads=threads, bytes=share * threads)
 
     def _unit(self, threads: int) -> int:

@@ -133,7 +133,6 @@ def collect_pair(
     into: Path,
     plan: Plan | None = None,
     *,
-    options: str = "",
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Run]:
     """Run the workloads on each kernel, boot by boot.
@@ -146,8 +145,6 @@ def collect_pair(
         Where the runs go, each as ``KERNEL-WORKLOAD-BOOT``, without raw files. One that is there
         already is left alone and not run again, so that an interrupted pair can be resumed.
     plan : Plan, optional
-    options : str
-        More words for the target, such as ``,memory=4G``.
     say : callable, optional
         Told what is done next.
 
@@ -168,7 +165,7 @@ def collect_pair(
                 if not loads:
                     continue
                 say(f"booting {kernel}, {boot}{f' of {plan.boots}' if plan.boots else ''}")
-                with parse(f"guest:{images[kernel]},cpus={plan.cpus}{options}") as guest:
+                with parse(f"guest:{images[kernel]},cpus={plan.cpus}") as guest:
                     for name, load in loads.items():
                         say(name)
                         done.append(record(_collected(guest, load, scratch), name, into))

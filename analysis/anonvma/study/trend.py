@@ -140,19 +140,15 @@ def _size(value: object) -> str:
 # ---- changes ----
 
 
-def change_points(
-    values: npt.ArrayLike, *, alpha: float = ALPHA, permutations: int = PERMUTATIONS
-) -> list[int]:
+def change_points(values: npt.ArrayLike, *, permutations: int = PERMUTATIONS) -> list[int]:
     """Return where a series changes: the positions of the first values after each change.
 
     Parameters
     ----------
     values : array_like, shape (n,)
         In the order of time; none of them null.
-    alpha : float
-        Probability of finding any in a series that has none.
     permutations : int
-        How many random orders it is compared with; at least ``1 / alpha - 1``.
+        How many random orders it is compared with; at least ``1 / ALPHA - 1``.
     """
     series = np.asarray(values, dtype=float)
     random = np.random.default_rng(0)  # the same answer to the same question
@@ -160,7 +156,7 @@ def change_points(
     todo = [(0, len(series))]
     while todo:
         first, end = todo.pop()
-        cut = _cut(series[first:end], alpha, permutations, random)
+        cut = _cut(series[first:end], permutations, random)
         if cut is not None:
             found.append(first + cut)
             todo += [(first, first + cut), (first + cut, end)]
@@ -168,7 +164,7 @@ def change_points(
 
 
 def _cut(
-    part: npt.NDArray[np.float64], alpha: float, permutations: int, random: np.random.Generator
+    part: npt.NDArray[np.float64], permutations: int, random: np.random.Generator
 ) -> int | None:
     """Return where a part is best cut in two, or None."""
     if len(part) < FEWEST or np.ptp(part) == 0:
@@ -179,7 +175,7 @@ def _cut(
     largest = _rank_sums(orders).max(axis=1)
     # Equal but for rounding is as large.
     as_large = np.count_nonzero(largest >= observed.max() - 1e-9)
-    if (1 + as_large) / (1 + permutations) > alpha:
+    if (1 + as_large) / (1 + permutations) > ALPHA:
         return None
     return _place(part, LEAST + int(observed.argmax()))
 
@@ -210,7 +206,7 @@ def _rank_sums(ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return standardised
 
 
-def changes(rows: pd.DataFrame, *, alpha: float = ALPHA) -> pd.DataFrame:
+def changes(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the changes of every series.
 
     Parameters
@@ -228,7 +224,7 @@ def changes(rows: pd.DataFrame, *, alpha: float = ALPHA) -> pd.DataFrame:
     found = []
     for (name, metric), part in rows.groupby(["series", "metric"], sort=False):
         values = part["value"].to_numpy()
-        cuts = [0, *change_points(values, alpha=alpha), len(values)]
+        cuts = [0, *change_points(values), len(values)]
         for first, cut, end in zip(cuts, cuts[1:], cuts[2:], strict=False):
             row = part.iloc[cut]
             found.append(
@@ -270,14 +266,14 @@ def too_short(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def how(rows: pd.DataFrame, alpha: float = ALPHA) -> str:
+def how(rows: pd.DataFrame) -> str:
     """Return how changes were looked for, in words."""
     counts = rows.groupby(["series", "metric"])["run"].nunique()
     searched = int((counts >= FEWEST).sum())
     return (
         f"Changes are cuts whose difference of ranks, the largest of a series, is exceeded in at "
-        f"most {percent(alpha)} of {PERMUTATIONS} random orders of its runs. {searched} series "
-        f"were searched, so {searched * alpha:.1f} false ones are expected if nothing changed."
+        f"most {percent(ALPHA)} of {PERMUTATIONS} random orders of its runs. {searched} series "
+        f"were searched, so {searched * ALPHA:.1f} false ones are expected if nothing changed."
     )
 
 

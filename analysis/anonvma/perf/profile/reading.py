@@ -57,8 +57,8 @@ def main_event(profile: Profile) -> str:
     return names[0]
 
 
-def select(profile: Profile, event: str | None = None, *, comm: str | None = None) -> Profile:
-    """Return the samples of one event, by default the main one, and of one name of thread.
+def select(profile: Profile, event: str | None = None) -> Profile:
+    """Return the samples of one event, by default the main one.
 
     Raises
     ------
@@ -68,12 +68,9 @@ def select(profile: Profile, event: str | None = None, *, comm: str | None = Non
     samples = profile.samples
     wanted = event or main_event(profile)
     mine = samples[samples["event"] == wanted]
-    if comm is not None:
-        mine = mine[mine["comm"] == comm]
     if mine.empty:
-        who = "" if comm is None else f" of threads called {comm!r}"
         raise ProfileError(
-            f"there is no sample of {wanted!r}{who}: it has {', '.join(events(profile))}."
+            f"there is no sample of {wanted!r}: it has {', '.join(events(profile))}."
         )
     return Profile(mine, profile.offsets, profile.frame_ids, profile.frames)
 
