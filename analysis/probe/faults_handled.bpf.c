@@ -49,10 +49,13 @@ static void settle(struct task_state *state, struct task_struct *task)
 		return;
 	}
 	result = result_of(state, task);
-	if (state->pending == BEGUN)
-		forget(state);		/* of its VMA nothing is known */
-	else if (is_intact(state, task, &view))
+	if (state->pending == BEGUN) {
+		forget(state);		/* of its VMA nothing is known, or that there was none */
+		if (state->reason == REASON_NOTHING_MAPPED && result == RESULT_ERROR)
+			state->before = after = FOUND_NOTHING;
+	} else if (is_intact(state, task, &view)) {
 		after = found(&view);
+	}
 	if (state->pending == REPEATED && state->path == PATH_VMA && result != RESULT_ERROR)
 		state->path = PATH_RETRY;
 	ended(state, after, result, 0, false);

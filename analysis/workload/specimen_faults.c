@@ -77,9 +77,15 @@ struct writer {
 	bool stop;
 };
 
+/* The first of the many VMAs: a specimen, and a page to write to. */
+static size_t first_length(void)
+{
+	return specimen_length() + page_size();
+}
+
 static size_t many_length(void)
 {
-	return specimen_length() + MANY * page_size();
+	return first_length() + MANY * page_size();
 }
 
 static void *write_lock(void *arg)
@@ -108,7 +114,7 @@ static char *map_many(struct specimen *s)
 		lacks(s, "mmap()");
 		return NULL;
 	}
-	for (size_t at = specimen_length(); at < many_length(); at += 2 * page_size())
+	for (size_t at = first_length(); at < many_length(); at += 2 * page_size())
 		if (madvise(many + at, page_size(), MADV_DONTDUMP)) {
 			lacks(s, "madvise(MADV_DONTDUMP)");
 			return NULL;
@@ -191,7 +197,11 @@ int map_for_writer(struct specimen *s)
 {
 	s->start = map_many(s);
 	s->length = specimen_length();
-	return s->start ? 0 : -1;
+	if (!s->start)
+		return -1;
+	/* An early check would send the faults to mmap_lock, whoever has locked what. */
+	*(volatile char *)(s->start + s->length) = 1;
+	return 0;
 }
 
 /* Where it has been read, it would not fault. */

@@ -651,7 +651,7 @@ const struct kind kinds[] = {
 	  .touches = R, .prot = RDWR, .flags = ANON, .map = map_for_writer,
 	  .touch_by = touch_write_locked,
 	  .explain = ALWAYS("vma_start_read() fails while mprotect() has the VMA write-locked, and "
-			"the fault waits for mmap_lock; " ZERO_PAGE) },
+			"the fault waits for mmap_lock; a write beside it had prepared the anon_vma") },
 	{ .name = "written-while-mmap-locked",
 	  .origin_note = "memory that was written while another thread held mmap_lock",
 	  .made_by = "mmap(MAP_PRIVATE | MAP_ANONYMOUS), touch beside mprotect() of another VMA",

@@ -39,6 +39,15 @@ def stock(version: str, *, modules: bool = True) -> Path:
     return image
 
 
+def built(name: str) -> Path:
+    """The image of one of the pair, as `make kernels` left it."""
+    require_qemu()
+    image = ROOT / "build/kernels" / name / "bzImage"
+    if not image.exists():
+        pytest.skip(f"there is no build/kernels/{name}/bzImage: run `make kernels`")
+    return image
+
+
 @functools.cache
 def _fetch(version: str, modules: bool) -> tuple[Path | None, str]:
     done = subprocess.run(

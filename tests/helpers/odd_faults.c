@@ -521,6 +521,35 @@ static void contention(long threads, long count)
 		pthread_join(ids[i], NULL);
 }
 
+/* A command, and /proc/vmstat right before and after it, each with its time, when all is done. */
+static void counted(char **command)
+{
+	static char texts[2][65536];
+	unsigned long long times[2];
+	pid_t child;
+
+	put(texts[0], sizeof(texts) / page);
+	for (int i = 0; i < 2; i++) {
+		int fd = open("/proc/vmstat", O_RDONLY);
+
+		times[i] = now();
+		if (fd < 0 || read(fd, texts[i], sizeof(texts[i]) - 1) < 0)
+			fail("/proc/vmstat");
+		close(fd);
+		if (i)
+			break;
+		child = fork();
+		if (!child) {
+			execv(command[0], command);
+			_exit(127);
+		}
+		if (waitpid(child, NULL, 0) != child)
+			fail("waitpid");
+	}
+	for (int i = 0; i < 2; i++)
+		printf("vmstat %llu\n%s", times[i], texts[i]);
+}
+
 int main(int argc, char **argv)
 {
 	const char *kind = argc > 1 ? argv[1] : "";
@@ -555,6 +584,8 @@ int main(int argc, char **argv)
 		guarded(first);
 	else if (!strcmp(kind, "copied"))
 		copied(first);
+	else if (!strcmp(kind, "counted"))
+		counted(argv + 2);
 	else if (!strcmp(kind, "calls"))
 		calls(first);
 	else if (!strcmp(kind, "contention"))

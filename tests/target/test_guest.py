@@ -37,7 +37,7 @@ from anonvma.collect.workload import Workload
 from anonvma.perf import profile as perf_profile
 from anonvma.run.runs import Run
 from anonvma.run.writer import sweep
-from anonvma.tables import specimens
+from anonvma.tables import faults, specimens
 from anonvma.target import guest, machine, qemu
 from anonvma.target.guest import Guest
 
@@ -252,6 +252,12 @@ def test_specimens(which: str, request: pytest.FixtureRequest, tmp_path: Path) -
     assert states["private-devzero", "untouched"] == "untouched"
     assert not (states == "gone").any()
     assert len(states) > 60
+    names = ("specimens", "census", "fault_events")
+    by_fault = faults.of_specimens(*map(taken.table, names)).set_index(["kind", "touch"])
+    locked = by_fault.loc["read-while-write-locked", "read"]
+    reason = {"new": "VMA write-locked", "old": "no per-VMA locks"}[which]
+    assert f"(mmap: {reason})" in locked["what"]
+    assert locked["acquired"] == (8 if which == "new" else locked["faults"])
 
 
 def test_a_command_is_observed_as_it_exits_and_no_perf_is_brought_unasked(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.tables import specimens
-from anonvma.tables.faults.groups import handled, transition
+from anonvma.tables.faults.groups import transition
 
 
 def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
@@ -27,19 +27,21 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
     DataFrame
         One row per specimen that could be made, in that order: kind, touch, vm_ops, anon_vma and
         state (see `anonvma.tables.specimens.observed`), faults (how many), what (each distinct kind
-        of fault: access, change and, in brackets, lock path and reason), left_bare (of the faults
-        those that found it bare and left it so) and explain. No fault of its own has what was not
-        touched, was inherited over a fork, was moved here, or was filled by get_user_pages(), which
-        is no exception.
+        of fault: access, change and, in brackets, lock path and reason), acquired (of the faults
+        those that acquired mmap_lock), left_bare (those that found it bare and left it so) and
+        explain. No fault of its own has what was not touched, was inherited over a fork, was moved
+        here, or was filled by get_user_pages(), which is no exception.
     """
     seen = specimens.observed(made, vmas)
     table = seen[["kind", "touch", "vm_ops", "anon_vma", "state"]]
     ranges = made.loc[made["missing"].isna(), ["pid", "start", "end"]]
-    events = handled(events).sort_values("address", kind="stable")
+    # Of those that ended in an error, the ones that acquired mmap_lock for it.
+    events = events[(events["result"] != "error") | events["reason"].notna()]
+    events = events.sort_values("address", kind="stable")
     # A place may have held another mapping before; one with vm_ops never becomes anonymous.
-    anonymous = events["before"].isin(["bare", "anon_vma"]).to_numpy()
+    anonymous = events["before"].isin(["bare", "anon_vma", "no VMA"]).to_numpy()
     addresses, tgids = events["address"].to_numpy(), events["tgid"].to_numpy()
-    faults, left_bare, what = [], [], []
+    faults, acquired, left_bare, what = [], [], [], []
     for (pid, start, end), state in zip(
         ranges.itertuples(index=False), table["state"], strict=True
     ):
@@ -50,6 +52,8 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
         why = found["reason"].astype("object")
         told += " (" + found["path"].astype(str) + (": " + why).fillna("") + ")"
         faults.append(len(found))
+        acquired.append(int(found["path"].isin(["mmap", "retry"]).sum()))
         left_bare.append(int(((found["before"] == "bare") & (found["after"] == "bare")).sum()))
         what.append("; ".join(dict.fromkeys(told)))
-    return table.assign(faults=faults, what=what, left_bare=left_bare, explain=seen["explain"])
+    table = table.assign(faults=faults, what=what, acquired=acquired, left_bare=left_bare)
+    return table.assign(explain=seen["explain"])
