@@ -54,6 +54,7 @@ _KERNEL, _USER = -128, -512
 _CONTEXTS = (-32, _KERNEL, _USER, -2048, -2176, -2560)  # PERF_CONTEXT_HV to _GUEST_USER
 _CONTEXT_MAX = -4095
 _BARE = 8  # as a mode: of a sample without a chain
+_AT_ONCE = 1 << 16  # samples whose places are Python's numbers, which take five times the memory
 
 
 class Abridged(NamedTuple):
@@ -233,19 +234,21 @@ def _rank(among: _Ints, values: _Ints) -> _Ints:
 
 def _stacks(file: File, samples: Samples, spaces: _Spaces) -> _Ints:
     """Number the stacks: the same addresses with the same maps in the same mode."""
-    begins = file.records[0] + 8 * samples.begin
-    ends = begins + 8 * samples.length
     known = dict[bytes, int]()
 
     def numbers() -> Iterator[int]:
         data, number, kept = file.data, known.setdefault, 0
-        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-            if begin - kept > 8 * PIECE:
-                file.give_back()
-                kept = begin
-            yield number(data[begin:end], len(known))
+        for first in range(0, len(samples.begin), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            begins = file.records[0] + 8 * samples.begin[part]
+            ends = begins + 8 * samples.length[part]
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+                if begin - kept > 8 * PIECE:
+                    file.give_back()
+                    kept = begin
+                yield number(data[begin:end], len(known))
 
-    chains = np.fromiter(numbers(), np.int64, len(begins))
+    chains = np.fromiter(numbers(), np.int64, len(samples.begin))
     return _number(chains, spaces.user, spaces.kernel, _modes(samples))
 
 

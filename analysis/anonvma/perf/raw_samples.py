@@ -7,7 +7,7 @@ event's sample_type asks for, in a fixed order, then the chain of addresses, its
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from anonvma.perf.recording import File
 from anonvma.perf.recording_format import Attr, Record, Sample
 
-_Ints = npt.NDArray[np.int64]
+_Ints = npt.NDArray[Any]  # of as many bits as their numbers need: there are millions
 
 _WORDS = (
     Sample.IDENTIFIER,
@@ -32,7 +32,7 @@ _WORDS = (
 
 
 class Samples(NamedTuple):
-    """Samples in the order of the file, an array of int64 for each.
+    """Samples in the order of the file, an array for each.
 
     Attributes
     ----------
@@ -73,11 +73,12 @@ def read(file: File) -> Samples | None:
     event = _events(file, at, size)
     if event is None:
         return None
-    time, cpu, pid, tid, period, begin, length = np.full((7, len(at)), -1, np.int64)
+    time, period, begin = np.full((3, len(at)), -1, np.int64)
+    cpu, pid, tid, length = np.full((4, len(at)), -1, np.int32)
     numbers = (time, cpu, pid, tid, period, event, begin, length)
     found = Samples(record, heads.misc[record], *numbers, np.zeros(len(at), bool))
     for number, attr in enumerate(file.attrs):
-        mine = np.flatnonzero(event == number)
+        mine = event == number if len(file.attrs) > 1 else slice(None)
         if not _take(file, attr, found, mine, at[mine], size[mine]):
             return None
     if (time < 0).any() or (period < 0).any():
@@ -85,7 +86,9 @@ def read(file: File) -> Samples | None:
     return found
 
 
-def _take(file: File, attr: Attr, found: Samples, mine: _Ints, at: _Ints, size: _Ints) -> bool:
+def _take(
+    file: File, attr: Attr, found: Samples, mine: _Ints | slice, at: _Ints, size: _Ints
+) -> bool:
     """Fill in the samples of one event; tell whether they hold what they should."""
     places = {bit: 1 + place for place, bit in enumerate(b for b in _WORDS if attr.kind & b)}
     end = 1 + len(places)
@@ -93,7 +96,7 @@ def _take(file: File, attr: Attr, found: Samples, mine: _Ints, at: _Ints, size: 
         return False
 
     def word(bit: Sample) -> _Ints:
-        return file.gathered(at + places[bit]).view(np.int64)
+        return file.gathered(at, places[bit]).view(np.int64)
 
     task = word(Sample.TID)
     found.pid[mine], found.tid[mine] = task.astype(np.int32), (task >> 32).astype(np.int32)
@@ -102,7 +105,7 @@ def _take(file: File, attr: Attr, found: Samples, mine: _Ints, at: _Ints, size: 
     if Sample.CPU in places:
         found.cpu[mine] = word(Sample.CPU).astype(np.int32)
     if attr.kind & Sample.CALLCHAIN:
-        length = file.gathered(at + end).view(np.int64)
+        length = file.gathered(at, end).view(np.int64)
         found.begin[mine], found.length[mine] = at + end + 1, length
         return bool(((length >= 0) & (length < size - end)).all())
     found.begin[mine] = at + places.get(Sample.IP, 0)
@@ -114,7 +117,7 @@ def _take(file: File, attr: Attr, found: Samples, mine: _Ints, at: _Ints, size: 
 def _events(file: File, at: _Ints, size: _Ints) -> _Ints | None:
     """Return which event each sample is of: its id is one of the event's."""
     if len(file.attrs) == 1:
-        return np.zeros(len(at), np.int64)
+        return np.zeros(len(at), np.int32)
     by = Sample.IDENTIFIER if file.attrs[0].kind & Sample.IDENTIFIER else Sample.ID
     places = {
         sum(bool(attr.kind & bit) for bit in _WORDS[: _WORDS.index(by)])
@@ -129,8 +132,9 @@ def _events(file: File, at: _Ints, size: _Ints) -> _Ints | None:
     if not len(ids) or (size <= place).any():
         return None
     order = np.argsort(ids)
-    mine = file.gathered(at + place)
+    mine = file.gathered(at, place)
     found = order[np.minimum(np.searchsorted(ids, mine, sorter=order), len(ids) - 1)]
     if (ids[found] != mine).any():
         return None
-    return np.repeat(np.arange(len(tables)), [len(table) for table in tables])[found]
+    events = np.arange(len(tables), dtype=np.int32)
+    return np.repeat(events, [len(table) for table in tables])[found]

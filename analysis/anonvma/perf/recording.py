@@ -19,7 +19,6 @@ import mmap
 from array import array
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ from anonvma.perf.features import Features
 from anonvma.perf.recording_format import Attr, Heads, Record, Sample
 from anonvma.perf.thread_names import Names, named
 
-PIECE = 8 << 20  # words of a file whose pages are kept at a time
+PIECE = 1 << 20  # words of a file whose pages are kept at a time
+_PLACES = 1 << 17  # of words that are looked up at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,16 +234,19 @@ class File:
         """
         return self._aligned_heads() or self._any_heads()
 
-    def gathered(self, at: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-        """Return the words at these places, without keeping the pages of the file they lie in.
+    def gathered(self, at: npt.NDArray[np.int64], behind: int = 0) -> npt.NDArray[np.uint64]:
+        """Return the words so far behind these places, without keeping the pages they lie in.
 
         Of a large file those would be as much memory as it is long.
         """
-        found = np.empty(len(at), np.uint64)
-        edges = [0, *(np.flatnonzero(np.diff(at // PIECE)) + 1).tolist(), len(at)]
-        for start, stop in pairwise(edges):
-            found[start:stop] = self.words[at[start:stop]]
-            self.give_back()
+        found, kept = np.empty(len(at), np.uint64), 0
+        for start in range(0, len(at), _PLACES):
+            part = at[start : start + _PLACES] + behind
+            found[start : start + _PLACES] = self.words[part]
+            if abs(int(part[-1]) - kept) > PIECE:
+                self.give_back()
+                kept = int(part[-1])
+        self.give_back()
         return found
 
     def give_back(self) -> None:

@@ -114,17 +114,19 @@ class Heads(NamedTuple):
     ----------
     offset : array of int64
         In the file, in bytes.
-    kind, misc, size : array of int64
+    kind, misc, size : array of int32
         See `Record`; the bits PERF_RECORD_MISC_*; in bytes.
     """
 
     offset: npt.NDArray[np.int64]
-    kind: npt.NDArray[np.int64]
-    misc: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int32]
+    misc: npt.NDArray[np.int32]
+    size: npt.NDArray[np.int32]
 
     @classmethod
     def of(cls, offset: npt.NDArray[np.int64], words: npt.NDArray[np.uint64]) -> Heads:
         """Take the heads apart, each of which is a word."""
-        kind, misc, size = words & 0xFFFFFFFF, words >> 32 & 0xFFFF, words >> 48
-        return cls(offset, *(part.astype(np.int64) for part in (kind, misc, size)))
+        halves = words.astype("<u8", copy=False).view("<u4")
+        parts = halves[::2], halves[1::2] & 0xFFFF, halves[1::2] >> 16
+        kind, misc, size = (part.astype(np.int32) for part in parts)  # no kind is that large
+        return cls(offset, kind, misc, size)
