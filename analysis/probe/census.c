@@ -129,11 +129,13 @@ static void show_user_file(const struct census *census, struct vma_record *vma)
 static bool append_link(struct census *census, const char *at, __u64 vma)
 {
 	struct chain_link link = *(const struct chain_link *)at;
+	const __u64 address = link.anon_vma;
 
 	link.vma = vma;
-	link.anon_vma = opaque(link.anon_vma);
-	link.root = opaque(link.root);
-	link.parent = opaque(link.parent);
+	link.anon_vma = opaque(address);
+	/* A root is its own parent. */
+	link.root = link.root == address ? link.anon_vma : opaque(link.root);
+	link.parent = link.parent == address ? link.anon_vma : opaque(link.parent);
 	return append(&census->links, &link, sizeof(link));
 }
 
@@ -431,11 +433,12 @@ void census_went_on(struct census *census, __u32 processes)
 
 /* ---- start and end ---- */
 
-static int load_programs(struct census *census)
+static int load_programs(struct census *census, bool no_chains)
 {
 	struct census_settings settings = {
 		.special_mapping_fault = kallsyms_address("special_mapping_fault"),
 		.page_shift = __builtin_ctzl(sysconf(_SC_PAGESIZE)),
+		.no_chains = no_chains,
 	};
 	struct bpf_map *map;
 	size_t size;
@@ -478,7 +481,7 @@ int census_open(struct census **result, const struct census_options *options)
 		return complain(EXIT_OTHER, "out of memory");
 	if (!opaque_begin())
 		return complain(EXIT_OTHER, "no random bytes: %s", strerror(errno));
-	code = load_programs(census);
+	code = load_programs(census, options->no_chains);
 	if (!code)
 		code = open_output(census);
 	if (code)

@@ -240,7 +240,7 @@ struct ops_functions {
 struct census_settings {
 	__u64 special_mapping_fault;	/* address of the function; 0 when it could not be read */
 	__u32 page_shift;
-	__u32 reserved;
+	__u32 no_chains;		/* leave the links of the VMAs out */
 };
 
 /* Shared through .bss; reset by the probe before each mm. */

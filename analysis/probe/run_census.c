@@ -45,6 +45,7 @@ static int parse_census(int argc, char **argv, struct arguments *args)
 		{ "pid", required_argument, NULL, 'p' },
 		{ "output", required_argument, NULL, 'o' },
 		{ "pages", required_argument, NULL, 'g' },
+		{ "no-chains", no_argument, NULL, 'c' },
 		{ "at-exit", no_argument, NULL, 'x' },
 		{ "skip-root", no_argument, NULL, 's' },
 		{ "usage", required_argument, NULL, 'u' },
@@ -62,6 +63,8 @@ static int parse_census(int argc, char **argv, struct arguments *args)
 			args->options.output = optarg;
 		else if (c == 'g')
 			code = parse_pages(optarg, &args->options.pages_how);
+		else if (c == 'c')
+			args->options.no_chains = true;
 		else if (c == 'x')
 			args->at_exit = true;
 		else if (c == 's')

@@ -12,6 +12,7 @@ struct census;
 struct census_options {
 	const char *output;		/* NULL: standard output */
 	int pages_how;
+	bool no_chains;
 };
 
 int census_open(struct census **census, const struct census_options *options);

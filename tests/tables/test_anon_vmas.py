@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +80,14 @@ def test_a_tree_comes_out_as_it_was_forked(
     total = anon_vmas.total(chains)
     assert (total.vmas, total.families) == (expected.processes, 1)
     assert total.chains == sum(expected.links)
+
+
+def test_the_chains_are_left_out_where_that_is_asked_for(build: Path, tmp_path: Path) -> None:
+    pid, output = str(os.getpid()), tmp_path / "census"
+    command = [build / "vmaprobe", "census", "--no-chains", "--pid", pid, "--output", output]
+    subprocess.run(command, check=True, timeout=PATIENCE)
+    found = census.read(output)
+    assert found.vmas["anon_vma"].any() and found.chains.empty
 
 
 def test_no_anon_vma_at_all() -> None:
