@@ -243,6 +243,7 @@ def test_explorer_in_jupyterlab(lab: Lab, browser: webdriver.Chrome) -> None:
     page.run_all(f"{lab.address}/lab/tree/notebooks/explore.ipynb?token={lab.token}")
     page.until_said(r"^543 of 543 VMAs \(all\)")  # nothing is left narrowed down
     page.find("run")
+    assert browser.find_elements(By.CSS_SELECTOR, ".Toastify__toast") == []  # no question over it
     page.picture("01-opened")
 
     # Another run, repeat, and one to compare with.

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +25,11 @@ def test_what_it_listens_on_cannot_be_overridden() -> None:
     assert addresses[-1] == "--ServerApp.ip=127.0.0.1"
     assert words.index(addresses[0]) < words.index(addresses[-1])
     assert "--no-browser" in words and words[-1].endswith("explore.ipynb")
+
+
+def test_nothing_asks_over_the_page_whether_it_may_fetch_news() -> None:
+    """JupyterLab reads this file for its settings' defaults; the browser's test sees the page."""
+    words = lab.command(lab.NOTEBOOK, False, 9999)
+    (given,) = [word for word in words if word.startswith("--LabApp.app_settings_dir=")]
+    overrides = json.loads((Path(given.partition("=")[2]) / "overrides.json").read_text())
+    assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"

@@ -59,7 +59,9 @@ def command(notebook: Path, browser: bool, port: int, more: Sequence[str] = ()) 
         f"--LabApp.default_url=/lab/tree/{urllib.parse.quote(str(notebook))}",
         # Its kernels' own sockets, too.
         "--KernelManager.ip=127.0.0.1",
+        # It neither fetches news nor asks whether it may, over the page.
         "--LabApp.news_url=None",
+        f"--LabApp.app_settings_dir={Path(__file__).parent / 'settings'}",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
     ]
     return [*words, str(paths.root() / notebook)]

@@ -134,7 +134,7 @@ def _origins(verdict: Verdict) -> str:
     (name, most), *others = verdict.origins.items()
     if others:
         return f"{number(most)} of them {name}"
-    return name if most == 1 else f"all of them {name}"
+    return f"it is {name}" if most == 1 else f"all of them {name}"
 
 
 def _agreement(filled: list[int]) -> str:
