@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import adjacent
 import guests
 import processes
 import pytest
@@ -258,6 +259,19 @@ def test_specimens(which: str, request: pytest.FixtureRequest, tmp_path: Path) -
     reason = {"new": "VMA write-locked", "old": "no per-VMA locks"}[which]
     assert f"(mmap: {reason})" in locked["what"]
     assert locked["acquired"] == (8 if which == "new" else locked["faults"])
+
+
+@pytest.mark.parametrize("which", ["new", "old"])
+def test_why_two_vmas_are_not_one(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    program = adjacent.compiled(tmp_path)
+    pairs = adjacent.observe(request.getfixturevalue(which), program, tmp_path)
+    assert len(pairs) >= 30
+    assert [pair for pair in pairs if pair.reason != pair.expected] == []
+    apart = {pair.name for pair in pairs if pair.should == "merges" and pair.became != "merged"}
+    # Before 6.16 (879bca0a2c4f) one with an anon_vma was not merged into a bare one.
+    assert apart <= {"mlock"}
 
 
 def test_a_command_is_observed_as_it_exits_and_no_perf_is_brought_unasked(

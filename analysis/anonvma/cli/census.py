@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @options.target
 def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
-    """Bare VMAs of all processes, or of some, right now.
+    """Bare VMAs of all processes, or of some, and their anon_vmas, right now.
 
     Needs root, or sudo without a password, on the target.
     """
