@@ -251,6 +251,16 @@ def odd_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def vma_locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """vma_locks.c, compiled so that it runs in a guest, too."""
+    program = tmp_path_factory.mktemp("vma") / "vma_locks"
+    source = Path(__file__).parent / "helpers" / "vma_locks.c"
+    flags = ["-O1", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
+    subprocess.run(["gcc", *flags, "-o", program, source], check=True)
+    return program
+
+
+@pytest.fixture(scope="session")
 def odd_faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """odd_faults.c, compiled so that it runs in a guest, too, with two files of its own."""
     program = tmp_path_factory.mktemp("odd") / "odd_faults"

@@ -44,19 +44,6 @@ static void print_counts(FILE *file, const struct fault_counts *counts, bool see
 		counts->tasks_differ, counts->pending, counts->refused);
 }
 
-struct ops_list {
-	char *names[MAX_OPS + 1];
-};
-
-static bool note_ops(void *arg, struct ops_entry *entry, const char *name)
-{
-	struct ops_list *list = arg;
-
-	if (entry->id <= MAX_OPS && name)
-		list->names[entry->id] = strdup(name);
-	return true;
-}
-
 static void print_kinds(FILE *file, struct bpf_object *object)
 {
 	int map = bpf_object__find_map_fd_by_name(object, "kinds");
@@ -65,7 +52,7 @@ static void print_kinds(FILE *file, struct bpf_object *object)
 	struct fault_kind kind;
 	const char *before = "";
 
-	ops_names(bpf_object__find_map_fd_by_name(object, "ops"), note_ops, &ops);
+	ops_list_read(&ops, bpf_object__find_map_fd_by_name(object, "ops"));
 	fputs("  \"kinds\": [", file);
 	while (!bpf_map_get_next_key(map, previous, &key)) {
 		previous = &key;
@@ -79,8 +66,7 @@ static void print_kinds(FILE *file, struct bpf_object *object)
 		before = ",";
 	}
 	fputs("\n  ],\n", file);
-	for (size_t i = 0; i <= MAX_OPS; i++)
-		free(ops.names[i]);
+	ops_list_free(&ops);
 }
 
 static void print_group(FILE *file, const struct group_key *key, const struct group_value *value)

@@ -11,19 +11,6 @@
 /* kernel/locking/rwsem.c: RWSEM_WRITER_LOCKED, RWSEM_FLAG_WAITERS, RWSEM_FLAG_HANDOFF */
 #define RWSEM_WRITER	7
 
-/* Every writer of the mm moves it on as it unlocks, from 6.13 as it locks, too. */
-static __u32 lock_seq_of(__u64 mm)
-{
-	struct mm_struct___seqcount *seqcount = (void *)mm;
-	struct mm_struct___int *number = (void *)mm;
-
-	if (bpf_core_field_exists(seqcount->mm_lock_seq.sequence))
-		return PEEK(struct mm_struct___seqcount, seqcount, mm_lock_seq.sequence);
-	if (bpf_core_field_exists(number->mm_lock_seq))
-		return PEEK(struct mm_struct___int, number, mm_lock_seq);
-	return 0;
-}
-
 /*
  * Whether it has been write-locked at any time since the fault began, or a writer waits for it:
  * the one who has gone meanwhile is seen by vm_lock_seq.

@@ -1,38 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/*
- * Looking at a VMA, and finding it: in the maple tree, without a lock, where a node that is
- * replaced meanwhile is seen as dead. bpf_find_vma() would take mmap_lock and, where that is
- * contended, fail.
- */
+/* Looking at the VMA of a fault, and finding it. */
 #ifndef FAULT_VMA_BPF_H
 #define FAULT_VMA_BPF_H
 
-#define MAX_HEIGHT	12
+#include "maple_tree.bpf.h"
+#include "vma_kind.bpf.h"
+
 #define ATTEMPTS	4
-#define MAX_PIVOTS	16
-
-/*
- * Reading kernel memory by a number: where bpf_rdonly_cast() is (6.2), by a plain
- * load that reads 0 where nothing is, else by a call of a helper. Declared as libbpf
- * 1.3 and later does, so that either may come first.
- */
-extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
-
-#define PEEK(type, address, member)							\
-	(bpf_rdonly_cast ? (__u64)((type *)bpf_rdonly_cast((void *)(address),		\
-				   bpf_core_type_id_kernel(type)))->member :		\
-			   (__u64)BPF_CORE_READ((type *)(address), member))
-
-static __u64 word_at(__u64 address)
-{
-	__u64 word = 0;
-
-	if (bpf_rdonly_cast)
-		return ((struct cpumask *)bpf_rdonly_cast(
-			(void *)address, bpf_core_type_id_kernel(struct cpumask)))->bits[0];
-	bpf_probe_read_kernel(&word, sizeof(word), (void *)address);
-	return word;
-}
 
 static void look_at(__u64 area, struct view *view)
 {
@@ -60,19 +34,6 @@ static __u8 found(const struct view *view)
 	return FOUND_VMA | (view->vm_ops ? 0 : FOUND_ANON) | (view->anon_vma ? FOUND_ANON_VMA : 0);
 }
 
-#define ORIGIN_FLAGS	(VM_GROWSDOWN | VM_HUGETLB)
-
-static void describe_file(struct kind_key *key, struct file *file)
-{
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
-
-	key->bits |= VMA_HAS_FILE;
-	key->ino = BPF_CORE_READ(inode, i_ino);
-	key->dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	if ((BPF_CORE_READ(inode, i_mode) & S_IFMT) == S_IFCHR)
-		key->bits |= BPF_CORE_READ(inode, i_rdev) == DEV_ZERO ? KIND_DEV_ZERO : KIND_DEVICE;
-}
-
 static __u32 kind_of(const struct task_state *state)
 {
 	const struct view *view = &state->view;
@@ -93,7 +54,7 @@ static __u32 kind_of(const struct task_state *state)
 	else if (state->on_stack)
 		key.bits |= KIND_OWN_STACK;
 	if (file)
-		describe_file(&key, file);
+		describe_inode(&key, BPF_CORE_READ(file, f_inode));
 	else if (view->origin)
 		key.bits |= KIND_NAMED;
 	known = bpf_map_lookup_elem(&kinds, &key);
@@ -148,60 +109,6 @@ static void forget(struct task_state *state)
 static bool is_around(const struct view *view, __u64 mm, __u64 address)
 {
 	return view->start <= address && address < view->end && view->mm == mm;
-}
-
-/* include/linux/maple_tree.h: the low byte of a pointer to a node holds its type. */
-#define NODE_OF(entry)	((entry) & ~255ULL)
-#define TYPE_OF(entry)	(((entry) >> 3) & 15)
-
-struct layout {
-	__u32 pivots, pivot_at, slot_at;
-};
-
-static __u64 child_of(__u64 node, __u64 address, const struct layout *layout)
-{
-	__u32 i;
-
-	for (i = 0; i < MAX_PIVOTS; i++)
-		if (i >= layout->pivots || word_at(node + layout->pivot_at + i * 8) >= address)
-			break;
-	return word_at(node + layout->slot_at + i * 8);
-}
-
-#define DEAD	1	/* the way led through a node that is no part of the tree any more */
-
-/*
- * mtree_lookup_walk() of lib/maple_tree.c, without the RCU read lock's promise: see is_around().
- * 0 where there is no VMA, or DEAD.
- */
-static __u64 find_vma(__u64 mm, __u64 address)
-{
-	const struct layout branch = {
-		.pivots = bpf_core_field_size(((struct maple_arange_64 *)0)->pivot) / 8,
-		.pivot_at = bpf_core_field_offset(struct maple_arange_64, pivot),
-		.slot_at = bpf_core_field_offset(struct maple_arange_64, slot),
-	}, leaf = {
-		.pivots = bpf_core_field_size(((struct maple_range_64 *)0)->pivot) / 8,
-		.pivot_at = bpf_core_field_offset(struct maple_range_64, pivot),
-		.slot_at = bpf_core_field_offset(struct maple_range_64, slot),
-	};
-	__u32 leaf_type = bpf_core_enum_value(enum maple_type, maple_leaf_64);
-	__u32 branch_type = bpf_core_enum_value(enum maple_type, maple_arange_64);
-	__u64 entry = PEEK(struct mm_struct, mm, mm_mt.ma_root);
-
-	if ((entry & 3) != 2 || entry <= 4096)
-		return 0;		/* xa_is_node(): the root of an empty tree is no node */
-	for (int level = 0; level < MAX_HEIGHT; level++) {
-		__u64 node = NODE_OF(entry);
-		__u32 type = TYPE_OF(entry);
-
-		entry = child_of(node, address, type == branch_type ? &branch : &leaf);
-		if (NODE_OF(word_at(node)) == node)
-			return DEAD;	/* ma_dead_node(): its parent is itself */
-		if (type <= leaf_type)
-			return entry > 4096 ? entry : 0;
-	}
-	return DEAD;
 }
 
 /*

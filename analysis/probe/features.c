@@ -21,6 +21,7 @@
 #include "common.h"
 #include "embedded.h"
 #include "faults.h"
+#include "features.h"
 #include "json.h"
 #include "kallsyms.h"
 #include "pages.h"
@@ -69,8 +70,7 @@ static void check_file(const struct feature *feature, struct verdict *verdict)
 		no(verdict, feature->remedy, "%s: %s", feature->program, strerror(errno));
 }
 
-/* Loads and attaches one program alone. */
-static int try_program(const char *name, const char **step)
+int try_program(const char *name, const char **step)
 {
 	struct bpf_object *object = open_embedded("features", features_bpf_start, features_bpf_end);
 	struct bpf_program *program, *chosen = NULL;

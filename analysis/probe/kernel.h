@@ -62,9 +62,26 @@ typedef struct {
 	int counter;
 } KERNEL_TYPE atomic_t;
 
+/* Locks, of which no more is needed than where they are. */
+struct spinlock {
+	unsigned int any;
+} KERNEL_TYPE;
+
+/* Of a kernel with PREEMPT_RT it is another one, without count. */
+typedef struct {
+	long counter;
+} KERNEL_TYPE atomic64_t;
+
+struct rw_semaphore {
+	atomic64_t count;
+	atomic64_t owner;	/* a task, and bits that tell readers from writers */
+} KERNEL_TYPE;
+
 struct mm_struct {
 	atomic_t mm_users;
 	struct maple_tree mm_mt;
+	struct spinlock page_table_lock;
+	struct rw_semaphore mmap_lock;
 	unsigned long start_brk, brk, start_stack;
 	mm_context_t context;
 } KERNEL_TYPE;
@@ -83,15 +100,6 @@ struct mm_struct___seqcount {
 	seqcount_t mm_lock_seq;
 } KERNEL_TYPE;
 
-/* Of a kernel with PREEMPT_RT it is another one, without count. */
-typedef struct {
-	long counter;
-} KERNEL_TYPE atomic64_t;
-
-struct rw_semaphore {
-	atomic64_t count;
-} KERNEL_TYPE;
-
 struct thread_info {
 	unsigned int status;	/* x86 */
 } KERNEL_TYPE;
@@ -103,6 +111,50 @@ struct sched_entity {
 /* With CONFIG_SCHED_INFO. */
 struct sched_info {
 	unsigned long long run_delay;
+} KERNEL_TYPE;
+
+struct sighand_struct {
+	struct spinlock siglock;
+} KERNEL_TYPE;
+
+struct page {
+	struct spinlock ptl;		/* before 6.6; of struct ptdesc since */
+	unsigned int page_type;
+} KERNEL_TYPE;
+
+struct ptdesc {
+	struct spinlock ptl;
+} KERNEL_TYPE;
+
+/* What page_type holds in its first byte, from 6.11; before, a bit of it is 0. */
+enum pagetype {
+	PGTY_table = 0xf2,
+};
+
+/* With CONFIG_VMAP_STACK. */
+struct vm_struct {
+	struct page **pages;
+} KERNEL_TYPE;
+
+struct pglist_data;
+
+struct zone {
+	struct spinlock lock;
+	struct pglist_data *zone_pgdat;
+} KERNEL_TYPE;
+
+struct lruvec {
+	struct spinlock lru_lock;
+} KERNEL_TYPE;
+
+struct pglist_data {
+	struct zone node_zones[1];
+	struct lruvec __lruvec;
+} KERNEL_TYPE;
+
+/* With CONFIG_MEMCG. */
+struct lruvec___memcg {
+	struct pglist_data *pgdat;
 } KERNEL_TYPE;
 
 struct task_struct {
@@ -122,6 +174,9 @@ struct task_struct {
 	struct pid *thread_pid;
 	unsigned long min_flt, maj_flt;
 	int pagefault_disabled;
+	void *stack;
+	struct vm_struct *stack_vm_area;
+	struct sighand_struct *sighand;
 	char comm[16];
 } KERNEL_TYPE;
 
@@ -129,11 +184,29 @@ struct super_block {
 	__u32 s_dev;
 } KERNEL_TYPE;
 
+struct address_space;
+
+struct hlist_node {
+	struct hlist_node *next;
+} KERNEL_TYPE;
+
+struct hlist_head {
+	struct hlist_node *first;
+} KERNEL_TYPE;
+
 struct inode {
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	__u32 i_rdev;
 	__u16 i_mode;
+	struct address_space *i_mapping;
+	struct rw_semaphore i_rwsem;
+	struct hlist_head i_dentry;
+} KERNEL_TYPE;
+
+struct address_space {
+	struct inode *host;
+	struct rw_semaphore i_mmap_rwsem;
 } KERNEL_TYPE;
 
 struct mnt_namespace;
@@ -153,6 +226,14 @@ struct qstr {
 
 struct dentry {
 	struct qstr d_name;
+	struct hlist_node d_alias;
+} KERNEL_TYPE;
+
+/* Before 7.1 the union has a name. */
+struct dentry___union {
+	union {
+		struct hlist_node d_alias;
+	} d_u;
 } KERNEL_TYPE;
 
 struct path {
@@ -184,6 +265,8 @@ struct list_head {
 /* mm/rmap.h, include/linux/rmap.h: num_active_vmas from 6.0 (2555283eb40d). */
 struct anon_vma {
 	struct anon_vma *root, *parent;
+	struct rw_semaphore rwsem;
+	atomic_t refcount;
 	unsigned long num_children, num_active_vmas;
 } KERNEL_TYPE;
 
@@ -266,6 +349,12 @@ struct pt_regs___stack {
 
 struct pt_regs___x86 {
 	unsigned long orig_ax;	/* of a system call its number, in any other entry -1 */
+	unsigned long cs;
+} KERNEL_TYPE;
+
+/* As large as a kernel's stack. */
+union thread_union {
+	unsigned long stack[1];
 } KERNEL_TYPE;
 
 /* What the tracepoints hand to programs of type "tp": include/trace/events/. */
@@ -275,6 +364,16 @@ struct trace_event_raw_sched_process_fork {
 
 struct trace_event_raw_sys_enter {
 	long id;
+} KERNEL_TYPE;
+
+struct trace_event_raw_contention_begin {
+	void *lock_addr;
+	unsigned int flags;
+} KERNEL_TYPE;
+
+struct trace_event_raw_contention_end {
+	void *lock_addr;
+	int ret;
 } KERNEL_TYPE;
 
 struct trace_event_raw_mmap_lock {

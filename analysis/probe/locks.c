@@ -14,10 +14,13 @@
 #include "btf.h"
 #include "command.h"
 #include "common.h"
-#include "embedded.h"
+#include "contended_file.h"
 #include "follow_tasks.h"
+#include "forks_file.h"
 #include "json.h"
 #include "kallsyms.h"
+#include "lock_calls.h"
+#include "lock_value.h"
 #include "lock_witness.h"
 #include "locks.h"
 #include "output.h"
@@ -32,21 +35,14 @@ struct locks {
 	struct tracer tracer;
 	struct lock_witness *witness;
 	char why_no_witness[160];
+	enum lock_calls calls;
+	char why_no_calls[160];
 };
 
 /* ---- loading ---- */
 
-static void prepare(struct tracer *tracer, void *arg)
-{
-	(void)arg;
-	if (!tracepoint_arguments("contention_begin"))
-		tracer_drop(tracer, "contention_begin");
-	size_groups(tracer->object);
-}
-
 static int load(struct locks *locks)
 {
-	static const struct embedded object = { "locks", locks_bpf_start, locks_bpf_end };
 	unsigned int count = tracepoint_arguments("mmap_lock_acquire_returned");
 	int error;
 
@@ -54,48 +50,24 @@ static int load(struct locks *locks)
 		return complain(EXIT_KERNEL, "this kernel has no tracepoint "
 				"mmap_lock_acquire_returned of a known form: it needs Linux 5.11 or "
 				"later with CONFIG_TRACING=y and CONFIG_DEBUG_INFO_BTF=y");
-	error = tracer_load(&locks->tracer, &object, prepare, locks);
+	error = lock_calls_load(&locks->tracer, &locks->calls, locks->why_no_calls,
+				sizeof(locks->why_no_calls));
 	return error ? explain_load_failure(error) : know_the_probe(locks->tracer.object);
 }
 
 /* ---- the result ---- */
 
-static bool sum(int map, const struct lock_key *key, struct lock_value *parts, int cpus,
-		struct lock_value *total)
-{
-	memset(total, 0, sizeof(*total));
-	if (bpf_map_lookup_elem(map, key, parts))
-		return false;
-	for (int cpu = 0; cpu < cpus; cpu++) {
-		total->count += parts[cpu].count;
-		total->contended += parts[cpu].contended;
-		total->wait_ns += parts[cpu].wait_ns;
-		if (parts[cpu].longest_ns > total->longest_ns)
-			total->longest_ns = parts[cpu].longest_ns;
-		for (int i = 0; i < LOCK_BUCKETS; i++)
-			total->buckets[i] += parts[cpu].buckets[i];
-	}
-	return true;
-}
-
 static void print_group(FILE *file, const struct lock_key *key, const struct lock_value *value,
 			const struct stack_names *names)
 {
-	int last = LOCK_BUCKETS - 1;
-
 	fprintf(file, "    {\"process\": %u, ", key->process);
 	json_pair(file, "asked_by", stack_asker(names, key->stack), ", ");
 	fprintf(file, "\"mode\": \"%s\", \"waited_for\": %s, \"success\": %s, \"foreign\": %s, "
-		"\"kernel_stack\": %d, \"count\": %llu, \"contended\": %llu, \"wait_ns\": %llu, "
-		"\"longest_ns\": %llu, \"log2_ns\": [", key->write ? "write" : "read",
+		"\"kernel_stack\": %d, ", key->write ? "write" : "read",
 		key->waited_for ? "true" : "false", key->success ? "true" : "false",
-		key->foreign ? "true" : "false", key->stack, value->count, value->contended,
-		value->wait_ns, value->longest_ns);
-	while (last >= 0 && !value->buckets[last])
-		last--;
-	for (int i = 0; i <= last; i++)
-		fprintf(file, "%s%u", i ? ", " : "", value->buckets[i]);
-	fputs("]}", file);
+		key->foreign ? "true" : "false", key->stack);
+	lock_value_print(file, value);
+	putc('}', file);
 }
 
 struct totals {
@@ -104,14 +76,14 @@ struct totals {
 };
 
 /* The successes that are the traced tasks' own, and every stack. */
-static bool add_up(int map, struct lock_value *parts, int cpus, struct totals *totals)
+static bool add_up(int map, struct totals *totals)
 {
 	struct lock_key key, *previous = NULL;
 	struct lock_value value;
 
 	while (!bpf_map_get_next_key(map, previous, &key)) {
 		previous = &key;
-		if (!sum(map, &key, parts, cpus, &value))
+		if (!lock_value_sum(map, &key, &value))
 			continue;
 		if (key.success && key.process)
 			*(key.write ? &totals->write : &totals->read) += value.count;
@@ -121,8 +93,7 @@ static bool add_up(int map, struct lock_value *parts, int cpus, struct totals *t
 	return true;
 }
 
-static void print_groups(FILE *file, int map, struct lock_value *parts, int cpus,
-			 const struct stack_names *names)
+static void print_groups(FILE *file, int map, const struct stack_names *names)
 {
 	struct lock_key key, *previous = NULL;
 	struct lock_value value;
@@ -131,7 +102,7 @@ static void print_groups(FILE *file, int map, struct lock_value *parts, int cpus
 	fputs("  \"groups\": [", file);
 	while (!bpf_map_get_next_key(map, previous, &key)) {
 		previous = &key;
-		if (!sum(map, &key, parts, cpus, &value))
+		if (!lock_value_sum(map, &key, &value))
 			continue;
 		fputs(before, file);
 		print_group(file, &key, &value, names);
@@ -164,16 +135,26 @@ static void print_witness(FILE *file, const struct locks *locks)
 			found.traced_write, found.tasks, found.left_out, found.dropped);
 }
 
+/* Which calls are seen: where they are not, what they tell is null. */
+static void print_calls(FILE *file, const struct locks *locks)
+{
+	fputs("  ", file);
+	json_pair(file, "calls", lock_calls_word(locks->calls), ",\n  ");
+	json_pair(file, "why_no_calls", locks->why_no_calls[0] ? locks->why_no_calls : NULL, ",\n");
+	fprintf(file, "  \"vma_locks\": %s,\n  \"writers_seen\": %s,\n  \"readers_seen\": %s,\n",
+		has_vma_locks() > 0 ? "true" : "false",
+		lock_calls_seen(locks->calls, "__vma_start_write") ? "true" : "false",
+		lock_calls_seen(locks->calls, "lock_mm_and_find_vma") ? "true" : "false");
+}
+
 static bool print_all(FILE *file, void *arg)
 {
 	struct locks *locks = arg;
 	int map = bpf_object__find_map_fd_by_name(locks->tracer.object, "groups");
-	int cpus = libbpf_num_possible_cpus();
-	struct lock_value *parts = calloc(cpus > 0 ? cpus : 1, sizeof(*parts));
 	struct lock_totals lost = {};
 	struct stack_names *names;
 	struct totals totals = {};
-	bool ok = parts && add_up(map, parts, cpus, &totals) &&
+	bool ok = add_up(map, &totals) && contended_stacks(locks->tracer.object, &totals.stack_ids) &&
 		  read_bss(locks->tracer.object, ".bss.totals", &lost, sizeof(lost));
 
 	names = stack_names_read(bpf_object__find_map_fd_by_name(locks->tracer.object, "stacks"),
@@ -196,13 +177,15 @@ static bool print_all(FILE *file, void *arg)
 		print_witness(file, locks);
 		tracer_print_misses(file, &locks->tracer);
 		print_processes(file, locks->tracer.object);
-		print_groups(file, map, parts, cpus, names);
+		print_groups(file, map, names);
+		print_calls(file, locks);
+		forks_print(file, locks->tracer.object, locks->calls != CALLS_UNSEEN);
+		contended_print(file, locks->tracer.object, names);
 		stack_names_print(file, names);
 		fputs("\n}\n", file);
 	}
 	stack_names_free(names);
 	free(totals.stack_ids.data);
-	free(parts);
 	return ok;
 }
 

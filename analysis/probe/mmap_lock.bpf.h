@@ -43,4 +43,18 @@ int answered_tp(struct trace_event_raw_mmap_lock_acquire_returned *ctx)			\
 	return handler(ctx, (__u64)ctx->mm, ctx->write, ctx->success);			\
 }
 
+/* HANDLER(mm): it is let go. */
+#define ON_MMAP_LOCK_RELEASED(handler)							\
+SEC("tp_btf/mmap_lock_released")							\
+int releases_btf(__u64 *ctx)								\
+{											\
+	return handler(ctx[0]);								\
+}											\
+											\
+SEC("tp/mmap_lock/mmap_lock_released")							\
+int releases_tp(struct trace_event_raw_mmap_lock *ctx)					\
+{											\
+	return handler((__u64)ctx->mm);							\
+}
+
 #endif

@@ -108,3 +108,23 @@ bool ops_names(int map, bool (*each)(void *arg, struct ops_entry *entry, const c
 	free(naming);
 	return ok;
 }
+
+static bool note_ops(void *arg, struct ops_entry *entry, const char *name)
+{
+	struct ops_list *list = arg;
+
+	if (entry->id <= MAX_OPS && name)
+		list->names[entry->id] = strdup(name);
+	return true;
+}
+
+void ops_list_read(struct ops_list *list, int map)
+{
+	ops_names(map, note_ops, list);
+}
+
+void ops_list_free(struct ops_list *list)
+{
+	for (size_t i = 0; i <= MAX_OPS; i++)
+		free(list->names[i]);
+}

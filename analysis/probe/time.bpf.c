@@ -226,18 +226,7 @@ static int releases(__u64 mm)
 ON_MMAP_LOCK_START_LOCKING(asks)
 ON_MMAP_LOCK_ACQUIRE_RETURNED(answered)
 
-/* (mm, ...) */
-SEC("tp_btf/mmap_lock_released")
-int releases_btf(__u64 *ctx)
-{
-	return releases(ctx[0]);
-}
-
-SEC("tp/mmap_lock/mmap_lock_released")
-int releases_tp(struct trace_event_raw_mmap_lock *ctx)
-{
-	return releases((__u64)ctx->mm);
-}
+ON_MMAP_LOCK_RELEASED(releases)
 
 /* ---- beginning and end ---- */
 

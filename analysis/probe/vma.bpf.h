@@ -11,6 +11,8 @@
 #include "kernel.h"
 #include "census.h"
 
+#define HAS(type, member)	bpf_core_field_exists(((type *)0)->member)
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_OPS);

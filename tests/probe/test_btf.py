@@ -44,6 +44,10 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     # Of programs of type "tp", which serve from 7.0 on; others serve where they do not load.
     "struct trace_event_raw_sched_process_fork.child_pid": None,
     "struct trace_event_raw_sys_enter.id": None,
+    "struct trace_event_raw_contention_begin.lock_addr": None,
+    "struct trace_event_raw_contention_begin.flags": None,
+    "struct trace_event_raw_contention_end.lock_addr": None,
+    "struct trace_event_raw_contention_end.ret": None,
     "struct trace_event_raw_mmap_lock.mm": None,
     "struct trace_event_raw_mmap_lock_acquire_returned.mm": None,
     "struct trace_event_raw_mmap_lock_acquire_returned.write": None,
@@ -60,6 +64,35 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     "struct vm_area_struct___offset.__vm_anon_pgoff_hi": ((7, 3), (99, 0)),
     "struct task_struct.on_cpu": None,  # CONFIG_SMP
     "struct task_struct.wake_cpu": None,
+    "struct vm_area_struct___lock.vm_lock": ((6, 4), (6, 15)),
+    "struct vma_lock.lock": ((6, 4), (6, 15)),
+    "struct vm_area_struct___seq.vm_lock_seq": ((6, 4), (99, 0)),
+    "struct pt_regs___x86.orig_ax": None,  # x86
+    "struct pt_regs___x86.cs": None,
+    "union thread_union": None,
+    # What a contended lock may lie in: where it is not found, the lock goes without its name.
+    "struct address_space.i_mmap_rwsem": None,
+    "struct inode.i_mapping": None,
+    "struct inode.i_rwsem": None,
+    "struct inode.i_dentry": None,
+    "struct inode.i_dentry.first": None,
+    "struct dentry.d_alias": ((7, 1), (99, 0)),
+    "struct dentry___union.d_u.d_alias": ((6, 0), (7, 1)),
+    "struct anon_vma.root": None,
+    "struct anon_vma.rwsem": None,
+    "struct page.page_type": None,
+    "struct page.ptl": ((6, 0), (6, 6)),
+    "struct ptdesc.ptl": ((6, 6), (99, 0)),
+    "enum pagetype::PGTY_table": ((6, 11), (99, 0)),
+    "struct task_struct.stack_vm_area": None,  # CONFIG_VMAP_STACK
+    "struct zone.lock": None,
+    "struct zone.zone_pgdat": None,
+    "struct pglist_data.node_zones": None,
+    "struct pglist_data.__lruvec": None,
+    "struct lruvec.lru_lock": None,
+    "struct lruvec___memcg.pgdat": None,  # CONFIG_MEMCG
+    "struct mm_struct.page_table_lock": None,
+    "struct sighand_struct.siglock": None,
     "struct pt_regs.orig_ax": None,  # x86: whether a fault is of a system call
 }
 

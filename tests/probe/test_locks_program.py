@@ -7,10 +7,12 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import lock_checks
 import pytest
 from tracing import demand, on_demand, require, tracing
 from waiting import PATIENCE
@@ -22,6 +24,17 @@ def locks(build: Path, *command: str | Path) -> dict[str, Any]:
     require(done)
     assert done.returncode == 0, done.stderr
     return check_locks(done.stdout)
+
+
+def locks_and_said(build: Path, *command: str | Path) -> tuple[dict[str, Any], bytes]:
+    """Likewise, what the command itself said."""
+    with tempfile.TemporaryDirectory() as directory:
+        output = Path(directory) / "locks"
+        words = [build / "vmaprobe", "locks", "--output", output, "--", *command]
+        done = subprocess.run(words, capture_output=True, timeout=PATIENCE)
+        require(done)
+        assert done.returncode == 0, done.stderr
+        return check_locks(output.read_bytes()), done.stdout
 
 
 def check_locks(told: bytes) -> dict[str, Any]:
@@ -100,3 +113,41 @@ def test_other_processes_are_not_counted(build: Path) -> None:
     assert asked(found, process=0) == {}
     tgids = {each["tgid"] for each in found["processes"]}
     assert len(tgids) <= 1 + 2 * 150 + 1  # bash, $(seq), and each time one or two
+
+
+def test_a_lock_found_taken_is_named(build: Path) -> None:
+    """Processes that map one file privately find its i_mmap_rwsem taken; so small-allocs does."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is but one processor to contend on")
+    zero, words = os.stat("/dev/zero"), "--case small-allocs -n 16 -u 8k 64m"
+    for _ in range(5):  # on a quiet machine all may just miss one another
+        found = locks(build, build / "vmload", *words.split())
+        if not found["contention_known"]:
+            pytest.skip(
+                "this kernel has no tracepoint contention_begin: Linux 5.19 or later has it"
+            )
+        things = {each["id"]: each for each in found["things"]}
+        waits = [each for each in found["contended"] if each["lock"] == "i_mmap_rwsem"]
+        if waits:
+            break
+    assert {each["asked_by"] for each in waits} <= {"mmap", "munmap", "exit", "fork"}
+    of = {(things[each["thing"]]["file"], things[each["thing"]]["inode"]) for each in waits}
+    assert of == {("zero", zero.st_ino)}
+    # What the tracepoints of mmap_lock saw contended, those of any lock have named.
+    own = [group for group in found["groups"] if group["process"] and group["contended"]]
+    named = [each for each in found["contended"] if each["lock"] == "mmap_lock"]
+    assert sum(each["count"] for each in named) == sum(group["contended"] for group in own)
+
+
+def test_a_writer_waits_for_the_readers_of_a_vma(build: Path, vma_locks: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is but one processor to overlap on")
+    found, said = locks_and_said(build, vma_locks, *lock_checks.OVERLAPS)
+    if not found["vma_locks"]:
+        pytest.skip("this kernel has no locks of VMAs: Linux 6.4 or later has them")
+    lock_checks.check_overlaps(found, said)
+
+
+def test_forks(build: Path, vma_locks: Path) -> None:
+    told = [locks_and_said(build, vma_locks, *words) for words in lock_checks.BOTH]
+    lock_checks.check_forks(told[0][0], told[1][0], [said for _, said in told])

@@ -20,10 +20,12 @@ from typing import Any
 
 import adjacent
 import guests
+import lock_checks
 import processes
 import pytest
 from waiting import PATIENCE
 
+from anonvma.base import paths
 from anonvma.base.errors import (
     RunError,
     TargetError,
@@ -301,6 +303,26 @@ def test_regimes(new: Guest, old: Guest) -> None:
     assert observe(new).name == "delayed"
     found = observe(old)
     assert found.name == "none" and "mmap_lock was taken for reading" in found.evidence
+
+
+def test_who_waits_for_the_lock_of_a_vma_and_what_a_fork_copies(
+    new: Guest, old: Guest, vma_locks: Path
+) -> None:
+    """Here function calls are seen, too: on 6.12 the lock is a semaphore, 6.1 has none."""
+    for target in (new, old):
+        probe, program = target.push(paths.program("vmaprobe")), target.push(vma_locks)
+        output, told = target.place("locks"), []
+        for words in (lock_checks.OVERLAPS, *lock_checks.BOTH):
+            if target is old and words is lock_checks.OVERLAPS:
+                continue
+            done = target.run([probe, "locks", "--output", output, "--", program, *words])
+            assert done.returncode == 0, done.stderr
+            told.append((json.loads(target.read(output)), done.stdout))
+        if target is new:
+            lock_checks.check_overlaps(*told.pop(0))
+        (few, few_said), (many, many_said) = told
+        assert few["calls"] in ("fentry", "kprobe")
+        lock_checks.check_forks(few, many, [few_said, many_said])
 
 
 def test_doctor() -> None:

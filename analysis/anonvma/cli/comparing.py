@@ -254,6 +254,7 @@ def _compare_json(
                 "unexplained_share": why.unexplained_share,
                 "sentences": why.sentences,
                 "rows": _records(why.table),
+                "waits": _records(why.waits),
             }
             for head, why in causes.items()
         },

@@ -112,6 +112,9 @@ def faults_command(
     _show(heading, said, heads, tables, wholes)
 
 
+_LOCKS = 12  # rows of those found taken
+
+
 @main.command(name="locks")
 @_traced
 def locks_command(
@@ -119,27 +122,59 @@ def locks_command(
 ) -> None:
     """Who took mmap_lock while COMMAND ran, or processes were watched, and how long each waited.
 
-    Write "--" before a COMMAND with options of its own. Its output goes to standard error.
+    And which locks were found taken, each by its name; who waited for the lock of a VMA, and which
+    page faults failed for it; and what each fork locked, copied and kept waiting. Write "--" before
+    a COMMAND with options of its own. Its output goes to standard error.
     """
     traced_there = _trace(where, ["locks"], pids, seconds, command)
     from anonvma.probe import locks_file
-    from anonvma.tables import locks, losses  # slow, and not needed until now
+
+    # slow, and not needed until now
+    from anonvma.tables import contended, forks, locks, losses, vma_locks
 
     found = locks_file.read_locks(traced_there)
     mine = _processes_of(command, found.processes) | {0}
     taken = found.locks[found.locks["process"].isin(mine)].assign(repeat=1)
-    table = locks.callers(taken)
+    waited = found.contended[found.contended["process"].isin(mine)].assign(repeat=1)
+    forked = found.forks[found.forks["process"].isin(mine)].assign(repeat=1)
+    tables = {
+        "callers": locks.callers(taken),
+        "contended": contended.by_name(waited),
+        "vma_lock_writers": vma_locks.by_caller(waited),
+        "vma_lock_waits": vma_locks.waits(waited),
+        "forks": forks.by_program(forked),
+    }
     if as_json:
-        click.echo(json_of({**found.header, "losses": found.losses}, {"callers": table}))
+        tables["each_vma"] = vma_locks.each(waited)
+        click.echo(json_of({**found.header, "losses": found.losses}, tables))
         _end()
+    titles = (
+        "By who took it",
+        "Locks found taken, by name",
+        "Locks of VMAs acquired for writing",
+        "Writers of VMAs that waited for readers, and readers that failed for a writer",
+        "Forks",
+    )
+    wholes = {
+        "callers": locks.whole(taken),
+        "contended": contended.whole(waited, _LOCKS),
+        "vma_lock_writers": vma_locks.whole_by_caller(waited),
+        "vma_lock_waits": vma_locks.whole(waited),
+        "forks": forks.whole(forked),
+    }
+    tables["contended"] = tables["contended"].head(_LOCKS)
     said = [
         "Times are from asking to having it, in ns unless they say otherwise.",
+        forks.said(forked),
+        contended.known_said(found.header),
+        vma_locks.known_said(found.header),
         losses.lost_said(found.losses),
         losses.witness_said(found.header),
     ]
-    heading = f"mmap_lock was taken {int(table['taken'].sum()):,} times"
-    wholes = {"callers": locks.whole(taken)}
-    _show(heading, said, ("By who took it",), {"callers": table}, wholes)
+    heading = f"mmap_lock was taken {int(tables['callers']['taken'].sum()):,} times"
+    shown = {name: table for name, table in tables.items() if name == "callers" or len(table)}
+    heads = [head for head, name in zip(titles, tables, strict=True) if name in shown]
+    _show(heading, said, heads, shown, wholes)
 
 
 def _trace(

@@ -109,7 +109,7 @@ def unobserved(what: str, reason: str) -> Unobserved:
 
 _TABLES = {
     FAULTS: ["faults", "fault_events"],
-    LOCKS: ["locks"],
+    LOCKS: ["locks", "contended", "forks"],
     TIME: ["time", "time_totals"],
     CALL_PATHS: ["call_paths"],
 }
@@ -258,6 +258,9 @@ class Tracer:
         found = locks_file.read_locks(self._pulled(output.counts))
         mine = workload_processes(found.processes, self._program_name) | {0}
         self._add_frame("locks", repeat, found.locks[found.locks["process"].isin(mine)])
+        contended = found.contended[found.contended["process"].isin(mine)]
+        self._add_frame("contended", repeat, contended)
+        self._add_frame("forks", repeat, found.forks[found.forks["process"].isin(mine)])
         taken = found.locks[found.locks["success"]]
         return {
             **_used(found.header),

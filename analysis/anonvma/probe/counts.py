@@ -17,11 +17,11 @@ from anonvma.run.vocabulary import TRACING_LOSSES
 # By the bits FOUND_VMA, FOUND_ANON, FOUND_ANON_VMA; NOT_LOOKED_AT stands alone.
 STATE_OF_BITS = (0, 3, 0, 1, 0, 4, 0, 2, *[5] * 8)
 
-_OF_ANY_LOCK = "finds_it_taken"
-"""The program of contention_begin, which interrupts come upon as well, and the maps of BPF.
+_OF_ANY_LOCK = ("finds_it_taken", "gets_it")
+"""The programs of contention_begin and _end, which interrupts come upon, and the maps of BPF.
 
 Where no task is preempted in a program, only these can find it running, and be turned away:
-neither of them waits for mmap_lock, which sleeps.
+neither of them waits for mmap_lock, which sleeps. What it hides of other locks is `waits_lost`.
 """
 
 _OF_OWN_FAULTS = "kernel_fault_begins"
@@ -83,6 +83,7 @@ def header_of(found: Mapping[str, Any]) -> dict[str, Any]:
     names = ["begun_ns", "ended_ns", "minor_faults", "major_faults", "faults_before"]
     names += ["contention_known", "preemption", "why_no_lock_paths", "misses", "charged", "refused"]
     names += ["preemptible", "witness", "why_no_witness", "why_no_reasons"]
+    names += ["calls", "why_no_calls", "vma_locks", "writers_seen", "readers_seen"]
     return {name: found[name] for name in names if name in found}
 
 

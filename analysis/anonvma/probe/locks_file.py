@@ -10,23 +10,30 @@ from typing import Any
 import pandas as pd
 
 from anonvma.base.errors import FaultsError
+from anonvma.probe.contended_file import read_contended
 from anonvma.probe.counts import add_buckets, header_of, losses_of, object_of, processes_of, rows_of
 from anonvma.run import schema
 
 
 @dataclasses.dataclass(frozen=True)
 class Locks:
-    """Who took mmap_lock during one tracing.
+    """Who took mmap_lock during one tracing, and who waited for which lock.
 
     Attributes
     ----------
     locks : DataFrame
         One row per group of like acquisitions, columns as in the table ``locks``.
+    contended : DataFrame
+        One row per group of like waits for one lock, columns as in the table ``contended``.
+    forks : DataFrame
+        One row per fork, columns as in the table ``forks``.
     header : dict
         begun_ns and ended_ns, contention_known, misses as in `Faults`, preemptible (whether another
         task may be preempted in a program, and cause them), witness (what a histogram of the same
         tracepoint has, or None and why_no_witness), and, of a command, minor_faults and
-        major_faults.
+        major_faults. Of what the kernel shows of locks: calls
+        (fentry or kprobe, None where neither serves, and why_no_calls), vma_locks (whether there
+        are any), writers_seen and readers_seen.
     losses : dict
         Counts of `anonvma.run.vocabulary.TRACING_LOSSES`.
     processes : DataFrame
@@ -34,6 +41,8 @@ class Locks:
     """
 
     locks: pd.DataFrame
+    contended: pd.DataFrame
+    forks: pd.DataFrame
     header: dict[str, Any]
     losses: dict[str, int | None]
     processes: pd.DataFrame
@@ -52,6 +61,8 @@ def read_locks(text: bytes) -> Locks:
     try:
         processes = processes_of(found)
         lost = losses_of(found) | {"witness_differs": _difference(found["witness"])}
+        lost["waits_lost"] = _waits_lost(found)
+        contended, forks = read_contended(found, processes), _forks(found, processes)
         groups = rows_of(found["groups"], names)
         # Told apart by stack there, but here by who asked.
         keys = ["process", "asked_by", "mode", "waited_for", "success", "foreign"]
@@ -71,7 +82,18 @@ def read_locks(text: bytes) -> Locks:
     frame = frame.astype({name: bool for name in ("waited_for", "success", "foreign")})
     frame[["tgid", "comm"]] = frame[["tgid", "comm"]].fillna({"tgid": 0, "comm": ""})
     frame = frame.sort_values("count", ascending=False, kind="stable", ignore_index=True)
-    return Locks(frame[schema.columns("locks")], header_of(found), lost, processes)
+    frame = frame[schema.columns("locks")]
+    return Locks(frame, contended, forks, header_of(found), lost, processes)
+
+
+def _forks(found: Mapping[str, Any], processes: pd.DataFrame) -> pd.DataFrame:
+    names = [name for name in schema.columns("forks") if name != "comm"]
+    frame = rows_of(found["forks"], names).astype(dict.fromkeys(names, "Int64"))
+    frame = frame.astype({"process": "uint32", "child": "uint32"})
+    frame = frame.merge(processes[["process", "comm"]], on="process", how="left")
+    frame["comm"] = frame["comm"].fillna("")
+    table: pd.DataFrame = frame[schema.columns("forks")]
+    return table
 
 
 def _difference(witness: Mapping[str, int] | None) -> int | None:
@@ -79,3 +101,11 @@ def _difference(witness: Mapping[str, int] | None) -> int | None:
     if witness is None or witness["dropped"]:
         return None
     return sum(abs(witness[mode] - witness[f"traced_{mode}"]) for mode in ("read", "write"))
+
+
+def _waits_lost(found: Mapping[str, Any]) -> int | None:
+    """How many waits for locks are not told, be it that a program was not run; None if unknown."""
+    of_waits = [n for name, n in found["misses"].items() if name.startswith(("finds_", "gets_"))]
+    if None in of_waits:
+        return None
+    return int(found["waits_lost"]) + int(found["unended"]) + max(of_waits, default=0)

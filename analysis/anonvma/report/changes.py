@@ -46,6 +46,9 @@ def sections(conditions: Mapping[str, Sequence[Run]], metric: str | None = None)
     for head in known:
         title = f"Which VMAs caused it: {base} to {head}"
         parts.append(Section(title, [attribution.HOW], attribution.printed(causes[head].table)))
+        if len(waited := causes[head].waits):
+            title = f"Which locks were waited for: {base} to {head}"
+            parts.append(Section(title, [attribution.OF_WAITS], waited))
     if known or any(times.values()):
         parts += time_report.sections(conditions, times)
     kept = shown(found, metric)

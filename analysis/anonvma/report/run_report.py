@@ -26,7 +26,17 @@ from anonvma.report import (
 from anonvma.report.answer import kernel_of
 from anonvma.report.sources import drawn_from
 from anonvma.run.runs import Run
-from anonvma.tables import census, faults, locks, losses, mapping_time, specimens
+from anonvma.tables import (
+    census,
+    contended,
+    faults,
+    forks,
+    locks,
+    losses,
+    mapping_time,
+    specimens,
+    vma_locks,
+)
 
 _TRACED = {
     ("faults", "events"): "with every page fault traced",
@@ -219,8 +229,35 @@ def _callers(run: Run) -> list[Section]:
             sources=drawn_from(run, "locks"),
             whole=locks.whole(table, CALLERS),
             key=Key.CALLERS,
+        ),
+        *_waits(run),
+    ]
+
+
+def _waits(run: Run) -> list[Section]:
+    if "contended" not in run.manifest.tables:
+        return []
+    table = run.table("contended")
+    waits, on_vmas = contended.by_name(table), vma_locks.waits(table)
+    sources = drawn_from(run, "contended")
+    parts = [
+        Section(
+            "Locks found taken, by name",
+            [contended.said(table), *(["Mean of one repeat."] if len(waits) else [])],
+            waits.head(CALLERS) if len(waits) else None,
+            sources=sources,
+            whole=contended.whole(table, CALLERS),
         )
     ]
+    if len(on_vmas):
+        title = "Locks of VMAs: writers that waited, and readers that failed"
+        whole = vma_locks.whole(table)
+        parts.append(Section(title, [vma_locks.HOW], on_vmas, sources=sources, whole=whole))
+    if len(forked := run.table("forks")):
+        sources, whole = drawn_from(run, "forks"), forks.whole(forked)
+        found = forks.by_program(forked)
+        parts.append(Section("Forks", [forks.said(forked)], found, sources=sources, whole=whole))
+    return parts
 
 
 def _cost_of_tracing(run: Run) -> list[Section]:

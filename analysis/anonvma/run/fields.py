@@ -38,3 +38,10 @@ REPEAT = field("repeat", pa.int32(), "", "which repeat of the run, from 1")
 def table(description: str, *columns: pa.Field) -> pa.Schema:
     """Return the schema of a table, each row of which says which repeat it is of."""
     return pa.schema([REPEAT, *columns], metadata={"description": description})
+
+
+WHO = [
+    field("process", pa.uint32(), "id", "program in a process, numbered as they came"),
+    field("tgid", pa.uint32(), "pid", "its process"),
+    text("comm", "its name when it began"),
+]

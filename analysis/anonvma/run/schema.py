@@ -10,14 +10,21 @@ from __future__ import annotations
 import pyarrow as pa
 
 from anonvma.run import vocabulary
-from anonvma.run.fields import BUCKETS, TEXT, choice, count, field, seconds, string, table, text
+from anonvma.run.fields import (
+    BUCKETS,
+    TEXT,
+    WHO,
+    choice,
+    count,
+    field,
+    seconds,
+    string,
+    table,
+    text,
+)
+from anonvma.run.lock_schema import LOCK_SCHEMAS
 from anonvma.run.vma_schema import VMA_SCHEMAS
 
-_WHO = [
-    field("process", pa.uint32(), "id", "program in a process, numbered as they came"),
-    field("tgid", pa.uint32(), "pid", "its process"),
-    text("comm", "its name when it began"),
-]
 _WHAT = [
     text("origin", "how the VMA came to be, null where there was none"),
     choice("mode", "user, kernel (copying to or from it) or gup (get_user_pages())"),
@@ -59,6 +66,7 @@ _TIME_SUMS = {
 
 SCHEMAS: dict[str, pa.Schema] = {
     **VMA_SCHEMAS,
+    **LOCK_SCHEMAS,
     "repeats": table(
         "One row per repeat: when it ran, how long, and what it used.",
         field("started", pa.timestamp("us", tz="UTC"), "", "when the workload was started"),
@@ -161,7 +169,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "faults": table(
         "One row per group of like page faults of the workload, as traced.",
-        *_WHO,
+        *WHO,
         *_WHAT,
         field("vm_ops", TEXT, "symbol", "what identifies its vm_ops, null when vm_ops is NULL"),
         text("file", "last component of its file's name, null without one"),
@@ -183,13 +191,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         field("vm_start", pa.uint64(), "address", "of its VMA, 0 where there was none"),
         field("duration_ns", pa.uint32(), "ns", "0 where the source has no end of it"),
         field("tid", pa.uint32(), "pid", "the thread"),
-        *_WHO,
+        *WHO,
         *_WHAT,
     ),
     "call_paths": table(
         "One row per group of like page faults that were reached by the same functions, in a run "
         "of the workload of its own.",
-        *_WHO,
+        *WHO,
         *_WHAT,
         text(
             "call_path",
@@ -197,26 +205,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             "follow the user's; unknown where there is no name",
         ),
         count("count", "how many faults were so"),
-    ),
-    "locks": table(
-        "One row per group of like acquisitions of mmap_lock while the workload ran; process 0 "
-        "is whoever is not of the workload.",
-        *_WHO,
-        text("asked_by", "who took it, by a function on the kernel's stack"),
-        choice("mode", "read or write"),
-        field(
-            "waited_for",
-            pa.bool_(),
-            "",
-            "whether it was asked for, be it by trying; false: kept of one held for writing",
-        ),
-        field("success", pa.bool_(), "", "whether it was got"),
-        field("foreign", pa.bool_(), "", "whether it is another process's lock"),
-        count("count", "how often it was so"),
-        count("contended", "of these, how often it was found taken"),
-        field("wait_ns", pa.int64(), "ns", "from asking to the answer, summed"),
-        field("longest_ns", pa.int64(), "ns", "the longest of these"),
-        field("log2_ns", BUCKETS, "", "how many waited 1 ns, 2 to 3, 4 to 7, ..."),
     ),
     "time": table(
         "One row per state that tasks of the workload were in, and for how long, in an execution "

@@ -28,6 +28,8 @@ _MAY_BE_NULL: dict[str, tuple[str, ...]] = {
         *("present", "zero", "swapped", "huge", "guard"),
     ),
     "anon_vma_chains": ("num_children", "num_active_vmas"),
+    "contended": ("device", "file", "origin", "state", "because_of"),
+    "forks": ("vmas", "locked", "skipped", "shut_out", "shut_out_ns", "longest_ns"),
     "faults": _KINDS,
     "fault_events": _KINDS[:3],
     "call_paths": _KINDS[:3],

@@ -38,6 +38,13 @@ CONTEXTS = (
 PAGE_FAULT = "page fault"
 """Who acquires mmap_lock, where that is a page fault: the word of locks.h for this caller."""
 
+MMAP_LOCK, VMA_LOCK = "mmap_lock", "VMA lock"
+LOCKS = (
+    *(MMAP_LOCK, VMA_LOCK, "i_mmap_rwsem", "i_rwsem", "anon_vma", "page table"),
+    *("page_table_lock", "zone", "lru_lock", "siglock", "other"),
+)
+"""What a contended lock is, by its address; anon_vma: the root of a family of them."""
+
 TRACING_LOSSES = {
     "faults_lost": "faults for whose group the kernel's table had no room",
     "events_lost": "events that the ring buffer had no room for",
@@ -46,6 +53,8 @@ TRACING_LOSSES = {
     "processes_lost": "programs more than can be told apart",
     "lost": "acquisitions of mmap_lock for whose group there was no room",
     "times_lost": "tasks for whose times there was no room",
+    "waits_lost": "waits for locks by name of which the begin or the end was not seen",
+    "forks_lost": "forks for which there was no room",
     "tallies_lost": "tasks whose acquisitions of mmap_lock no second count has",
     "faults_missed": "faults that the kernel charged to traced tasks and that no program saw",
     "half_seen": "faults that were counted, but of which nothing else was seen",

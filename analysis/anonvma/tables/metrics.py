@@ -8,6 +8,7 @@
 - ``proc-vmstat.*``: counters of the whole machine; ``nr_*`` are levels at the end of the workload;
 - ``vma-lock.*%``: how faults that tried their VMA's lock fared;
 - ``mmap-lock.*``: how often it was taken, found taken and waited for, in all and by caller;
+- ``contended.*``: how often each lock was waited for, and how long, by its name;
 - ``faults.*``: by lock path, and by origin, access, what was found and left, and path;
 - ``census.*``: VMAs by class and origin.
 
@@ -39,7 +40,7 @@ Row = tuple[int, str, float]
 Source = Callable[[Run], Iterator[Row]]
 
 COLUMNS = ["repeat", "metric", "value"]
-_COUNTED_APART = ("census.", "faults.", "mmap-lock.")
+_COUNTED_APART = ("census.", "contended.", "faults.", "mmap-lock.")
 """Sources that list what occurs: what a run that has the source does not list was 0 there."""
 
 
@@ -265,6 +266,17 @@ def mmap_lock(run: Run) -> Iterator[Row]:
 _WAITS = ("acquired", "contended", "wait_ns")
 
 
+def contended(run: Run) -> Iterator[Row]:
+    """Yield how often each lock was waited for, and how long; a lock is named by its kind."""
+    if "contended" not in run.manifest.tables:
+        return
+    sums: dict[tuple[int, str], float] = defaultdict(float)
+    for repeat, (lock,), counts in _grouped(run, "contended", ["lock"], ["contended", "wait_ns"]):
+        for what, value in zip(("waits", "wait_ns"), counts[:2], strict=True):
+            sums[repeat, f"{what}.{_word(lock)}"] += value
+    yield from _named(sums, "contended.")
+
+
 def faults(run: Run) -> Iterator[Row]:
     """Yield the faults that were traced, by lock path and by kind.
 
@@ -316,6 +328,7 @@ SOURCES: list[Source] = [
     _of_frame(profile.metrics),
     proc_vmstat,
     mmap_lock,
+    contended,
     faults,
     census,
 ]

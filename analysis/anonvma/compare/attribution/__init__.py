@@ -17,4 +17,5 @@ from anonvma.compare.attribution.decomposition import (
 )
 from anonvma.compare.attribution.explanation import HOW, Cause, explain
 from anonvma.compare.attribution.table import printed, verdicts
+from anonvma.compare.attribution.waits import HOW as OF_WAITS
 from anonvma.compare.attribution.words import sentences

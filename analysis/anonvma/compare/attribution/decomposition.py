@@ -48,11 +48,17 @@ COLUMNS = [
 class Estimate:
     """A difference with its interval, from values of the runs of both sides."""
 
-    def __init__(self, change: float, base: Iterable[float], head: Iterable[float]) -> None:
+    def __init__(
+        self,
+        change: float,
+        base: Iterable[Any],
+        head: Iterable[Any],
+        *,
+        resolution: float = 1.0,  # acquisitions are whole numbers
+    ) -> None:
         self.change = change
         sides = [np.asarray(list(values), float) for values in (base, head)]
-        # Acquisitions are whole numbers.
-        self.low, self.high = statistics.around(change, *sides, resolution=1.0)
+        self.low, self.high = statistics.around(change, *sides, resolution=resolution)
 
     @property
     def is_sure(self) -> bool:

@@ -31,6 +31,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from anonvma.compare import changes
+from anonvma.compare.attribution import waits
 from anonvma.compare.attribution.acquisitions import NEEDED, Side
 from anonvma.compare.attribution.blame import Verdict, judge
 from anonvma.compare.attribution.decomposition import COLUMNS, taken_apart
@@ -68,6 +69,8 @@ class Cause:
     verdict : Verdict
     sentences : list of str
         The same in words.
+    waits : DataFrame
+        One row per lock that was found taken, see `anonvma.compare.attribution.waits`.
     """
 
     table: pd.DataFrame
@@ -78,6 +81,7 @@ class Cause:
     unexplained_share: float | None
     verdict: Verdict
     sentences: list[str]
+    waits: pd.DataFrame
 
 
 def explain(
@@ -117,6 +121,8 @@ def explain(
     one, other = (Side(name, runs) for name, runs in traced.items())
     table, total = taken_apart(one, other)
     found = judge(one, other, table, total)
+    waited, whole = waits.taken_apart(one.runs, other.runs)
+    of_waits = waits.said(base, head, waited, whole)
     return Cause(
         table,
         total.change,
@@ -125,7 +131,8 @@ def explain(
         found.bare_share,
         found.unexplained_share,
         found.verdict,
-        sentences(one, other, table, found, first),
+        sentences(one, other, table, found, first) + ([of_waits] if of_waits else []),
+        waited,
     )
 
 
@@ -136,4 +143,5 @@ def _unknown(lacking: str) -> Cause:
         "allows it ('anonvma doctor')."
     )
     table = pd.DataFrame(columns=COLUMNS)
-    return Cause(table, nan, nan, nan, None, None, Verdict.UNKNOWN, [said])
+    none = pd.DataFrame(columns=waits.COLUMNS)
+    return Cause(table, nan, nan, nan, None, None, Verdict.UNKNOWN, [said], none)

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Loading what traces locks: the calls of a few functions are seen by fentry or kprobe.multi,
+ * where the kernel has either; the tracepoints serve without.
+ */
+#include <string.h>
+#include <bpf/libbpf.h>
+#include "btf.h"
+#include "contended_file.h"
+#include "embedded.h"
+#include "features.h"
+#include "follow_tasks.h"
+#include "lock_calls.h"
+#include "preemption.h"
+
+static const struct {
+	const char *function, *fentry, *kprobe;
+} calls[] = {
+	{ "__vma_start_write", "locks_vma", "locks_vma_multi" },	/* from 6.15 */
+	{ "lock_mm_and_find_vma", "falls_back", "falls_back_multi" },	/* from 6.5 */
+	{ "copy_page_range", "copies", "copies_multi" },
+};
+
+static void prepare(struct tracer *tracer, void *arg)
+{
+	const enum lock_calls *way = arg;
+
+	if (!tracepoint_arguments("contention_begin"))
+		tracer_drop(tracer, "contention_begin");
+	if (!tracepoint_arguments("contention_end"))
+		tracer_drop(tracer, "contention_end");
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		bool there = has_function(calls[i].function);
+
+		tracer_use(tracer, calls[i].fentry, there && *way == CALLS_BY_FENTRY);
+		tracer_use(tracer, calls[i].kprobe, there && *way == CALLS_BY_KPROBE);
+	}
+	contended_know_kernel(tracer->object, lock_calls_seen(*way, "__vma_start_write"));
+	size_groups(tracer->object);
+}
+
+bool lock_calls_seen(enum lock_calls way, const char *function)
+{
+	return way != CALLS_UNSEEN && has_function(function);
+}
+
+const char *lock_calls_word(enum lock_calls way)
+{
+	return way == CALLS_BY_FENTRY ? "fentry" : way == CALLS_BY_KPROBE ? "kprobe" : NULL;
+}
+
+/* Programs of fentry are preemptible, and miss calls for it: see faults.c, fault_source_order(). */
+static enum lock_calls choose(char *why, size_t size)
+{
+	static const struct {
+		enum lock_calls way;
+		const char *program;
+	} ways[] = { { CALLS_BY_FENTRY, "try_fentry" }, { CALLS_BY_KPROBE, "try_kprobe_multi" } };
+	char model[32];
+	bool preemptible = preemption_model(model, sizeof(model)) != NOT_PREEMPTIBLE;
+	int errors[2];
+
+	for (int i = 0; i < 2; i++) {
+		int way = preemptible ? 1 - i : i;
+		const char *step;
+
+		errors[way] = try_program(ways[way].program, &step);
+		if (!errors[way])
+			return ways[way].way;
+	}
+	snprintf(why, size, "fentry: %s; kprobe.multi: %s", strerror(-errors[0]),
+		 strerror(-errors[1]));
+	return CALLS_UNSEEN;
+}
+
+int lock_calls_load(struct tracer *tracer, enum lock_calls *way, char *why, size_t size)
+{
+	static const struct embedded object = { "locks", locks_bpf_start, locks_bpf_end };
+	int error, first;
+
+	why[0] = '\0';
+	*way = choose(why, size);
+	first = tracer_load(tracer, &object, prepare, way);
+	if (!first || *way == CALLS_UNSEEN)
+		return first;
+	*way = CALLS_UNSEEN;
+	error = tracer_load(tracer, &object, prepare, way);
+	if (!error)
+		snprintf(why, size, "programs for them are not accepted: %s", strerror(-first));
+	return error;
+}
