@@ -212,13 +212,15 @@ def _guest_of(run: Run) -> str | None:
 def _local(manifest: Manifest) -> list[str]:
     parameters = manifest.parameters
     # The number of a process is its own: whoever repeats it has one of another number.
-    workload = "pid:PID" if _is_of_process(manifest) else str(parameters["workload"])
+    # A run of somebody else's may lack its parameters.
+    given = str(parameters.get("workload", manifest.workload.name))
+    workload = "pid:PID" if _is_of_process(manifest) else given
     options = ["--workload", workload]
     for name in ("threads", "bytes", "unit", "seconds"):
         if parameters.get(name) is not None:
             options += [f"--{name}", _size(parameters[name])]
     options += ["--repeats", str(manifest.repeats)]
-    if parameters["workload"] == "specimens":
+    if given == "specimens":
         return ["make venv build", *_collected("local", manifest)]
     # make takes a dollar for a variable of its own.
     arguments = shlex.quote(shlex.join(options).replace("$", "$$"))
@@ -249,7 +251,7 @@ def _in_guests(opened: Sequence[Run]) -> list[str]:
 
 def _collected(target: str, manifest: Manifest) -> list[str]:
     given = {"target": target, **manifest.parameters}
-    if manifest.parameters["workload"] != "specimens":  # made once, whatever is asked for
+    if manifest.parameters.get("workload") != "specimens":  # made once, whatever is asked for
         given["repeats"] = manifest.repeats
     parameters = " ".join(
         f"-p {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None
