@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from test_census_maps import from_census, from_maps
+from maps import from_census, from_maps
 
 from anonvma.base.errors import AnonvmaError
 from anonvma.collect import regime
