@@ -120,7 +120,7 @@ def test_many_runs_have_one_hash_that_coreutils_makes_again() -> None:
     opened = runs.find_all("early-small-allocs-mt-*") + runs.find_all("delayed-small-allocs-mt-*")
     files = sorted(f"{run.id}/manifest.json" for run in opened)
     made = subprocess.run(
-        ["sh", "-c", 'LC_ALL=C sha256sum "$@" | sha256sum', "sh", *files],
+        ["sh", "-c", 'LC_ALL=C cat "$@" | sha256sum', "sh", *files],
         cwd=opened[0].path.parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert made.stdout.split()[0] in " ".join(reproduction.words(opened))

@@ -188,7 +188,8 @@ def put(
         page_file = _put_index(rendered, scratch, title, parts)
         withheld = redaction.said(withheld_from(rendered))
         body = mail_body.body(parts, withheld, asked=_asks(envelope))
-        body = redaction.Wall.joined(one.wall for one in rendered).scrub(body)
+        data = reproduction.manifests_sha256([run for one in rendered for run in one.about.runs])
+        body = redaction.Wall.joined((one.wall for one in rendered), [data]).scrub(body)
         (scratch / "report.txt").write_text(body, encoding="utf-8")
     for one in rendered:
         _refuse_leaks(one.wall, body)

@@ -28,6 +28,7 @@ import pandas as pd
 from anonvma.base import bounded
 from anonvma.base.errors import RedactionError
 from anonvma.base.text import printable
+from anonvma.report import reproduction
 from anonvma.report.identities import (
     SHAPES,
     Fact,
@@ -98,18 +99,19 @@ class Wall:
     def around(cls, runs: Iterable[Run], allowed: Iterable[str] = ()) -> Wall:
         """Make the wall for some runs on this machine; the hashes of their files may pass."""
         facts: list[Fact] = []
-        public = set(allowed)
-        for run in runs:
+        opened = list(runs)
+        public = {*allowed, reproduction.manifests_sha256(opened)}
+        for run in opened:
             facts += facts_of_run(run)
             public |= hashes_of(run)
         return cls([*facts_of_machine(), *facts], public)
 
     @classmethod
-    def joined(cls, walls: Iterable[Wall]) -> Wall:
+    def joined(cls, walls: Iterable[Wall], allowed: Iterable[str] = ()) -> Wall:
         """Make the wall that nothing passes which one of these would stop as a fact."""
         every = list(walls)
         facts = [(kind, value) for wall in every for value, kind in wall._facts.items()]
-        return cls(facts, {value for wall in every for value in wall.allowed})
+        return cls(facts, {*allowed, *(value for wall in every for value in wall.allowed)})
 
     def _name(self, kind: str, value: str) -> str:
         key = value.casefold()

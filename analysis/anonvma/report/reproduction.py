@@ -39,6 +39,13 @@ def manifest_sha256(run: Run) -> str:
     return hashlib.sha256((run.path / "manifest.json").read_bytes()).hexdigest()
 
 
+def manifests_sha256(every: Sequence[Run]) -> str:
+    """Return the hash of the manifests of some runs, one after the other in their names' order."""
+    ordered = sorted(every, key=lambda run: run.path.name)
+    whole = b"".join((run.path / "manifest.json").read_bytes() for run in ordered)
+    return hashlib.sha256(whole).hexdigest()
+
+
 def section(
     opened: Sequence[Run], specimen_run: Run | None = None, analysed: bool = False
 ) -> Section:
@@ -88,12 +95,9 @@ def _data(every: Sequence[Run]) -> str:
     if len(every) <= _FEW:
         hashes = "; ".join(f"{run.id} {manifest_sha256(run)}" for run in every)
         return f"Data, by the SHA-256 of each run's {of}: {hashes}."
-    ordered = sorted(every, key=lambda run: run.id)
-    listed = "".join(f"{manifest_sha256(run)}  {run.id}/manifest.json\n" for run in ordered)
     return (
-        f"Data: {len(every)} runs, by the SHA-256 of what 'LC_ALL=C sha256sum RUN/manifest.json "
-        f"...' prints of all of them in their names' order (each {of}): "
-        f"{hashlib.sha256(listed.encode()).hexdigest()}."
+        f"Data: {len(every)} runs, by the SHA-256 of what 'LC_ALL=C cat RUN/manifest.json ...' "
+        f"prints of all of them in their names' order (each {of}): {manifests_sha256(every)}."
     )
 
 
