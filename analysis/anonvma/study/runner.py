@@ -39,6 +39,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from anonvma.base import scratch
 from anonvma.base.errors import StudyError
 from anonvma.run.runs import Run
 from anonvma.study.clock import Clock
@@ -231,11 +232,12 @@ class _Work:
         lifeline.unlink(missing_ok=True)
         os.mkfifo(lifeline, 0o600)
         held = os.open(lifeline, os.O_RDWR | os.O_CLOEXEC)
-        # Killed, it leaves what it had in TMPDIR; cells have the user's.
-        own = self.directory / "work" / "tmp"
-        shutil.rmtree(own, ignore_errors=True)
-        own.mkdir()
-        with (self.directory / "snakemake.log").open("ab") as log:
+        # Killed, it leaves what it had in TMPDIR; jobs have the user's. It takes braces in that
+        # path for wildcards, so the study's own directory does not serve.
+        with (
+            scratch.directory("snakemake") as own,
+            (self.directory / "snakemake.log").open("ab") as log,
+        ):
             process = subprocess.Popen(
                 self._command(jobs),
                 cwd=self.directory,
@@ -246,6 +248,11 @@ class _Work:
                 start_new_session=True,  # Ctrl-C is for us to handle
                 preexec_fn=_end_with_parent,
             )
+            self._attend(process, held)
+        self._listen()
+        self._judge(process.returncode)
+
+    def _attend(self, process: subprocess.Popen[bytes], held: int) -> None:
         try:
             while process.poll() is None:
                 time.sleep(_POLL)
@@ -259,9 +266,6 @@ class _Work:
             if process.poll() is None:
                 process.kill()
             process.wait()
-            shutil.rmtree(own, ignore_errors=True)
-        self._listen()
-        self._judge(process.returncode)
 
     def _command(self, jobs: int | None) -> list[str]:
         tokens = {**{token: 1 for token in self.tokens.values()}, "node": len(self.left)}
