@@ -22,8 +22,13 @@ EMBED(faults_tracepoint_bpf, FAULTS_TRACEPOINT_BPF_OBJECT);
 struct bpf_object *open_embedded(const char *name, const char *start, const char *end)
 {
 	/* For tests: another kernel's types. Not for whoever has no privilege but by this file's. */
+	const char *types = secure_getenv("VMAPROBE_BTF");
+	/*
+	 * Named, since libbpf looks for a type that these lack in the modules, too, unless told
+	 * where types are; and only CAP_SYS_ADMIN may list modules' BTF.
+	 */
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name,
-		    .btf_custom_path = secure_getenv("VMAPROBE_BTF"));
+		    .btf_custom_path = types ? types : "/sys/kernel/btf/vmlinux");
 
 	return bpf_object__open_mem(start, end - start, &opts);
 }
