@@ -481,7 +481,7 @@ def test_what_a_failed_collection_left_is_not_the_census_of_the_next(
 
 
 def fake_probe(directory: Path, build: Path, census: str) -> None:
-    for name in ("vmload", "specimens"):
+    for name in ("vmload", "specimens", "anonvma-agent"):
         (directory / name).symlink_to(build / name)
     probe = directory / "vmaprobe"
     features = f'[ "$1" = features ] && exec {shlex.quote(str(build / "vmaprobe"))} "$@"\n'

@@ -215,7 +215,8 @@ def test_closing_the_target_stops_its_commands(token: str) -> None:
     with Local() as target:
         process = target.start(["sh", "-c", TREE])
         processes.wait_for(token, 7)
-    assert process.wait(PATIENCE) == -signal.SIGKILL
+    # Which of the two is killed first, the command or its supervisor, is for the kernel to say.
+    assert process.wait(PATIENCE) in (-signal.SIGKILL, 128 + signal.SIGKILL)
     assert processes.survivors(token) == []
 
 
