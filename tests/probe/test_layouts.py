@@ -43,7 +43,8 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tup
     directory = tmp_path_factory.mktemp("layouts")
     (directory / "layouts.c").write_text(source)
     program = directory / "layouts"
-    words = ["cc", "-I", str(PROBE), "-o", str(program), str(directory / "layouts.c")]
+    # Not -I: our features.h is not what <features.h> means.
+    words = ["cc", "-iquote", str(PROBE), "-o", str(program), str(directory / "layouts.c")]
     subprocess.run(words, check=True, timeout=PATIENCE)
     done = subprocess.run([program], check=True, capture_output=True, text=True, timeout=PATIENCE)
     found: dict[str, dict[str, tuple[int, int]]] = {}

@@ -66,12 +66,12 @@ def test_the_primary_metric_of_overcommitted_guests_says_so() -> None:
     sides = conditions.find(OVER)
     (told,) = processors.said(sides)
     assert told.startswith("Overcommitted: 8 virtual CPUs on 2 real")
-    assert told in report_changes.sections(sides)[0].paragraphs
+    assert told in report_changes.sections(sides)[0].paragraphs[0]
     row = changes.primary_rows(sides).iloc[0]
     if row["verdict"] in ("higher", "lower"):
         assert comparison.finding(sides).endswith("8 virtual CPUs on 2")
     own = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
-    assert "2 virtual CPUs on 2 real." in report_changes.sections(own)[0].paragraphs
+    assert "2 virtual CPUs on 2 real." in report_changes.sections(own)[0].paragraphs[0]
 
 
 def by_level() -> dict[float, dict[str, list[Run]]]:

@@ -384,6 +384,14 @@ def test_what_an_interrupt_is_turned_away_from_is_not_lost(
 ) -> None:
     counts = {"mmap_lock_read": 0, "mmap_lock_write": 0, "groups": [], "processes": []}
     counts |= {"stacks": {}, "witness": None, "why_no_witness": "no histogram"}
+    counts |= {
+        "things": [],
+        "contended": [],
+        "forks": [],
+        "waits_lost": 0,
+        "unended": 0,
+        "forks_lost": 0,
+    }
     counts |= {"misses": {"answered_tp": 4, "finds_it_taken_tp": 3}}
     if preemptible is not None:
         counts["preemptible"] = preemptible
