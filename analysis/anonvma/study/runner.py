@@ -232,8 +232,7 @@ class _Work:
         lifeline.unlink(missing_ok=True)
         os.mkfifo(lifeline, 0o600)
         held = os.open(lifeline, os.O_RDWR | os.O_CLOEXEC)
-        # Killed, it leaves what it had in TMPDIR; jobs have the user's. It takes braces in that
-        # path for wildcards, so the study's own directory does not serve.
+        # Killed, it leaves what it had in TMPDIR; jobs have the user's.
         with (
             scratch.directory("snakemake") as own,
             (self.directory / "snakemake.log").open("ab") as log,

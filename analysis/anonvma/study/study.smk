@@ -32,9 +32,9 @@ for number, cell in enumerate(PLAN["cells"]):
         resources:
             attempt=lambda wildcards, attempt: attempt,
             **{cell["token"]: 1},
-        params:
-            python=shlex.quote(PLAN["python"]),
-            tmpdir=shlex.quote(f"TMPDIR={PLAN['tmpdir']}") if PLAN["tmpdir"] else "-u TMPDIR",
+        params:  # functions, since in a string braces are wildcards
+            python=lambda wildcards: shlex.quote(PLAN["python"]),
+            tmpdir=lambda wildcards: shlex.quote(f"TMPDIR={PLAN['tmpdir']}") if PLAN["tmpdir"] else "-u TMPDIR",
             cell=cell["name"],
         shell:
             "exec env {params.tmpdir} {params.python} -P -m anonvma.study.job {params.cell} {resources.attempt}"
