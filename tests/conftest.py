@@ -212,6 +212,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> Any:
         terminalreporter.section(f"output and logs of what failed: {FAILURES.relative_to(ROOT)}/")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _somebody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Mail has a sender where git was told who the user is, and not every machine's git was."""
+    configuration = tmp_path_factory.mktemp("git") / "config"
+    configuration.write_text("[user]\n\tname = A Developer\n\temail = a@example.org\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
+        yield
+
+
 @pytest.fixture(scope="session")
 def build() -> Path:
     """The directory with vmaprobe, vmload and specimens."""
