@@ -44,6 +44,12 @@ def stacks(profile: Profile) -> list[list[str]]:
     ]
 
 
+@pytest.mark.parametrize("name", ["perf-vdso.so-FLnuKX", "perf-vdso32.so-a_B9cd"])
+def test_perfs_copy_of_the_vdso_has_the_same_name_each_time(name: str) -> None:
+    stack = b"\t    a1f clock_gettime (/tmp/x/%s+0xa1f)\n" % name.encode()
+    assert list(read([sample(stack)]).frames["file"]) == ["[vdso]"]
+
+
 def test_columns_of_a_sample() -> None:
     text = sample() + sample(time=12_429_673_000_000, tid=12, cpu=3, period=7)
     found = read([text])

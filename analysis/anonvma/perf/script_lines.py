@@ -114,10 +114,15 @@ def frame_of(line: bytes) -> tuple[bytes, bytes, int]:
     # The field dsoff: where in its file the frame is, which says more than where it was mapped.
     if file.startswith(b"/") and (offset := _OFFSET.search(file)):
         file, address = file[: offset.start()], int(offset[0][1:], 16)
+    if _VDSO.fullmatch(file):
+        file = b"[vdso]"
     return symbol or UNKNOWN, file.removesuffix(b" (deleted)"), address
 
 
 UNKNOWN = b"[unknown]"
+# perf resolves symbols in a copy that it makes of the vDSO, under another name each time
+# (tools/perf/util/vdso.c).
+_VDSO = re.compile(rb".*/perf-vdso(?:32|x32)?\.so-\w{6}")
 
 
 def shown(name: bytes) -> str:
