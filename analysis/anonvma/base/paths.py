@@ -61,7 +61,7 @@ def program(name: str) -> Path:
         When it has not been built.
     """
     path = build() / name
-    if not os.access(path, os.X_OK):
+    if not os.access(path, os.X_OK, effective_ids=True):  # by its capabilities, too
         raise SetupError(
             f"{name} is not built ({path} is missing or not executable): run 'make build' first."
         )
