@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,8 +82,21 @@ def test_it_is_what_perf_prints(how: list[str], tmp_path: Path) -> None:
     for there, name in ((about.has_period, "period"), (about.has_cpu, "cpu")):
         if not there:  # of every event: text has it of none
             ours.samples[name] = theirs.samples[name] = 0
-    assert rows(ours) == rows(theirs)
+    unequal = [pair for pair in zip(rows(ours), rows(theirs), strict=True) if not same(*pair)]
+    assert unequal == []
     assert {path.name for path in tmp_path.iterdir()} == {"perf.data", "part.data"}
+
+
+def same(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> bool:
+    """Whether two samples are the same, but for what perf had not been told yet.
+
+    Of a whole machine it may read a mapping after a sample in it, if that was recorded by another
+    processor, whose buffer it comes upon later. In the short cut each address stands but once, and
+    later.
+    """
+    pairs = zip(ours[-1], theirs[-1], strict=True)
+    known = [(our, their) for our, their in pairs if their[0] != "[unknown]"]
+    return ours[:-1] == theirs[:-1] and all(our == their for our, their in known)
 
 
 def test_threads_names_and_inlined_functions(tmp_path: Path) -> None:

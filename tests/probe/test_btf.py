@@ -70,6 +70,7 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     "struct pt_regs___x86.orig_ax": None,  # x86
     "struct pt_regs___x86.cs": None,
     "union thread_union": None,
+    "struct task_struct.stack": None,  # looked at with that one
     # What a contended lock may lie in: where it is not found, the lock goes without its name.
     "struct address_space.i_mmap_rwsem": None,
     "struct inode.i_mapping": None,
