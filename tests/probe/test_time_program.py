@@ -110,7 +110,7 @@ def test_sleep_is_sleep(trace: Trace) -> None:
 
 def test_the_time_of_children_is_told(trace: Trace) -> None:
     found, _ = trace("bash", "-c", "for i in 1 2 3; do (sleep 0.2) & done; wait")
-    assert spent(found, cpu="sleeping") >= 4 * 200_000_000  # bash waits, too
+    assert spent(found, cpu="sleeping") > 3 * 200_000_000  # bash waits, too, if not as long
     assert found.totals["tasks"] >= 4
 
 
