@@ -137,7 +137,8 @@ def test_other_suites_of_the_same_mirror(debian: Debian, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     sources = (tmp_path / "sources").read_text().splitlines()
     assert {line.split()[-2] for line in sources} == {
-        "oldname", "oldname-backports", "newname", "newname-backports", "testing", "unstable",
+        "oldname", "oldname-backports", "newname", "newname-backports", "oldstable", "testing",
+        "unstable",
     }  # fmt: skip
     # Of this system's own mirror, and only that of Debian's archive.
     assert all("http://mirror.example/debian" in line for line in sources)
