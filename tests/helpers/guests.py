@@ -43,8 +43,7 @@ def built(name: str) -> Path:
     """The image of one of the pair, as `make kernels` left it."""
     require_qemu()
     image = ROOT / "build/kernels" / name / "bzImage"
-    if not image.exists():
-        pytest.skip(f"there is no build/kernels/{name}/bzImage: run `make kernels`")
+    assert image.exists(), f"there is no build/kernels/{name}/bzImage: run `make kernels`"
     return image
 
 

@@ -108,7 +108,10 @@ def check_vmstat(found: Faults, kernel: str) -> None:
     assert counted == [by_path["mmap"] + others, by_path["retry"], 0], (counted, told)
 
 
-@pytest.mark.parametrize("kernel", ["stock", "early", "delayed"])
+@pytest.mark.parametrize(
+    "kernel",
+    ["stock", *(pytest.param(name, marks=pytest.mark.kernels) for name in ("early", "delayed"))],
+)
 def test_each_fault_that_acquired_mmap_lock_has_its_reason(
     kernel: str, request: pytest.FixtureRequest, build: Path, odd_faults: Path
 ) -> None:
