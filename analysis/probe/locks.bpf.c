@@ -208,7 +208,7 @@ int finds_it_taken_tp(struct trace_event_raw_contention_begin *ctx)
 	return finds_it_taken((__u64)ctx->lock_addr, ctx->flags);
 }
 
-static int gets_it(void *ctx, __u64 lock, int result)
+static __always_inline int gets_it(void *ctx, __u64 lock, int result)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = state_of(task);

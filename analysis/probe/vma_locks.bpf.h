@@ -124,7 +124,9 @@ static bool holds_for_writing(struct task_struct *task, __u64 mm)
 
 /* ---- writers ---- */
 
-static bool is_vma_lock(struct task_struct *task, __u64 lock, struct contended_key *key)
+/* Inline: with all its callers vma_id() has 512 bytes of stack, and clang 19 needs 544 else. */
+static __always_inline bool is_vma_lock(struct task_struct *task, __u64 lock,
+					struct contended_key *key)
 {
 	struct task_state *state = state_of(task);
 	__u64 area;
