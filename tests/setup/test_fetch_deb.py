@@ -148,6 +148,11 @@ def test_other_suites_of_the_same_mirror(debian: Debian, tmp_path: Path) -> None
 def test_another_distribution_by_the_keys_that_this_one_has(debian: Debian, tmp_path: Path) -> None:
     key = "usr/share/keyrings/ubuntu-archive-keyring.gpg"
     debian.has("own", "ubuntu-keyring", **{key.replace("/", "__"): "its keys"})
+    template = "usr__share__python-apt__templates__Ubuntu.info"
+    words = ["dpkg", "--print-architecture"]
+    here = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    uri = f"BaseURI: https://other.example/\nBaseURI-{here}: https://archive.example/ubuntu\n"
+    debian.has("own", "python-apt-common", **{template: uri})
     debian.has("own", "tool-6.8")
     debian.has("other", "tool-6.8-generic")
     done = debian.run("fetch-deb", "--from", "ubuntu", r"tool-6\.8.*", tmp_path / "to")
@@ -155,7 +160,7 @@ def test_another_distribution_by_the_keys_that_this_one_has(debian: Debian, tmp_
     sources = (tmp_path / "sources").read_text().splitlines()
     assert {line.split()[-2] for line in sources} >= {"noble", "noble-updates", "devel"}
     for line in sources:
-        assert "http://archive.ubuntu.com/ubuntu" in line
+        assert " http://archive.example/ubuntu " in line
         keys = Path(line.partition("signed-by=")[2].partition("]")[0])
         assert keys.name == "ubuntu-archive-keyring.gpg" and keys.read_text() == "its keys"
     done = debian.run("fetch-deb", "--from", "suse", "tool", tmp_path / "to")
