@@ -20,6 +20,19 @@ def own(ax: Axes | None, width: float, height: float) -> Axes:
     return plt.subplots(figsize=(width, height))[1]
 
 
+def plot_counts(
+    table: pd.DataFrame, count: str, by: str, colours: Mapping[str, str], ax: Axes
+) -> None:
+    """Draw one column of a table as bars, one per value of another, the number at its end."""
+    import seaborn as sns
+
+    sns.barplot(table, x=count, y=by, hue=by, palette=colours, saturation=1, legend=False, ax=ax)
+    for bars in ax.containers:
+        ax.bar_label(bars, fmt="{:,.0f}", padding=3)  # type: ignore[arg-type]
+    ax.margins(x=0.12)
+    sns.despine(ax=ax)
+
+
 def plot_shares(
     table: pd.DataFrame, whole: str, colours: Mapping[str, str], of: str, ax: Axes, title: str = ""
 ) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from anonvma.base.axes import own
+from anonvma.base.axes import own, plot_counts
 from anonvma.base.tabular import LACKING
 from anonvma.probe.vma_kinds import categorical
 from anonvma.run.runs import Run
@@ -207,28 +207,13 @@ def slabs(table: pd.DataFrame, chains: pd.DataFrame) -> pd.DataFrame:
 
 def plot_by_sharing(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the anon_vmas of `by_sharing` as bars, the number at the end of each."""
-    import seaborn as sns
-
     ax = own(ax, 7, 2)
     title = "Who shares an anon_vma at the time of the census"
     if chains.empty:
         return blank(ax, title, chains.attrs.get(LACKING, "no anon_vma"))
     table = by_sharing(chains).reset_index()
-    ax = sns.barplot(
-        table,
-        x="anon_vmas",
-        y="shared by",
-        hue="shared by",
-        palette=_COLOURS,
-        saturation=1,
-        legend=False,
-        ax=ax,
-    )
-    for bars in ax.containers:
-        ax.bar_label(bars, fmt="{:,.0f}", padding=3)  # type: ignore[arg-type]
-    ax.margins(x=0.12)
+    plot_counts(table, "anon_vmas", "shared by", _COLOURS, ax)
     ax.set(xlabel="anon_vmas", ylabel="", title=title)
-    sns.despine(ax=ax)
     return ax
 
 

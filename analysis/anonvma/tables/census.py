@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from anonvma.base.axes import own, plot_shares
+from anonvma.base.axes import own, plot_counts, plot_shares
 from anonvma.base.section import Whole
 from anonvma.probe.census_file import LOSSES as LOSSES
 from anonvma.probe.census_file import Census as Census
@@ -127,27 +127,13 @@ def by_repeat(vmas: pd.DataFrame) -> pd.DataFrame:
 
 def plot_by_class(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the counts of `by_class` as bars, the number at the end of each."""
-    import seaborn as sns
     from matplotlib.ticker import EngFormatter
 
     ax = own(ax, 7, 2.4)
     table = by_class(vmas).reset_index()
-    ax = sns.barplot(
-        table,
-        x="vmas",
-        y="class",
-        hue="class",
-        palette=COLOURS,
-        saturation=1,
-        legend=False,
-        ax=ax,
-    )
-    for bars in ax.containers:
-        ax.bar_label(bars, fmt="{:,.0f}", padding=3)  # type: ignore[arg-type]
-    ax.margins(x=0.12)
+    plot_counts(table, "vmas", "class", COLOURS, ax)
     ax.xaxis.set_major_formatter(EngFormatter())
     ax.set(xlabel="bare VMAs", ylabel="", title="Bare VMAs by class")
-    sns.despine(ax=ax)
     return ax
 
 
