@@ -225,3 +225,35 @@ def test_every_key_is_in_the_readme() -> None:
     text = (studies.ROOT / "data" / "studies" / "README.md").read_text()
     for name in study_file.Model.model_fields:
         assert f"| `{name}` |" in text
+
+
+STOCK = """\
+targets: ["guest:{kernel}"]
+kernels: ["stock:PATTERN", early]
+workloads: [specimens]
+"""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*", ["6.1", "ubuntu-6.8", "6.12", "7.3", "7.3.10", "early"]),
+        ("7.*", ["7.3", "7.3.10", "early"]),
+    ],
+)
+def test_stock_kernels_are_those_there_by_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, names: list[str]
+) -> None:
+    for name in ("7.3.10", "6.12", "ubuntu-6.8", "7.3", "6.1"):
+        (tmp_path / "stock" / name).mkdir(parents=True)
+        (tmp_path / "stock" / name / "vmlinuz").write_text(name)
+    (tmp_path / "kernels" / "early").mkdir(parents=True)
+    (tmp_path / "kernels" / "early" / "bzImage").write_text("early")
+    monkeypatch.setattr(paths, "build", lambda: tmp_path)
+    monkeypatch.setattr(paths, "program", lambda name: Path(__file__))
+    fingerprint.tools.cache_clear()
+    found = read(tmp_path, STOCK.replace("PATTERN", pattern))
+    fingerprint.tools.cache_clear()
+    assert [cell.axes["kernel"] for cell in found.cells] == names
+    with pytest.raises(StudyError, match=r"no stock kernel is there that '8\.\*' fits"):
+        read(tmp_path, STOCK.replace("PATTERN", "8.*"))

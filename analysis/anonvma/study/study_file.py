@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,19 @@ def quoted(text: object) -> str:
     return shown if len(shown) <= 60 else shown[:59] + "…"
 
 
+def _stock_kernels(place: Path, pattern: str) -> dict[str, str]:
+    """Return the kernels that stock-kernel has fetched, whatever distribution's, by version."""
+    there = {file.parent.name: str(file) for file in place.glob("*/vmlinuz")}
+    found = [name for name in there if fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        raise ValueError(
+            f"no stock kernel is there that {quoted(pattern)} fits: fetch one with "
+            "analysis/setup/stock-kernel, such as 'stock-kernel --image-only newest'"
+        )
+    by_version = sorted(found, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
+    return {name: there[name] for name in by_version}
+
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -162,11 +176,17 @@ class Model(BaseModel):
     @field_validator("kernels", mode="before")
     @classmethod
     def _name_kernels(cls, given: Any) -> Any:
-        """Take a list of names, too: of those that ``make kernels`` has built."""
+        """Take a list, too: what ``make kernels`` has built, and ``stock:`` before a pattern."""
         if not isinstance(given, list):
             return given
-        built = paths.build().resolve() / "kernels"
-        return {str(name): str(built / str(name) / "bzImage") for name in given}
+        built = paths.build().resolve()
+        found: dict[str, str] = {}
+        for name in map(str, given):
+            if name.startswith("stock:"):
+                found |= _stock_kernels(built / "stock", name.removeprefix("stock:"))
+            else:
+                found[name] = str(built / "kernels" / name / "bzImage")
+        return found
 
     @field_validator("targets", "kernels")
     @classmethod
