@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -34,20 +36,8 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
     """
     seen = specimens.observed(made, vmas)
     table = seen[["kind", "touch", "vm_ops", "anon_vma", "state"]]
-    ranges = made.loc[made["missing"].isna(), ["pid", "start", "end"]]
-    # Of those that ended in an error, the ones that acquired mmap_lock for it.
-    events = events[(events["result"] != "error") | events["reason"].notna()]
-    events = events.sort_values("address", kind="stable")
-    # A place may have held another mapping before; one with vm_ops never becomes anonymous.
-    anonymous = events["before"].isin(["bare", "anon_vma", "no VMA"]).to_numpy()
-    addresses, tgids = events["address"].to_numpy(), events["tgid"].to_numpy()
     faults, acquired, left_bare, what = [], [], [], []
-    for (pid, start, end), state in zip(
-        ranges.itertuples(index=False), table["state"], strict=True
-    ):
-        low, high = np.searchsorted(addresses, np.array([start, end], np.uint64))
-        mine = (tgids[low:high] == pid) & (anonymous[low:high] == (state != "vm_ops"))
-        found = events.iloc[low:high][mine].sort_values("time_ns", kind="stable")
+    for found in own_faults(made, seen, events):
         told = found["access"].astype(str) + " " + transition(found)
         why = found["reason"].astype("object")
         told += " (" + found["path"].astype(str) + (": " + why).fillna("") + ")"
@@ -57,3 +47,22 @@ def of_specimens(made: pd.DataFrame, vmas: pd.DataFrame, events: pd.DataFrame) -
         what.append("; ".join(dict.fromkeys(told)))
     table = table.assign(faults=faults, what=what, acquired=acquired, left_bare=left_bare)
     return table.assign(explain=seen["explain"])
+
+
+def own_faults(
+    made: pd.DataFrame, seen: pd.DataFrame, events: pd.DataFrame
+) -> Iterator[pd.DataFrame]:
+    """Yield the faults of each specimen in `seen` (`specimens.observed`), as they came."""
+    ranges = made.loc[made["missing"].isna(), ["pid", "start", "end"]]
+    # Of those that ended in an error, the ones that acquired mmap_lock for it.
+    events = events[(events["result"] != "error") | events["reason"].notna()]
+    events = events.sort_values("address", kind="stable")
+    # A place may have held another mapping before; one with vm_ops never becomes anonymous.
+    anonymous = events["before"].isin(["bare", "anon_vma", "no VMA"]).to_numpy()
+    unseen = (events["before"] == "not looked at").to_numpy()  # it may have been either
+    addresses, tgids = events["address"].to_numpy(), events["tgid"].to_numpy()
+    for (pid, start, end), state in zip(ranges.itertuples(index=False), seen["state"], strict=True):
+        low, high = np.searchsorted(addresses, np.array([start, end], np.uint64))
+        fits = (anonymous[low:high] == (state != "vm_ops")) | unseen[low:high]
+        mine = (tgids[low:high] == pid) & fits
+        yield events.iloc[low:high][mine].sort_values("time_ns", kind="stable")
