@@ -203,8 +203,13 @@ def demo(name: str) -> None:
 def record(run: str, name: str) -> None:
     """Copy RUN, without its raw files, to data/recorded/NAME.
 
-    RUN is a run's directory, its name in data/runs, or "latest".
+    RUN is a run's directory, its name in data/runs, or "latest"; or the directory of a survey of
+    kernels, of which the outcomes are kept, in NAME.parquet.
     """
-    from anonvma.run import runs, writer
+    from anonvma.compare import outcomes
+    from anonvma.run import catalogue, runs, writer
 
+    if catalogue.is_survey(Path(run)):
+        click.echo(short(outcomes.record(outcomes.find(run), name)))
+        return
     click.echo(short(writer.record(runs.find(run), name).path))

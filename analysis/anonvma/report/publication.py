@@ -17,10 +17,11 @@ from anonvma.run import catalogue
 
 
 def each(names: Sequence[str]) -> list[str]:
-    """Put the runs of a study in the place of the study's directory."""
+    """Put the runs of a study in the place of its directory; a survey of kernels is one report."""
     found: list[str] = []
     for name in names:
-        done = sorted(Path(name).glob("cells/*/manifest.json"))
+        apart = not catalogue.is_survey(Path(name))
+        done = sorted(Path(name).glob("cells/*/manifest.json")) if apart else []
         found += [str(file.parent) for file in done] or [name]
     return found
 

@@ -11,13 +11,31 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import pandas as pd
+
 from anonvma.base.errors import RunError
 from anonvma.base.section import Key, Section
-from anonvma.compare import attribution, changes, conditions, cost
+from anonvma.compare import (
+    attribution,
+    changes,
+    conditions,
+    cost,
+    kernel_changes,
+    kernel_picture,
+    outcomes,
+)
 from anonvma.perf import flame, profile
-from anonvma.report import answer, comparison, output, publication, redaction, run_report
+from anonvma.report import (
+    answer,
+    comparison,
+    kernel_report,
+    output,
+    publication,
+    redaction,
+    run_report,
+)
 from anonvma.report import verdict as verdict_module
-from anonvma.run import runs
+from anonvma.run import catalogue, runs
 from anonvma.run.runs import Run
 from anonvma.tables import census, faults, locks, specimens
 
@@ -157,6 +175,43 @@ class Subject:
         return {Key.CHANGED: flame.interactive(*sides, title=title, names=ends)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Survey(Subject):
+    """Many kernels, each compared with the one before; `found` are their outcomes."""
+
+    found: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
+
+    @property
+    def name(self) -> str:
+        """What the report is about, in a few words."""
+        return f"{len(self.conditions)} kernels, {' '.join(self.conditions)}"
+
+    @property
+    def finding(self) -> str:
+        """What was found, in a line."""
+        return kernel_report.finding(self.found)
+
+    def sections(self, note: str | None = None, analysed: bool = False) -> list[Section]:
+        """Say everything, the answer first."""
+        return kernel_report.sections(self.found, self.conditions, note, analysed)
+
+    def shared(self, wall: redaction.Wall) -> Survey:
+        """Return the same subject, its data redacted."""
+        shown = super().shared(wall)
+        found = self.found.apply(
+            lambda words: words.map({w: wall.scrub(w) for w in set(words.dropna())})
+        )
+        return Survey({wall.scrub(k): r for k, r in shown.conditions.items()}, found=found)
+
+    def figures(self) -> dict[Key, list[Callable[[], Drawn]]]:
+        """Return the picture of what differs."""
+        return {Key.CHANGED: [lambda: _kernels(self.found)]}
+
+    def fragments(self) -> dict[Key, str]:
+        """Return nothing: what is profiled here is not what is asked."""
+        return {}
+
+
 def find(
     run: str | Path | None,
     made: str | Path | None = None,
@@ -169,7 +224,7 @@ def find(
     Parameters
     ----------
     run : str or path, optional
-        A run, as `anonvma.run.runs.find` takes it.
+        A run, as `anonvma.run.runs.find` takes it; or the directory of a survey of kernels.
     made : str or path, optional
         Likewise, of the specimens; left out of a comparison.
     base, head : str, optional
@@ -183,6 +238,9 @@ def find(
         When one of them is no run, or only one condition is given.
     """
     if base is None and head is None:
+        if catalogue.is_survey(Path(str(run))):
+            conditions_of, failures = outcomes.conditions_of(Path(str(run)))
+            return Survey(conditions_of, found=outcomes.of_runs(conditions_of, failures))
         opened = runs.find(str(run), ["census"])
         return Subject(
             {opened.id: [opened]},
@@ -205,6 +263,13 @@ def _panel(size: tuple[float, float], plot: Callable[..., object], *data: object
     drawn, ax = plt.subplots(figsize=size)
     plot(*data, ax=ax)
     return drawn
+
+
+def _kernels(found: pd.DataFrame) -> Drawn:
+    drawn = _figure_of(kernel_picture.plot(found))
+    differ = kernel_changes.counts(found)["differ"]
+    said = ", ".join(f"{part} {count}" for part, count in differ[differ > 0].items())
+    return drawn, f"What differs between any two kernels, by part: {said or 'nothing'}."
 
 
 def _cost(run: Run) -> Drawn:
