@@ -26,7 +26,7 @@ NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
 
 .DEFAULT_GOAL := help
 .PHONY: help report demo lab test check lint bench notebooks packages venv build constraints clean
-.PHONY: kernels test-kernels matrix ready probe workload guest
+.PHONY: kernels test-kernels survey ready probe workload guest
 export OS_PACKAGES PYTHON
 
 ##@ See the answer
@@ -101,10 +101,13 @@ test-kernels: ## build that pair, and test it
 	@$(MAKE) kernels SERIES= TREE= BASE= HEAD= ALSO=
 	$(PYTEST) -m kernels tests $(ARGS)
 
-matrix: ## what works on which kernel, as recorded; FRESH='stock:7.3 IMAGE' boots these
-	@$(NEEDS) venv build measure guest
+survey: ## every stock kernel and the pair, each against the one before; an hour and a half
+	@$(NEEDS) venv build measure kernels guest
 	@$(MAKE) ready probe workload guest
-	$(BIN)/python tests/helpers/matrix.py $${FRESH:+--fresh $$FRESH} $(ARGS)
+	@$(MAKE) kernels SERIES= TREE= BASE= HEAD= ALSO=
+	@$(WITH_MAKE) analysis/setup/stock-kernel --image-only all
+	@$(WITH_MAKE) analysis/setup/stock-kernel --image-only ubuntu-6.8
+	@$(WITH_MAKE) $(BIN)/anonvma batch data/studies/kernels.yaml $(ARGS)
 
 ##@ Its parts
 

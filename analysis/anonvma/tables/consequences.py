@@ -31,7 +31,7 @@ class Decision(NamedTuple):
 
 DECISIONS = {
     "MADV_GUARD_INSTALL": Decision(
-        "madvise_guard_install(): anon_vma_prepare(); from 7.0 under mmap_lock only for a bare "
+        "madvise_guard_install(): anon_vma_prepare(); from 6.19 under mmap_lock only for a bare "
         "one, is_vma_lock_sufficient()",
         "6.13",
     ),
