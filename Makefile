@@ -118,7 +118,7 @@ venv: ## .venv, with uv if that is installed, else with pip
 	@$(NEEDS) venv
 	@$(MAKE) ready
 
-build: ## the programs in build/: vmaprobe, vmload, specimens, guest-init, anonvma-agent
+build: ## the programs in build/: vmaprobe, vmload, specimens, guest-init, anonvma-agent; ARCH=
 	@$(NEEDS) build
 	@$(MAKE) probe workload guest
 
@@ -141,6 +141,7 @@ endif
 
 probe workload guest:
 	@$(MAKE) -s -C analysis/$@ OUT=../../build
+	@test -z "$(ARCH)" || analysis/setup/cross "$(ARCH)" $(MAKE) -s -C analysis/$@
 
 help:
 	@echo 'anonvma: which VMAs have a NULL vm_ops and no anon_vma, and what that costs.'
@@ -153,6 +154,7 @@ help:
 	@echo '  OS_PACKAGES=no      leave the operating system as it is; say what it lacks'
 	@echo '  PYTHON=python3.13   make .venv with this Python (3.11 or later)'
 	@echo '  WORKERS=1           run so many tests side by side; by default one more than CPUs, 4 at most'
+	@echo '  ARCH=arm64          build also the programs that guests of arm64 run, into build/arm64'
 	@echo '  COST=0              seconds for what mmap_lock costs here (report); 0 leaves it out'
 	@echo "  ARGS='-k census'    pass these on to the command: report, demo, test or bench"
 	@echo '  SERIES=7.3          build kernels from this series of Debian, or from its newest (newest)'
