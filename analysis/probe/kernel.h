@@ -352,6 +352,11 @@ struct pt_regs___x86 {
 	unsigned long cs;
 } KERNEL_TYPE;
 
+struct pt_regs___entry {
+	__u64 pstate;
+	int syscallno;		/* -1 in any other entry than a system call's */
+} KERNEL_TYPE;
+
 /* As large as a kernel's stack. */
 union thread_union {
 	unsigned long stack[1];

@@ -10,6 +10,7 @@ static const struct {
 	{ "lock_mm_and_find_vma", "page fault" },
 	{ "exc_page_fault", "page fault" },
 	{ "do_user_addr_fault", "page fault" },
+	{ "do_page_fault", "page fault" },	/* arm64 */
 	{ "handle_mm_fault", "page fault" },
 	{ "fixup_user_fault", "page fault" },
 	{ "dup_mm", "fork" },

@@ -19,6 +19,8 @@
 /* include/linux/sched.h */
 #define TASK_UNINTERRUPTIBLE	0x02
 #define TASK_DEAD		0x80
+/* arch/arm64/include/uapi/asm/ptrace.h: PSR_MODE_MASK; 0 is PSR_MODE_EL0t */
+#define ARM64_MODE		0x0f
 
 /* Not static: the verifier then looks at it once, not at each call. */
 __noinline int vma_id(__u64 address)
@@ -219,19 +221,31 @@ static bool is_write_locked(__u64 area, __u64 mm)
 	       (__u32)PEEK(struct vm_area_struct___seq, seq, vm_lock_seq) == lock_seq_of(mm);
 }
 
+/* user_mode() of either architecture. */
+static bool is_of_user_mode(__u64 regs)
+{
+	if (HAS(struct pt_regs___x86, cs))
+		return (PEEK(struct pt_regs___x86, regs, cs) & 3) == 3;
+	return !HAS(struct pt_regs___entry, pstate) ||
+	       !(PEEK(struct pt_regs___entry, regs, pstate) & ARM64_MODE);
+}
+
 /* The system call that a task is in, and 1: its registers are at the top of its kernel's stack. */
 static __u32 call_of(struct task_struct *task)
 {
-	__u64 regs;
+	__u64 top = (__u64)BPF_CORE_READ(task, stack) + bpf_core_type_size(union thread_union), regs;
 
-	if (!HAS(struct pt_regs___x86, orig_ax) || !HAS(struct pt_regs___x86, cs) ||
-	    !bpf_core_type_exists(union thread_union))
+	if (!bpf_core_type_exists(union thread_union))
 		return 0;
-	regs = (__u64)BPF_CORE_READ(task, stack) + bpf_core_type_size(union thread_union) -
-	       bpf_core_type_size(struct pt_regs___x86);
-	if ((PEEK(struct pt_regs___x86, regs, cs) & 3) != 3)
-		return 0;
-	return (__s64)PEEK(struct pt_regs___x86, regs, orig_ax) + 1;
+	if (HAS(struct pt_regs___x86, orig_ax)) {
+		regs = top - bpf_core_type_size(struct pt_regs___x86);
+		return is_of_user_mode(regs) ? PEEK(struct pt_regs___x86, regs, orig_ax) + 1 : 0;
+	}
+	if (HAS(struct pt_regs___entry, syscallno)) {
+		regs = top - bpf_core_type_size(struct pt_regs___entry);
+		return is_of_user_mode(regs) ? PEEK(struct pt_regs___entry, regs, syscallno) + 1 : 0;
+	}
+	return 0;
 }
 
 /*
@@ -245,8 +259,7 @@ static int fault_falls_back(void *ctx, __u64 mm, __u64 address, __u64 regs)
 	struct search search = { .mm = mm, .address = address };
 	__u64 owner;
 
-	if (!state || !state->who.process ||
-	    (HAS(struct pt_regs___x86, cs) && (PEEK(struct pt_regs___x86, regs, cs) & 3) != 3))
+	if (!state || !state->who.process || !is_of_user_mode(regs))
 		return 0;
 	look_at_tree(&search);
 	if (search.area <= DEAD || !is_write_locked(search.area, mm))

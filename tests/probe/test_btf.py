@@ -69,6 +69,8 @@ OPTIONAL: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
     "struct vm_area_struct___seq.vm_lock_seq": ((6, 4), (99, 0)),
     "struct pt_regs___x86.orig_ax": None,  # x86
     "struct pt_regs___x86.cs": None,
+    "struct pt_regs___entry.syscallno": None,  # arm64
+    "struct pt_regs___entry.pstate": None,
     "union thread_union": None,
     "struct task_struct.stack": None,  # looked at with that one
     # What a contended lock may lie in: where it is not found, the lock goes without its name.
