@@ -130,6 +130,7 @@ static void prepare(struct tracer *tracer, void *arg)
 	constants->want_stacks = faults->stacks;
 	constants->timed = faults->source != SOURCE_TRACEPOINT;
 	constants->has_vma_locks = has_vma_locks() > 0;
+	constants->page_size = sysconf(_SC_PAGESIZE);
 	if (faults->source == SOURCE_TRACEPOINT) {
 		find_lock_takers(faults, constants);
 		snprintf(faults->why_no_reasons, sizeof(faults->why_no_reasons), "the tracepoints "

@@ -86,7 +86,7 @@ enum {
 enum {
 	SOURCE_FENTRY	= 1,	/* fentry and fexit of handle_mm_fault() */
 	SOURCE_TRACEPOINT = 2,	/* page_fault_user and page_fault_kernel */
-	SOURCE_KPROBE	= 3,	/* kprobe.multi and kretprobe.multi of handle_mm_fault() */
+	SOURCE_KPROBE	= 3,	/* kprobes of handle_mm_fault() and of its return */
 	SOURCES,
 };
 
@@ -155,6 +155,7 @@ struct fault_file {
 /* Shared through .rodata: set by the probe before the programs are loaded. */
 struct fault_constants {
 	__u32 want_events, want_stacks, timed, has_vma_locks, has_lock_events;
+	__u32 page_size;
 	__u32 sees_retries;	/* each function that may say VM_FAULT_RETRY under a VMA's lock */
 	/* Where the functions begin and end that take mmap_lock for a fault ... */
 	__u64 fault_callers[3][2];

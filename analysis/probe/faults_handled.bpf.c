@@ -6,7 +6,8 @@
  * By fentry and fexit, or by kprobe.multi and kretprobe.multi, of which the probe loads one
  * pair. The former are preemptible, and one that is preempted turns away every other task of
  * its CPU (__bpf_prog_enter_recur()). The latter are called with preemption off
- * (kprobe_multi_link_prog_run()), so they miss nothing on a preemptible kernel either.
+ * (kprobe_multi_link_prog_run()), so they miss nothing on a preemptible kernel either; nor do
+ * kprobes of perf, which they are attached as where the kernel has no kprobe.multi.
  *
  * What is missed all the same has to be found otherwise: page_fault_user and
  * page_fault_kernel, which are called with interrupts off, tell that a fault began, and
@@ -167,6 +168,11 @@ static int refuses(__u32 returned, __u8 reason)
 
 /* ---- handle_mm_fault() ---- */
 
+static bool same_page(const struct task_state *state, __u64 address)
+{
+	return (state->address ^ address) < constants.page_size;
+}
+
 static int enters(void *ctx, __u64 area, __u64 address, __u32 flags, __u64 regs)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -179,7 +185,7 @@ static int enters(void *ctx, __u64 area, __u64 address, __u32 flags, __u64 regs)
 	state->tried = (flags & FLAG(FAULT_FLAG_TRIED)) != 0;
 	state->refused_by = REASON_NONE;
 	/* Repeated, be it under mmap_lock or under the VMA's own: it is one fault. */
-	if (state->pending >= HANDLED && (state->address ^ address) < 4096 &&
+	if (state->pending >= HANDLED && same_page(state, address) &&
 	    !regs == (state->mode == MODE_GUP) && !grown(state, task)) {
 		if (state->path == PATH_VMA && !under_vma_lock)
 			state->path = PATH_RETRY;
@@ -188,7 +194,7 @@ static int enters(void *ctx, __u64 area, __u64 address, __u32 flags, __u64 regs)
 		state->vma = area;	/* it may have been looked up again */
 		return 0;
 	}
-	if (state->pending != BEGUN || (state->address ^ address) >= 4096 || !regs) {
+	if (state->pending != BEGUN || !same_page(state, address) || !regs) {
 		settle(state, task);
 		begin(state, address, 0, 0);
 	}

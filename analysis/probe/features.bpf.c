@@ -41,6 +41,13 @@ int try_kprobe(void *ctx)
 	return 0;
 }
 
+SEC("kretprobe/handle_mm_fault")
+int try_kretprobe(void *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
 SEC("tp_btf/mmap_lock_acquire_returned")
 int try_mmap_lock(void *ctx)
 {

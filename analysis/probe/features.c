@@ -132,24 +132,26 @@ static void check_exact_faults(const struct feature *feature, struct verdict *ve
 		[SOURCE_FENTRY] = { { "try_fentry", "try_fexit" },
 				    "so no task is preempted in its programs" },
 		[SOURCE_KPROBE] = { { "try_kprobe_multi", "try_kretprobe_multi" },
-				    "but kprobe.multi is called with it off" },
+				    "and kprobes are called with it off" },
 		[SOURCE_TRACEPOINT] = { { "try_page_fault_user", "try_page_fault_kernel" },
 					"but page_fault_user and page_fault_kernel, which tell no "
 					"times, are called with interrupts off" },
 	};
+	static const char *const single[2] = { "try_kprobe", "try_kretprobe" };
 	char model[32];
 	bool preemptible = preemption_model(model, sizeof(model)) != NOT_PREEMPTIBLE;
 	const int *order = fault_source_order(preemptible);
 	int found = 0;
 
 	for (int i = 0; i < SOURCES - 1 && !found; i++)
-		if (works(ways[order[i]].programs))
+		if (works(ways[order[i]].programs) ||
+		    (order[i] == SOURCE_KPROBE && single_kprobes_serve() && works(single)))
 			found = order[i];
 	if (found && (found != SOURCE_FENTRY || !preemptible))
 		snprintf(verdict->how, sizeof(verdict->how), "%s: preemption is %s, %s",
 			 fault_source_name(found), model, ways[found].why);
 	else
-		no(verdict, feature->remedy, "kprobe.multi is refused, there is no tracepoint "
+		no(verdict, feature->remedy, "kprobes are refused, there is no tracepoint "
 		   "page_fault_user, which x86 and riscv have, and fentry %s%s",
 		   found ? "misses some, for preemption is " : "is refused", found ? model : "");
 }
@@ -262,6 +264,8 @@ static const struct feature features[] = {
 	  "try_kretprobe_multi", "as for kprobe_multi" },
 	{ "kprobes", "BPF on a kprobe", check_program, "try_kprobe",
 	  "a kernel built with CONFIG_KPROBES=y and CONFIG_KPROBE_EVENTS=y" },
+	{ "kretprobes", "BPF on the return of a kprobe", check_program, "try_kretprobe",
+	  "a kernel built with CONFIG_KRETPROBES=y" },
 	{ "mmap_lock_tracepoints", "tracepoints of mmap_lock", check_program, "try_mmap_lock",
 	  "a kernel built with CONFIG_TRACING=y, 5.11 or later" },
 	{ "page_fault_tracepoint", "tracepoint page_fault_user", check_program,

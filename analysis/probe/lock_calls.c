@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Loading what traces locks: the calls of a few functions are seen by fentry or kprobe.multi,
+ * Loading what traces locks: the calls of a few functions are seen by fentry or kprobes,
  * where the kernel has either; the tracepoints serve without.
  */
 #include <string.h>
@@ -52,10 +52,11 @@ const char *lock_calls_word(enum lock_calls way)
 /* Programs of fentry are preemptible, and miss calls for it: see faults.c, fault_source_order(). */
 static enum lock_calls choose(char *why, size_t size)
 {
-	static const struct {
+	const struct {
 		enum lock_calls way;
 		const char *program;
-	} ways[] = { { CALLS_BY_FENTRY, "try_fentry" }, { CALLS_BY_KPROBE, "try_kprobe_multi" } };
+	} ways[] = { { CALLS_BY_FENTRY, "try_fentry" },
+		     { CALLS_BY_KPROBE, single_kprobes_serve() ? "try_kprobe" : "try_kprobe_multi" } };
 	char model[32];
 	bool preemptible = preemption_model(model, sizeof(model)) != NOT_PREEMPTIBLE;
 	int errors[2];
@@ -68,7 +69,7 @@ static enum lock_calls choose(char *why, size_t size)
 		if (!errors[way])
 			return ways[way].way;
 	}
-	snprintf(why, size, "fentry: %s; kprobe.multi: %s", strerror(-errors[0]),
+	snprintf(why, size, "fentry: %s; kprobes: %s", strerror(-errors[0]),
 		 strerror(-errors[1]));
 	return CALLS_UNSEEN;
 }

@@ -153,15 +153,15 @@ static struct bpf_link *attach_plain(const struct bpf_program *program)
 	return link;
 }
 
-/* Of type kprobe.multi (5.18), by its function's name: libbpf would look for patterns of names. */
-static struct bpf_link *attach_multi(const struct bpf_program *program)
+/* Where there are tracepoints of page faults, as on x86 and riscv, these cost less and miss nothing. */
+bool single_kprobes_serve(void)
 {
-	const char *section = bpf_program__section_name(program);
-	const char *function = strchr(section, '/') + 1;
-	LIBBPF_OPTS(bpf_kprobe_multi_opts, opts, .syms = &function, .cnt = 1,
-		    .retprobe = has_prefix(section, "kretprobe"));
+	return !tracepoint_arguments("page_fault_user");
+}
 
-	return bpf_program__attach_kprobe_multi_opts(program, NULL, &opts);
+static bool is_of_kprobe(const struct bpf_program *program)
+{
+	return bpf_program__type(program) == BPF_PROG_TYPE_KPROBE;
 }
 
 static bool is_multi(const struct bpf_program *program)
@@ -169,10 +169,26 @@ static bool is_multi(const struct bpf_program *program)
 	return bpf_program__expected_attach_type(program) == BPF_TRACE_KPROBE_MULTI;
 }
 
+/*
+ * By its function's name, as kprobe.multi (5.18), for which libbpf would look for patterns of
+ * names, or as a kprobe of perf, which the kernel has without CONFIG_FPROBE; arm64 has that from
+ * 6.14. Either is called with preemption off.
+ */
+static struct bpf_link *attach_kprobe(const struct bpf_program *program)
+{
+	const char *section = bpf_program__section_name(program);
+	const char *function = strchr(section, '/') + 1;
+	bool retprobe = has_prefix(section, "kretprobe");
+	LIBBPF_OPTS(bpf_kprobe_multi_opts, opts, .syms = &function, .cnt = 1, .retprobe = retprobe);
+
+	return is_multi(program) ? bpf_program__attach_kprobe_multi_opts(program, NULL, &opts) :
+				   bpf_program__attach_kprobe(program, retprobe, function);
+}
+
 struct bpf_link *attach_program(const struct bpf_program *program)
 {
 	return is_plain(program) ? attach_plain(program) :
-	       is_multi(program) ? attach_multi(program) : bpf_program__attach(program);
+	       is_of_kprobe(program) ? attach_kprobe(program) : bpf_program__attach(program);
 }
 
 static int attach_all(struct tracer *tracer)
@@ -201,11 +217,21 @@ static int load_as(struct tracer *tracer, const struct embedded *embedded,
 	tracer->object = open_embedded(embedded->name, embedded->start, embedded->end);
 	if (!tracer->object)
 		return -errno;
-	bpf_object__for_each_program(program, tracer->object)
+	bpf_object__for_each_program(program, tracer->object) {
 		bpf_program__set_autoload(program, fits(tracer, program));
+		if (tracer->single && is_multi(program))
+			bpf_program__set_expected_attach_type(program, 0);
+	}
 	prepare(tracer, arg);
 	error = bpf_object__load(tracer->object);
 	return error ? error : attach_all(tracer);
+}
+
+static int load_again(struct tracer *tracer, const struct embedded *embedded,
+		      void (*prepare)(struct tracer *tracer, void *arg), void *arg)
+{
+	tracer_close(tracer);
+	return load_as(tracer, embedded, prepare, arg);
 }
 
 int tracer_load(struct tracer *tracer, const struct embedded *embedded,
@@ -215,11 +241,16 @@ int tracer_load(struct tracer *tracer, const struct embedded *embedded,
 
 	/* Of type "tp" a fork's program finds the child by its number. */
 	tracer->plain = has_function("bpf_task_from_pid") && tracepoints_are_preemptible();
+	tracer->single = false;
 	error = load_as(tracer, embedded, prepare, arg);
+	/* kernel/trace/bpf_trace.c, without CONFIG_FPROBE */
+	if (error == -EOPNOTSUPP && single_kprobes_serve()) {
+		tracer->single = true;
+		error = load_again(tracer, embedded, prepare, arg);
+	}
 	if (error && tracer->plain) {
-		tracer_close(tracer);
 		tracer->plain = false;
-		error = load_as(tracer, embedded, prepare, arg);
+		error = load_again(tracer, embedded, prepare, arg);
 	}
 	if (error)
 		tracer_close(tracer);
@@ -234,19 +265,32 @@ struct multi_info {
 	__u64 missed;
 };
 
+/* The same of a link to a kprobe of perf. */
+struct single_info {
+	__u32 type, id, prog_id, reserved;
+	__u32 perf_type, unused;
+	__u64 func_name;
+	__u32 name_len, offset;
+	__u64 addr, missed;
+};
+
 /*
- * How often ftrace did not come to call it, as where more faults are asleep than it has places
- * to return from. The kernel leaves what it does not know as it is.
+ * How often ftrace, or the kprobe, did not come to call it, as where more faults are asleep than
+ * it has places to return from. The kernel leaves what it does not know as it is.
  */
 static __u64 missed_by_link(const struct attached *attached)
 {
-	struct multi_info info = { .missed = UNKNOWN_MISSES };
-	__u32 size = sizeof(info);
+	struct multi_info multi = { .missed = UNKNOWN_MISSES };
+	struct single_info single = { .missed = UNKNOWN_MISSES };
+	bool is_single = !is_multi(attached->program);
+	__u32 size = is_single ? sizeof(single) : sizeof(multi);
 
-	if (!is_multi(attached->program))
+	if (!is_of_kprobe(attached->program))
 		return 0;
-	return bpf_obj_get_info_by_fd(bpf_link__fd(attached->link), &info, &size) ?
-	       UNKNOWN_MISSES : info.missed;
+	if (bpf_obj_get_info_by_fd(bpf_link__fd(attached->link),
+				   is_single ? (void *)&single : &multi, &size))
+		return UNKNOWN_MISSES;
+	return is_single ? single.missed : multi.missed;
 }
 
 void tracer_detach(struct tracer *tracer)

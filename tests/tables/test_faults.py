@@ -498,7 +498,7 @@ def test_order_of_passes_turns_round() -> None:
 def test_what_a_target_must_have_for_its_faults_to_be_traced() -> None:
     def features(**have: bool) -> dict[str, Any]:
         names = (
-            *("fentry", "fexit", "kprobe_multi", "kretprobe_multi"),
+            *("fentry", "fexit", "kprobe_multi", "kretprobe_multi", "kprobes", "kretprobes"),
             "page_fault_tracepoint",
         )
         return {
@@ -514,8 +514,9 @@ def test_what_a_target_must_have_for_its_faults_to_be_traced() -> None:
     assert tracing.refusal(features(fentry=True, fexit=True)) is None
     assert tracing.refusal(features(kprobe_multi=True, kretprobe_multi=True)) is None
     assert tracing.refusal(features(page_fault_tracepoint=True)) is None
+    assert tracing.refusal(features(kprobes=True, kretprobes=True)) is None
     said = tracing.refusal(features(fentry=True, kretprobe_multi=True))
-    lacking = ("fexit", "kprobe_multi", "page_fault_tracepoint")
+    lacking = ("fexit", "kprobe_multi", "kprobes", "kretprobes", "page_fault_tracepoint")
     assert said == "; ".join(f"{name}: no {name}" for name in lacking)
 
 

@@ -57,6 +57,7 @@ def refusal(features: Mapping[str, Any]) -> str | None:
     sources = (
         ("fentry", "fexit"),
         ("kprobe_multi", "kretprobe_multi"),
+        ("kprobes", "kretprobes"),
         ("page_fault_tracepoint",),
     )
     if any(all(found[name]["available"] for name in names) for names in sources):
