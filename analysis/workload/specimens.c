@@ -69,7 +69,7 @@ size_t specimen_length(void)
 char *slot(size_t length, size_t alignment)
 {
 	static char *next, *end;
-	size_t arena = 96UL << 20, gap = 16 * page_size();
+	size_t arena = 24576 * page_size(), gap = 16 * page_size();
 	char *start;
 
 	if (!next) {

@@ -187,7 +187,7 @@ static const struct option long_options[] = {
 
 static void print_help(void)
 {
-	printf("Usage: vmload [options] SIZE[k|m|g|t]\n"
+	printf("Usage: vmload [options] SIZE[k|m|g|t|p]\n"
 	       "Each task maps SIZE bytes and reads or writes every word, as vm-scalability's usemem does.\n"
 	       "\n"
 	       "usemem's options\n"
@@ -247,10 +247,13 @@ static unsigned long parse_size(const char *what, const char *text)
 	if (*end && (suffix = strchr(suffixes, tolower((unsigned char)*end)))) {
 		shift = 10 * (suffix - suffixes + 1);
 		end++;
+	} else if (*end == 'p') {
+		shift = __builtin_ctzl(sysconf(_SC_PAGESIZE));
+		end++;
 	}
 	if (!isdigit((unsigned char)text[0]) || *end || errno || value > ULONG_MAX >> shift)
-		fail(2, "%s must be a size such as 4096, 0x1000, 40k, 2m, 1g or 1t, not '%s'.",
-		     what, text);
+		fail(2, "%s must be a size such as 4096, 0x1000, 40k, 2m, 1g, 1t or 16p (pages), not "
+		     "'%s'.", what, text);
 	return value << shift;
 }
 

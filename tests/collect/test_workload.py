@@ -172,6 +172,16 @@ def test_what_cannot_be_known_beforehand_is_none() -> None:
     assert Workload(workload="true").needed_map_count == 0
 
 
+def test_a_case_counts_in_the_pages_of_the_machine() -> None:
+    load = Workload(workload="small-allocs-mt", threads=2, bytes="20m")
+    assert (load.expected_vmas, load.expected_pages) == (512, 5120)
+    there = load.where_pages_are(1 << 14)
+    assert (there.expected_vmas, there.expected_pages) == (128, 1280)
+    assert there.parameters == load.parameters
+    with pytest.raises(WorkloadError, match="whole pages: use a multiple of 131072"):
+        Workload(threads=2, bytes="40k").where_pages_are(1 << 16)
+
+
 def test_the_needed_map_count_is_a_process_s() -> None:
     assert Workload(workload="small-allocs-mt").needed_map_count >= 20480
     assert Workload(workload="small-allocs").needed_map_count < 20480

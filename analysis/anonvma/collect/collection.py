@@ -187,6 +187,7 @@ class _Collection:
             self.results.unobserved.append(tracing.unobserved(tracing.FAULTS, reason))
         self.features["regime"] = regime.of(self.target)._asdict()
         self.facts = self.target.facts()
+        self.workload = self.workload.where_pages_are(self.facts["page_size"])
         self.results.notes += self.target.notes
         context, program = self.context, self._program()
         self.tracer = Tracer(context, vmaprobe.path, program)
@@ -200,7 +201,7 @@ class _Collection:
     def _program(self) -> str | None:
         """Return where the workload's program is on the target; None for a running process."""
         if self.workload.program:
-            return self.target.push(paths.program(self.workload.program))
+            return self.target.push(paths.program(self.workload.program, self.target.programs))
         if self.workload.kind == "command":
             return self.target.which(self.workload.argv()[0])
         return None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The regime of a kernel: which lock its page faults take, found by taking some.
 
-Two workloads of a few megabytes each, on two threads:
+Two workloads of a few thousand pages each, on two threads:
 
 - *reading* through many small mappings: every fault is on a bare VMA, and leaves it bare;
 - *writing* through small mappings: only the first fault of each VMA is on a bare one.
@@ -24,13 +24,12 @@ from anonvma.probe.vmaprobe import Vmaprobe, own_sentence
 from anonvma.target.target import Target
 
 _TASKS = 2
-_BYTES = 4 << 20  # of each task
-_PAGE = 4096
-# Below a huge page, so that none is used; of 16 pages, of which the first alone needs an anon_vma.
-_WRITTEN_UNIT = 16 * _PAGE
+_PAGES = 1024  # of each task, whatever the size of a page is there
+# The latter below a huge page, so that none is used; of its 16 pages the first alone needs an
+# anon_vma.
 _EXPERIMENTS = {
     "reading": ["--case", "small-allocs-mt"],
-    "writing": ["--case", "anon-w-seq-mt", "--unit", str(_WRITTEN_UNIT)],
+    "writing": ["--case", "anon-w-seq-mt", "--unit", "16p"],
 }
 # The share of faults under mmap_lock above which it is "all", and below which it is "hardly any".
 # Between lie 1/16 for the first fault of each VMA written, and the faults of starting a program.
@@ -98,10 +97,10 @@ def observe(target: Target) -> Regime:
         When the programs cannot be run there at all.
     """
     probe = Vmaprobe(target)
-    vmload = target.push(paths.program("vmload"))
+    vmload = target.push(paths.program("vmload", target.programs))
     counts: dict[str, _Counts] = {}
     for name, options in _EXPERIMENTS.items():
-        command = [vmload, *options, "-t", str(_TASKS), str(_BYTES)]
+        command = [vmload, *options, "-t", str(_TASKS), f"{_PAGES}p"]
         found = _count(target, probe, command)
         if isinstance(found, str):
             return Regime(None, f"not observed: {found}")
@@ -139,7 +138,7 @@ def _count_without_tracepoint(
     if done.returncode:
         return f"{_ended(done.returncode)} while the kernel counted"
     after = _vma_locks(target)
-    faults = _TASKS * _BYTES // _PAGE
+    faults = _TASKS * _PAGES
     abort, success = (after[n] - before[n] for n in ("vma_lock_abort", "vma_lock_success"))
     return _Counts(faults, None, abort, success)
 

@@ -124,6 +124,7 @@ class Workload(BaseModel):
     unit: int | None = None
     touch: Touch | None = None
     seconds: float = 5.0
+    _page_size: int = mmap.PAGESIZE
 
     def __init__(self, **parameters: Any) -> None:
         try:
@@ -193,9 +194,12 @@ class Workload(BaseModel):
 
     @model_validator(mode="after")
     def _check_division(self) -> Workload:
+        return self._divided()
+
+    def _divided(self) -> Workload:
         if self.workload not in _known_cases():
             return self
-        share = self.threads * mmap.PAGESIZE
+        share = self.threads * self._page_size
         if self.bytes % share:
             nearest = max(self.bytes // share, 1) * share
             raise WorkloadError(
@@ -276,6 +280,18 @@ class Workload(BaseModel):
 
     # ---- what it is expected to make ----
 
+    def where_pages_are(self, page_size: int) -> Workload:
+        """Return the same for a machine with pages of this size: a case counts in them.
+
+        Raises
+        ------
+        WorkloadError
+            When its tasks have no whole number of them.
+        """
+        there = self.model_copy()
+        there._page_size = page_size
+        return there._divided()
+
     @property
     def _options(self) -> list[str]:
         return cases()[self.workload].split()
@@ -288,7 +304,7 @@ class Workload(BaseModel):
         share = self.bytes // self.threads
         options = self._options
         preset = options[options.index("--unit") + 1] if "--unit" in options else share
-        return min(self.unit or int(preset), share)
+        return min(self.unit or int(preset) * self._page_size // mmap.PAGESIZE, share)
 
     @property
     def expected_vmas(self) -> int | None:
@@ -319,8 +335,8 @@ class Workload(BaseModel):
         if self.mapping_bytes is None or "--random" in options or "--prealloc" in options:
             return None
         whole, rest = divmod(self.bytes // self.threads, self.mapping_bytes)
-        pages = whole * math.ceil(self.mapping_bytes / mmap.PAGESIZE)
-        return self.threads * (pages + math.ceil(rest / mmap.PAGESIZE))
+        pages = whole * math.ceil(self.mapping_bytes / self._page_size)
+        return self.threads * (pages + math.ceil(rest / self._page_size))
 
     @property
     def needed_map_count(self) -> int:
