@@ -26,7 +26,6 @@
 #include "guest.h"
 
 #define PORT_NAME	"anonvma"	/* of the virtio port; analysis/anonvma/target/guest.py */
-#define SERIAL_PORT	"/dev/ttyS1"
 #define PORT_PATIENCE	5000		/* ms for a virtio port to appear */
 
 void die(const char *what)
@@ -146,18 +145,33 @@ static int find_port(void)
 	return fd;
 }
 
+/* The second port, for the first is the console: of a PC, or of arm64's PL011. */
+static int open_second_port(struct termios *mode)
+{
+	static const char *const ports[] = { "/dev/ttyS1", "/dev/ttyAMA1" };
+
+	for (size_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++) {
+		int fd = open(ports[i], O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+
+		/* A port that is not there can be opened, and no more. */
+		if (fd >= 0 && !tcgetattr(fd, mode))
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	die("the second serial port");
+}
+
 static int open_serial(void)
 {
 	struct termios raw;
-	int fd = open(SERIAL_PORT, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	int fd = open_second_port(&raw);
 
-	if (fd < 0 || tcgetattr(fd, &raw))
-		die(SERIAL_PORT);
 	cfmakeraw(&raw);
 	cfsetspeed(&raw, B115200);
 	raw.c_cflag |= CLOCAL | CREAD;
 	if (tcsetattr(fd, TCSANOW, &raw))
-		die(SERIAL_PORT);
+		die("the second serial port");
 	return fd;
 }
 

@@ -31,7 +31,7 @@ class Counted:
         self.locked, self.aborts = locked, aborts
         self.ran = -1
         self.total = 1000
-        self.programs: list[str] = []
+        self.programs = ""
 
     def push(self, path: Path) -> str:
         return path.name

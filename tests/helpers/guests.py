@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import platform
 import subprocess
 from pathlib import Path
 
@@ -13,16 +12,15 @@ from waiting import PATIENCE
 
 from anonvma.base.errors import TargetError
 from anonvma.target import qemu
+from anonvma.target.architecture import ARM64, Architecture, here
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def require_qemu() -> None:
-    """Skip where no guest can be booted."""
-    if platform.machine() != "x86_64":
-        pytest.skip(f"guests are x86-64, and this machine is {platform.machine()}")
+def require_qemu(architecture: Architecture | None = None) -> None:
+    """Skip where no guest can be booted; by default of this machine's architecture."""
     try:
-        qemu.find()
+        qemu.find(architecture or here())
     except TargetError as error:
         pytest.skip(str(error))
 
@@ -33,7 +31,24 @@ def stock(version: str, *, modules: bool = True) -> Path:
     Since 6.19 those are 100 MB of their own, and a guest needs none of them.
     """
     require_qemu()
-    image, reason = _fetch(version, modules)
+    return _image(version, modules, "")
+
+
+def stock_arm64(version: str, variant: str = "arm64") -> Path:
+    """The image of Debian's newest for arm64, or of a variant, with what it takes to boot it."""
+    require_qemu(ARM64)
+    if ARM64.programs:
+        words = ["make", "build", f"ARCH={ARM64.arch}"]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+        if done.returncode:
+            why = next((x for x in done.stderr.splitlines() if x.startswith("anonvma: ")), "")
+            assert why, done.stderr  # packages cannot be had: anything else is a failure
+            pytest.skip(f"the programs for arm64 cannot be built: {why}")
+    return _image(version, False, variant)
+
+
+def _image(version: str, modules: bool, arch: str) -> Path:
+    image, reason = _fetch(version, modules, arch)
     if image is None:
         pytest.skip(f"Debian's {version} kernel cannot be fetched: {reason}")
     return image
@@ -48,9 +63,10 @@ def built(name: str) -> Path:
 
 
 @functools.cache
-def _fetch(version: str, modules: bool) -> tuple[Path | None, str]:
+def _fetch(version: str, modules: bool, arch: str) -> tuple[Path | None, str]:
+    options = [*([] if modules else ["--image-only"]), *(["--arch", arch] if arch else [])]
     done = subprocess.run(
-        [ROOT / "analysis/setup/stock-kernel", *([] if modules else ["--image-only"]), version],
+        [ROOT / "analysis/setup/stock-kernel", *options, version],
         capture_output=True,
         text=True,
         check=False,

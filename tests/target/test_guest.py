@@ -397,7 +397,7 @@ def test_kvm_is_used_only_if_it_boots() -> None:
         (b"\x1f\x8b" + bytes(2000), "compressed by gzip"),
         (b"070701" + bytes(2000), "an initramfs"),
         (bytes(0x202) + b"HdrS", "no bzImage"),
-        (bytes(0x202) + b"HdrS" + bytes(2000), "is not an x86-64 kernel"),
+        (bytes(0x202) + b"HdrS" + bytes(2000), "a kernel for x86 of 32 bits"),
     ],
 )
 def test_an_image_that_is_no_kernel(tmp_path: Path, content: bytes, what: str) -> None:
@@ -427,7 +427,7 @@ def test_qemu_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(qemu, "_fetch", lambda directory: "there is no network.")
+    monkeypatch.setattr(qemu, "_fetch", lambda directory, name: "there is no network.")
     monkeypatch.setattr(qemu, "_PRIVATE", "no-qemu")
     with pytest.raises(TargetError, match=r"install the package .* had: there is no network\."):
         Guest(image)

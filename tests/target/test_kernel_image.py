@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import lzma
 import os
 import stat
@@ -15,6 +16,7 @@ import pytest
 import tools
 
 from anonvma.base.errors import TargetError
+from anonvma.target.architecture import ARM64
 from anonvma.target.initramfs import pack
 from anonvma.target.kernel_image import Image, Module, find_modules, module_directory, open_image
 
@@ -32,6 +34,28 @@ def fake_kernel(release: bytes) -> bytes:
     return bytes(content)
 
 
+def fake_image(banner: bytes, flags: int = 0b1010) -> bytes:
+    """A header as Documentation/arch/arm64/booting.rst has it, and the kernel's banner."""
+    head = bytearray(0x40)
+    struct.pack_into("<QQQ", head, 8, 0x80000, 5 << 20, flags)
+    head[0x38:0x3C] = b"ARM\x64"
+    return bytes(head) + bytes(100) + banner + bytes(1000)
+
+
+def zboot(form: str, packed: bytes) -> bytes:
+    """An EFI program around it, as zboot-header.S has that."""
+    head = bytearray(0x40)
+    head[:8] = b"MZ\0\0zimg"
+    struct.pack_into("<II", head, 8, 0x100, len(packed))
+    head[0x18 : 0x18 + len(form)] = form.encode()
+    return bytes(head) + bytes(0x100 - 0x40) + packed + b"what follows"
+
+
+def zstd(content: bytes) -> bytes:
+    words = [tools.program("zstd")]
+    return subprocess.run(words, input=content, capture_output=True, check=True).stdout
+
+
 def image(path: Path, release: str = "6.12.0-test") -> Image:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(fake_kernel(f"{release} (me@here) #1 SMP".encode() + b"\0"))
@@ -45,6 +69,48 @@ def test_what_a_header_says(tmp_path: Path) -> None:
     truncated.write_bytes(fake_kernel(b"")[:0x250])
     with pytest.raises(TargetError, match="is not a kernel image that can be booted"):
         open_image(truncated)
+
+
+ARM = fake_image(b"Linux version 6.12.0-arm (me@here) #1 SMP\0")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ARM,
+        gzip.compress(ARM),
+        zboot("gzip", gzip.compress(ARM)),
+        zboot("xzkern", lzma.compress(ARM)),
+        pytest.param("zstd22", id="zstd22"),
+    ],
+)
+def test_an_image_of_arm64_however_it_is_packed(tmp_path: Path, content: bytes | str) -> None:
+    packed = zboot(content, zstd(ARM)) if isinstance(content, str) else content
+    (tmp_path / "Image").write_bytes(packed)
+    found = open_image(tmp_path)
+    assert (found.architecture, found.release) == (ARM64, "6.12.0-arm")
+    assert found.needs_bytes == (5 << 20) + 0x80000
+    assert found.unpacked == (None if packed == ARM else ARM)
+    assert found.sha256 == hashlib.sha256(packed).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(ARM)[:-20], "compressed by gzip, and damaged: its end is missing"),
+        (gzip.compress(b"an initramfs"), "compressed by gzip, and what that holds is no Image"),
+        (zboot("gzip", b"nonsense"), "unpacks a kernel, compressed by gzip, and damaged: "),
+        (zboot("zstd22", b"nonsense"), "compressed by zstd22, and damaged: "),
+        (zboot("lz4", ARM), "nothing here undoes lz4"),
+        (fake_image(b"Linux version 6.12 (", flags=1), "a big-endian kernel"),
+        (fake_image(b"no banner"), "does not say which Linux it is"),
+    ],
+)
+def test_an_image_of_arm64_that_cannot_be_booted(tmp_path: Path, content: bytes, what: str) -> None:
+    (tmp_path / "Image").write_bytes(content)
+    with pytest.raises(TargetError, match=what) as caught:
+        open_image(tmp_path / "Image")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -79,8 +145,7 @@ def module(directory: Path, name: str, needs: str, form: str = "") -> None:
     elif form == ".xz":
         content = lzma.compress(content)
     elif form == ".zst":
-        words = [tools.program("zstd")]
-        content = subprocess.run(words, input=content, capture_output=True, check=True).stdout
+        content = zstd(content)
     (directory / f"{name}.ko{form}").write_bytes(content)
 
 

@@ -52,17 +52,24 @@ def _repository() -> str:
         return ""
 
 
-def program(name: str) -> Path:
+def program(name: str, arch: str = "") -> Path:
     """Return the path of one of our own programs.
+
+    Parameters
+    ----------
+    name : str
+    arch : str
+        The architecture it is for, as the kernel names it; empty for this machine's own.
 
     Raises
     ------
     SetupError
         When it has not been built.
     """
-    path = build() / name
+    path = build() / arch / name
     if not os.access(path, os.X_OK, effective_ids=True):  # by its capabilities, too
+        words = f"make build ARCH={arch}" if arch else "make build"
         raise SetupError(
-            f"{name} is not built ({path} is missing or not executable): run 'make build' first."
+            f"{name} is not built ({path} is missing or not executable): run '{words}' first."
         )
     return path

@@ -51,6 +51,7 @@ class Profiler:
         if found is None and guest and self.settings and not slow:
             found = perf.bring(self.target)
         if found is None:
+            why = "no perf that runs was found"
             remedy = "install linux-perf (Debian) or linux-tools-generic (Ubuntu)"
             if guest:
                 remedy = (
@@ -62,8 +63,14 @@ class Profiler:
                 remedy = (
                     "a kernel with its virtio_console module beside it, which perf gets through"
                 )
+            if self.target.programs:
+                why = "this machine's perf is for another architecture than the guest"
+                remedy = (
+                    f"a machine of {facts['architecture']}, whose own is brought along; faults, "
+                    "times and context switches are in the tables repeats and vmstat all the same"
+                )
             self.results.lacks(
-                *("everything that perf counts and samples", "no perf that runs was found", remedy),
+                *("everything that perf counts and samples", why, remedy),
                 tables=(*_COUNTED, *_SAMPLED),
             )
             return

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from anonvma.base.errors import ParameterError, TargetError
 from anonvma.perf.events import HARDWARE_EVENTS, SOFTWARE_EVENTS, TIME_EVENTS
+from anonvma.target import architecture
 from anonvma.target.local import Local
 from anonvma.target.target import Target
 
@@ -160,14 +161,17 @@ class _Brought(Perf):
         return [f"{place}/{_LOADER}", "--library-path", place, self.path]
 
 
-_LOADER = "ld-linux-x86-64.so.2"  # guests are x86-64
+_LOADER = architecture.here().loader
 
 
 def bring(target: Target) -> Perf | None:
     """Copy this machine's perf and its libraries to a guest, and return it if it runs there.
 
-    Some 35 MB, in about two seconds, that nothing else in a guest needs.
+    Some 35 MB, in about two seconds, that nothing else in a guest needs. On another architecture
+    it does not run.
     """
+    if target.programs:
+        return None
     with Local() as here:
         found = find(here)
         if found is None or here.which("ldd") is None:

@@ -42,7 +42,7 @@ class Vmaprobe:
 
     def __init__(self, target: Target, path: str | None = None, privileged: bool = True) -> None:
         self._target, self._privileged = target, privileged
-        self.path = path or target.push(paths.program("vmaprobe"))
+        self.path = path or target.push(paths.program("vmaprobe", target.programs))
 
     def run(self, *words: str, timeout: float | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end, whatever that is."""

@@ -173,7 +173,7 @@ class _Experiment:
         """Bring the programs, and find how many bytes make an execution long enough."""
         self._say("getting ready")
         self.vmaprobe = Vmaprobe(self.target)
-        self.vmload = self.target.push(paths.program("vmload"))
+        self.vmload = self.target.push(paths.program("vmload", self.target.programs))
         self.facts = {**self.target.facts(), "numa_nodes": self._numa_nodes()}
         self.privileged = self._observe_regime()
         cpus = int(self.facts["cpus"])

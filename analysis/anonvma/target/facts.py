@@ -42,7 +42,7 @@ def facts_of(target: Target, kind: str) -> dict[str, Any]:
         "kernel_release": target.read("/proc/sys/kernel/osrelease").decode().strip(),
         "architecture": _text(target, "/proc/sys/kernel/arch"),
         "cpus": _count(target.read("/sys/devices/system/cpu/online")),
-        "cpu_model": cpuinfo.get("model name") or cpuinfo.get("cpu") or cpuinfo.get("uarch"),
+        "cpu_model": _model(cpuinfo),
         "memory_bytes": int(memory["MemTotal"].split()[0]) * 1024,
         "page_size": int(mapping["KernelPageSize"].split()[0]) * 1024,
         "thp": _chosen(target, "/sys/kernel/mm/transparent_hugepage/enabled"),
@@ -50,6 +50,15 @@ def facts_of(target: Target, kind: str) -> dict[str, Any]:
         "max_map_count": int(target.read("/proc/sys/vm/max_map_count")),
         **_configuration(target),
     }
+
+
+def _model(cpuinfo: Mapping[str, str]) -> str | None:
+    """Return what a processor is called, or of arm64 its numbers: that has no names."""
+    named = cpuinfo.get("model name") or cpuinfo.get("cpu") or cpuinfo.get("uarch")
+    part = cpuinfo.get("CPU part")
+    if named or part is None:
+        return named
+    return f"implementer {cpuinfo.get('CPU implementer')}, part {part}"
 
 
 # What changes the ways of a page fault, or what each costs.

@@ -18,7 +18,6 @@ Each is a TargetLost, apart from the TargetError of a command that only failed.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -69,7 +68,7 @@ class Guest(Remote):
     Parameters
     ----------
     image : str or path
-        A bzImage, or a distribution's vmlinuz.
+        A bzImage of x86-64, an Image of arm64, or a distribution's vmlinuz; the machine follows it.
     cpus : int
         Virtual processors.
     memory : str or int
@@ -109,14 +108,16 @@ class Guest(Remote):
         self.cpus, self.memory = _cpus(cpus), _memory(memory)
         self._append = append
         self.notes: list[str] = []
-        _require_x86()
+        self._architecture = self.image.architecture
+        self.programs = self._architecture.programs
         packed = self._pack(modules)
         self._require_memory(len(packed))
         if accel not in ("auto", "kvm", "tcg"):
             raise TargetError(f"accel {accel!r} is not known: use auto, kvm or tcg.")
         self._local = Local()
         try:
-            self._qemu = qemu.find()
+            self._qemu = qemu.find(self._architecture)
+            self._kernel = self._unpacked()
             self._initramfs = Path(self._local.place("initramfs"))
             self._initramfs.write_bytes(packed)
             self._machine = self._boot(accel)
@@ -142,8 +143,8 @@ class Guest(Remote):
         """Return the initramfs, and remember which programs are in it."""
         self._packed: dict[str, bytes] = {}
         for name in _PROGRAMS:
-            self._packed[name] = paths.program(name).read_bytes()
-        init = paths.program("guest-init").read_bytes()
+            self._packed[name] = paths.program(name, self.programs).read_bytes()
+        init = paths.program("guest-init", self.programs).read_bytes()
         directory = kernel_image.module_directory(self.image) if modules is None else None
         if modules:
             directory = Path(modules)
@@ -151,6 +152,14 @@ class Guest(Remote):
                 raise TargetError(f"there is no directory of modules {modules}.")
         found = kernel_image.find_modules(directory, _MODULES) if directory else []
         return initramfs.pack(init, self._packed, found)
+
+    def _unpacked(self) -> Path:
+        """Return the kernel that QEMU is given: of those that are compressed it knows a few."""
+        if self.image.unpacked is None:
+            return self.image.path
+        kernel = Path(self._local.place("kernel"))
+        kernel.write_bytes(self.image.unpacked)
+        return kernel
 
     def _require_memory(self, initramfs_bytes: int) -> None:
         needed = self.image.needs_bytes + initramfs_bytes
@@ -186,6 +195,8 @@ class Guest(Remote):
 
     def _kvm_lacks(self) -> str | None:
         """Return why KVM need not be tried."""
+        if self.programs:
+            return f"the kernel is for {self._architecture.name}, unlike this machine"
         if not os.path.exists(_KVM):
             return f"there is no {_KVM}"
         if not os.access(_KVM, os.R_OK | os.W_OK):
@@ -236,14 +247,16 @@ class Guest(Remote):
 
     def _words(self, accel: str) -> list[str]:
         """Return QEMU's command line, up to where its ports lead."""
+        machine = self._architecture
         how = f"tcg,thread={self._qemu.threads}" if accel == "tcg" else accel
+        cpu = "host" if accel == "kvm" else machine.cpu
         return [
             self._qemu.path,
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *("-machine", "pc", "-accel", how, "-cpu", "host" if accel == "kvm" else "max"),
+            *("-machine", machine.board, "-accel", how, "-cpu", cpu),
             *("-smp", str(self.cpus), "-m", f"size={self.memory >> 20}M"),
-            *("-kernel", str(self.image.path), "-initrd", str(self._initramfs)),
-            *("-append", f"console=ttyS0 panic=-1 {self._append}".strip()),
+            *("-kernel", str(self._kernel), "-initrd", str(self._initramfs)),
+            *("-append", f"console={machine.console} panic=-1 {self._append}".strip()),
         ]
 
     # ---- as any target ----
@@ -335,14 +348,6 @@ class Guest(Remote):
 
 
 # ---- words ----
-
-
-def _require_x86() -> None:
-    if platform.machine() != "x86_64":
-        raise TargetError(
-            "guests are x86-64 and run the programs that were built here, which are for "
-            f"{platform.machine()}: use an x86-64 machine."
-        )
 
 
 def _cpus(value: int | str) -> int:

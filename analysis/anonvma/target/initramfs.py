@@ -21,6 +21,7 @@ _NODES = {
     "dev/full": (1, 7),
     "dev/null": (1, 3),
     "dev/random": (1, 8),
+    "dev/ttyAMA1": (204, 65),
     "dev/ttyS1": (4, 65),
     "dev/urandom": (1, 9),
     "dev/zero": (1, 5),

@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
-import lzma
 import os
 import re
-import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from anonvma.base import bounded
 from anonvma.base.errors import TargetError
+from anonvma.target import compression, kernel_header
+from anonvma.target.architecture import Architecture
 
 
 class Image(NamedTuple):
@@ -31,37 +30,25 @@ class Image(NamedTuple):
         Memory without which it cannot even unpack itself.
     sha256 : str
         Of the file.
+    architecture : Architecture
+        Of the machines that it is for.
+    unpacked : bytes or None
+        What a machine boots, where that is not the file itself.
     """
 
     path: Path
     release: str
     needs_bytes: int
     sha256: str
+    architecture: Architecture
+    unpacked: bytes | None = None
 
 
-# Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 _LARGEST = 1 << 30
-_MAGIC = (0x202, b"HdrS")
-_VERSION = 0x206
-_KERNEL_VERSION = 0x20E  # where the release is, less 0x200
-_XLOADFLAGS = 0x236
-_PREF_ADDRESS = 0x258  # where it wants to be, ...
-_INIT_SIZE = 0x260  # ... and how much it needs from there
-_HEADER_END = 0x264
-_HAS_INIT_SIZE = 0x20C  # both of the last are there, and the load flags, from this version on
-_XLF_KERNEL_64 = 1
-
-_OTHERS = (
-    (b"\x7fELF", "an ELF file; of a kernel build take arch/x86/boot/bzImage, not vmlinux"),
-    (b"\x1f\x8b", "compressed by gzip, as kernels of other architectures are"),
-    (b"070701", "an initramfs"),
-    (b"\x28\xb5\x2f\xfd", "compressed by zstd: an initramfs, or a module"),
-    (b"\xfd7zXZ", "compressed by xz: an initramfs, or a module"),
-)
 
 
 def open_image(path: str | Path) -> Image:
-    """Make sure that a file is an x86-64 kernel, and return what its header says.
+    """Make sure that a file is a kernel that guests can be, and return what its header says.
 
     A directory stands for the one image in it, wherever a distribution's package puts that.
 
@@ -78,28 +65,21 @@ def open_image(path: str | Path) -> Image:
         # Distributions let only root read what is in /boot.
         hint = "; copy it, as root, to where you can" if error.errno == errno.EACCES else ""
         raise TargetError(f"cannot read the kernel image {path}: {error.strerror}{hint}.") from None
-    where, magic = _MAGIC
-    if content[where : where + 4] != magic or len(content) < _HEADER_END:
-        what = next((text for start, text in _OTHERS if content.startswith(start)), "no bzImage")
-        raise TargetError(f"{path} is not a kernel image that can be booted: it is {what}.")
-    version, flags = _u16(content, _VERSION), _u16(content, _XLOADFLAGS)
-    if version < _HAS_INIT_SIZE or not flags & _XLF_KERNEL_64:
-        raise TargetError(f"{path} is not an x86-64 kernel; the programs are built for that.")
-    start = 0x200 + _u16(content, _KERNEL_VERSION)
-    release = content[start : start + 256].split(b"\0")[0].split(b" ")[0]
-    (wanted,) = struct.unpack_from("<Q", content, _PREF_ADDRESS)
-    (size,) = struct.unpack_from("<I", content, _INIT_SIZE)
+    header = kernel_header.read(content, path)
     return Image(
         path=Path(path).resolve(),
-        release=release.decode(errors="replace"),
-        needs_bytes=wanted + size,
+        release=header.release,
+        needs_bytes=header.needs_bytes,
         sha256=hashlib.sha256(content).hexdigest(),
+        architecture=header.architecture,
+        unpacked=header.unpacked,
     )
 
 
 # A kernel build, and packages unpacked: Debian's and Ubuntu's until 2026, Fedora's, Debian's since.
 _PLACES = (
-    *("bzImage", "arch/x86/boot/bzImage", "vmlinuz*", "boot/vmlinuz*"),
+    *("bzImage", "arch/x86/boot/bzImage", "Image", "arch/arm64/boot/Image"),
+    *("vmlinuz*", "boot/vmlinuz*"),
     *("lib/modules/*/vmlinuz*", "usr/lib/modules/*/vmlinuz*"),
 )
 
@@ -114,11 +94,6 @@ def _only_image(directory: Path) -> Path:
     raise TargetError(f"{directory} holds no kernel image: none of {', '.join(_PLACES)} is there.")
 
 
-def _u16(content: bytes, offset: int) -> int:
-    (value,) = struct.unpack_from("<H", content, offset)
-    return int(value)
-
-
 # ---- modules ----
 
 
@@ -129,6 +104,7 @@ class Module(NamedTuple):
     content: bytes
 
 
+_FORMS = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}
 _SUFFIX = re.compile(r"\.ko(\.gz|\.xz|\.zst)?$")
 
 
@@ -193,18 +169,10 @@ def _content(file: Path) -> bytes:
     """Return a module uncompressed: not every kernel can do that itself."""
     try:
         raw = file.read_bytes()
-        if file.suffix == ".gz":
-            return gzip.decompress(raw)
-        if file.suffix == ".xz":
-            return lzma.decompress(raw)
-        if file.suffix == ".zst":
-            import pyarrow as pa  # half a second, for the one distribution family that needs it
-
-            with pa.CompressedInputStream(pa.BufferReader(raw), "zstd") as stream:
-                return bytes(stream.read())
-    except (OSError, EOFError, lzma.LZMAError) as error:
+        form = _FORMS.get(file.suffix)
+        return compression.unpack(raw, form, _LARGEST) if form else raw
+    except (OSError, ValueError) as error:
         raise TargetError(f"cannot read the module {file}: {error}.") from None
-    return raw
 
 
 def _needs(content: bytes) -> list[str]:

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from anonvma.base import paths
 from anonvma.base.errors import TargetError
+from anonvma.target.architecture import X86, Architecture
 
-_NAME = "qemu-system-x86_64"
-_PRIVATE = "qemu"  # in build/
+_PRIVATE = {"x86": "qemu", "arm64": "qemu-arm64"}  # in build/
 _THREADS = (8, 1)
 
 
@@ -58,30 +58,32 @@ _LACKS: dict[Path, str] = {}
 """Why no private one could be had, by its place; only in this process."""
 
 
-def find() -> Qemu:
-    """Return the QEMU to boot guests with.
+def find(architecture: Architecture = X86) -> Qemu:
+    """Return the QEMU to boot guests of an architecture with.
 
     Raises
     ------
     TargetError
         There is none, and none could be fetched, or the one there is does not run.
     """
-    system = shutil.which(_NAME)
+    name = architecture.qemu
+    system = shutil.which(name)
     theirs = Qemu(os.path.abspath(system), _version(system)) if system else None
     if theirs and theirs.threads == "multi":
         return theirs
-    directory = paths.build() / _PRIVATE
-    own = directory / "bin" / _NAME
+    directory = paths.build() / _PRIVATE[architecture.arch]
+    own = directory / "bin" / name
     missing = not os.access(own, os.X_OK)
-    if missing and directory not in _LACKS and (reason := _fetch(directory)):
+    if missing and directory not in _LACKS and (reason := _fetch(directory, name)):
         _LACKS[directory] = reason
     if os.access(own, os.X_OK):
         return Qemu(str(own), _version(str(own)), private=True)
     if theirs:
         return theirs._replace(lacks=_LACKS[directory])
     raise TargetError(
-        f"booting a guest needs {_NAME}, which is not here: install the package qemu-system-x86 "
-        f"(Debian and Ubuntu). A private one cannot be had: {_LACKS[directory]}"
+        f"booting a guest needs {name}, which is not here: install the package "
+        f"{architecture.package} (Debian and Ubuntu). A private one cannot be had: "
+        f"{_LACKS[directory]}"
     )
 
 
@@ -95,14 +97,18 @@ def _version(path: str) -> str:
     return match[1].decode(errors="replace")
 
 
-def _fetch(directory: Path) -> str:
+def _fetch(directory: Path, name: str) -> str:
     """Fetch the private one; return why it could not be, or an empty string."""
     script = paths.root() / "analysis/setup/qemu"
     if not script.exists():
         return "this is not a checkout of anonvma."
     print(f"Fetching a QEMU of 8.1 or later into {directory} (45 MB).", file=sys.stderr)
     done = subprocess.run(
-        [script, directory], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        [script, directory, name],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if not done.returncode:
         return ""

@@ -112,10 +112,13 @@ class Target(Protocol):
         What to call it in a sentence.
     notes : list of str
         Sentences that every run on it has to carry.
+    programs : str
+        The directory in ``build/`` of our programs for it; empty where they are this machine's.
     """
 
     name: str
     notes: list[str]
+    programs: str = ""
 
     def run(
         self,
