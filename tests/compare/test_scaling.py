@@ -98,7 +98,8 @@ def test_a_run_without_tasks_is_one_sentence() -> None:
 def test_figure_has_every_point() -> None:
     found = conditions.find(RECORDED)
     figure = Figure()
-    speed, wait = scaling.plot_by_threads(found, figure.subplots(1, 2))
+    fits = scaling.fit(scaling.points(found))
+    speed, wait = scaling.plot_by_threads(scaling.by_threads(found), fits, figure.subplots(1, 2))
     for ax in (speed, wait):
         shown = [container.lines[0].get_xdata() for container in ax.containers]  # type: ignore[attr-defined]
         assert [list(x) for x in shown] == [[1, 2, 4, 16]] * 2

@@ -188,8 +188,17 @@ def _least_squares(tasks: Array, speed: Array, start: Array | None = None) -> Ar
         found: Array = np.log(wanted) - np.log(speed / scale)
         return found
 
+    def slopes(parameters: Array) -> Array:
+        rate, serial, crosstalk = parameters
+        below = 1 + serial * (tasks - 1) + crosstalk * tasks * (tasks - 1)
+        by = (np.full_like(tasks, 1 / rate), (1 - tasks) / below, tasks * (1 - tasks) / below)
+        return np.column_stack(by)
+
     done = optimize.least_squares(
-        off, np.clip(guess, 1e-9, None), bounds=([1e-9, 0.0, 0.0], [np.inf, np.inf, np.inf])
+        off,
+        np.clip(guess, 1e-9, None),
+        slopes,
+        bounds=([1e-9, 0.0, 0.0], [np.inf, np.inf, np.inf]),
     )
     found: Array = done.x * np.array([scale, 1.0, 1.0])
     return found
@@ -199,16 +208,25 @@ def _least_squares(tasks: Array, speed: Array, start: Array | None = None) -> Ar
 
 
 def plot_by_threads(
-    conditions: Mapping[str, Sequence[Run]], axes: Sequence[Axes] | None = None
+    table: pd.DataFrame, fits: pd.DataFrame, axes: Sequence[Axes] | None = None
 ) -> Sequence[Axes]:
-    """Draw `by_threads` on two axes: throughput with the law's curve, and waits for mmap_lock."""
+    """Draw throughput with the law's curve, and waits for mmap_lock, on two axes.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `by_threads` returns it.
+    fits : DataFrame
+        As `fit` returns it, of the same runs.
+    axes : sequence of Axes, optional
+    """
     import matplotlib.pyplot as plt
     import seaborn as sns
 
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")[1]
-    table, fits = by_threads(conditions), fit(points(conditions))
-    colours = dict(zip(conditions, sns.color_palette("colorblind"), strict=False))
+    names = map(str, table["condition"].unique())
+    colours = dict(zip(names, sns.color_palette("colorblind"), strict=False))
     speed, wait = axes
     for name, part in table.groupby("condition", sort=False):
         colour = colours[str(name)]

@@ -185,9 +185,10 @@ class Compared:
         each = self._with("scaled")
         if each is None:
             return [_not_given("runs with other numbers of tasks", "scaled")]
-        said = scaling.said(scaling.fit(scaling.points(each))) + scaling.caveats(each)
-        figure = scaling.plot_by_threads(each)
-        return [*map(_markdown, said), scaling.by_threads(each), figure]
+        table, fits = scaling.by_threads(each), scaling.fit(scaling.points(each))
+        figure = scaling.plot_by_threads(table, fits)
+        said = scaling.said(fits) + scaling.caveats(each)
+        return [*map(_markdown, said), table, figure]
 
     def overcommitment(self) -> list[Any]:
         """What the ratio becomes on more virtual CPUs than there are real ones."""

@@ -346,7 +346,8 @@ def write(
     """
     publication.check_output(output)  # now, and not when all is rendered
     found = {name: _find(name, made) for name in publication.each(names)}
-    rendered = [render(name, scratch, about, allow) for name, about in found.items()]
+    with notebooks.one_kernel():
+        rendered = [render(name, scratch, about, allow) for name, about in found.items()]
     with marker.replacing(output) as partial:
         files, complaints = put(rendered, partial, envelope)
     placed = {kind: output / file.relative_to(partial) for kind, file in files.items()}
