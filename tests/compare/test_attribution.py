@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable, Sequence
@@ -266,7 +267,10 @@ Compared = Callable[[Path, dict[str, str]], dict[str, list[Run]]]
 
 @pytest.fixture(scope="module")
 def compared(build: Path, odd_unmap: Path) -> Compared:
-    """Run programs in turns on this machine, traced, two runs each; beside "beside" others burn."""
+    """Run programs in turns on this machine, traced, two runs each.
+
+    Beside "beside" as many processes burn as there are CPUs: enough that somebody waits for one.
+    """
 
     def go(out: Path, words: dict[str, str]) -> dict[str, list[Run]]:
         each = [
@@ -274,7 +278,7 @@ def compared(build: Path, odd_unmap: Path) -> Compared:
                 name=name,
                 target="local",
                 parameters={"workload": f"{odd_unmap} {word}"},
-                busy=4 if name == "beside" else 0,
+                busy=min(os.cpu_count() or 1, 64) if name == "beside" else 0,
             )
             for name, word in words.items()
         ]
@@ -341,7 +345,7 @@ def test_another_page_size_is_another_number_of_faults(compared: Compared, tmp_p
 
 
 def test_a_busy_neighbour_here_is_not_laid_on_bare_vmas(unmapped: dict[str, list[Run]]) -> None:
-    """Four processes burn a CPU beside one side; how much slower that makes it is not judged."""
+    """Processes burn the CPUs beside one side; how much slower that makes it is not judged."""
     sides = of(unmapped, "whole", "beside")
     found = attribution.explain(sides)
     assert found.verdict in ("no change", "not bare VMAs")
