@@ -209,6 +209,8 @@ class Store(AbstractContextManager["Store"]):
                 self._check(name)
             try:
                 found: pd.DataFrame = self._connection.execute(statements[0]).df()
+            except _OF_THE_QUERY:
+                raise
             except (duckdb.Error, pa.ArrowException):
                 if not self._leave_out_unreadable(asked):
                     raise
@@ -338,6 +340,15 @@ class Store(AbstractContextManager["Store"]):
     def _register(self, name: str, parts: Sequence[Part]) -> None:
         self._files[name] = list(parts)
         self._connection.register(name, dataset(SCHEMAS[name], parts))
+
+
+_OF_THE_QUERY = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ParserException,
+    duckdb.PermissionException,
+)
+"""Errors that no run's pages are to blame for: to read all of them takes seconds."""
 
 
 def _check_memory(text: str) -> None:
