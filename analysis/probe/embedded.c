@@ -30,5 +30,13 @@ struct bpf_object *open_embedded(const char *name, const char *start, const char
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name,
 		    .btf_custom_path = types ? types : "/sys/kernel/btf/vmlinux");
 
-	return bpf_object__open_mem(start, end - start, &opts);
+	struct bpf_object *object = bpf_object__open_mem(start, end - start, &opts);
+	struct bpf_map *map;
+
+	/* Where it is the types that are tried, little is counted, and each entry is made now. */
+	if (types && object)
+		bpf_object__for_each_map(map, object)
+			if (bpf_map__type(map) == BPF_MAP_TYPE_PERCPU_HASH)
+				bpf_map__set_max_entries(map, 1024);
+	return object;
 }
