@@ -16,7 +16,7 @@ from anonvma.base.errors import RunError
 from anonvma.compare import kernel_changes, kernel_picture, outcomes
 from anonvma.compare.kernel_changes import UNEXPLAINED, Cause, between, kernels
 from anonvma.compare.outcomes import VARIES, Outcome
-from anonvma.report import kernel_report, subject
+from anonvma.report import identities, kernel_report, redaction, subject
 from anonvma.run import catalogue, runs
 from anonvma.tables import census, faults
 
@@ -193,3 +193,16 @@ def test_a_study_is_one_report(study: Path) -> None:
     assert "it panicked" in sections["What could not be observed"].paragraphs[0]
     table = sections["Each kernel against the one before"].table
     assert table is not None and table["count"].sum() == len(changed)
+
+
+def test_what_is_shared_names_nobody(study: Path) -> None:
+    (study / "failed/next-specimens-1.1/failure.json").write_text(
+        json.dumps({"reason": "boxofalice went away"})
+    )
+    about = subject.find(study)
+    hashes = {value for run in about.runs for value in identities.hashes_of(run)}
+    shared = about.shared(redaction.Wall([("host", "boxofalice")], hashes))
+    assert isinstance(about, subject.Survey) and isinstance(shared, subject.Survey)
+    assert "boxofalice" in about.found.to_string()
+    assert "boxofalice" not in shared.found.to_string()
+    assert list(shared.found["outcome"].dropna()) == list(about.found["outcome"].dropna())

@@ -261,6 +261,34 @@ def test_a_version_that_is_none(debian: Debian, tmp_path: Path) -> None:
     )
 
 
+def test_the_newest_there_is_and_the_newest_of_each_release(debian: Debian, tmp_path: Path) -> None:
+    stock = tmp_path / "stock"
+
+    def fetched(which: str) -> list[str]:
+        done = debian.run("stock-kernel", "--image-only", which, stock)
+        assert done.returncode == 0, done.stderr
+        return [Path(line).parent.name for line in done.stdout.splitlines()]
+
+    def appears(suites: str, release: str) -> None:
+        image = {f"boot__vmlinuz-{release}-{architecture()}": release}
+        debian.has(suites, f"linux-image-{release}-{architecture()}", **image)
+
+    for release in ("6.1.0-9", "7.3.4+deb13", "7.3.3+deb14"):
+        appears("other", release)
+    assert fetched("all") == ["6.1", "7.3"]
+    assert (stock / "7.3/vmlinuz").read_text() == "7.3.4+deb13"
+    asked = debian.asked("download")
+    appears("other", "7.3.4+deb14")  # the same version from another suite is no other kernel
+    assert fetched("newest") == ["7.3"] and debian.asked("download") == asked
+    appears("other", "7.3.10+deb13")
+    assert fetched("newest") == ["7.3.10"]  # beside the earlier one
+    appears("other", "7.4-rc5")  # what is no release
+    assert fetched("newest") == ["7.3.10"]
+    appears("other", "7.4.1+deb14")
+    assert fetched("newest") == ["7.4"] == fetched("newest")
+    assert (stock / "7.4/vmlinuz").read_text() == "7.4.1+deb14"
+
+
 # ---- the real ones ----
 
 

@@ -85,7 +85,8 @@ def publish_command(
 
     RUN is a run's directory, its name, or "latest"; or a comparison, BASE..HEAD, each side a name
     with a wildcard for its runs. More than one RUN, or the directory of a study, which stands for
-    all of its runs, make an index page and one mail that sums up.
+    all of its runs, make an index page and one mail that sums up; that of a study of kernels is one
+    report, of what the newest changed.
 
     What names this machine, its users or what they run is withheld, and what was is listed here,
     on standard error, so that you can allow it, line by line, in the file of --allow.

@@ -65,6 +65,7 @@ def batch(
     \b
     anonvma batch data/studies/pair.yaml --dry-run
     anonvma batch data/studies/pair.yaml
+    anonvma batch data/studies/kernels.yaml && anonvma publish data/runs/kernels
     anonvma batch nightly.yaml --output data/runs/nightly/$(date +%F)
 
     Exit codes: 0 every job is done; 1 some are not; 2 the study is wrong; 130 interrupted.

@@ -96,10 +96,9 @@ def sections(
 
 
 _HOW = (
-    "Each kernel was booted as a guest, where every specimen was made, every operation done to a "
-    "VMA that is bare and to one that is not, and small-allocs-mt run. An outcome is a word, never "
-    "a time. differ: between any two kernels; vary: from boot to boot of one, which tells no "
-    "kernel from another."
+    "On each kernel every specimen was made, every operation done to a VMA that is bare and to one "
+    "that is not, and the benchmark run. An outcome is a word, never a time. differ: between any "
+    "two kernels; vary: from boot to boot of one, which tells no kernel from another."
 )
 
 
