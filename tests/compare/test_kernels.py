@@ -57,12 +57,17 @@ def test_where_the_version_falls_another_series_begins() -> None:
     assert changes(frame) == [("early", "delayed", "anon_vma", "guard")]
 
 
-@pytest.mark.parametrize("between_them", [VARIES, None])
-def test_what_is_not_known_of_a_kernel_is_passed_over(between_them: str | None) -> None:
-    frame = found(
-        a=("6.1.0", {"x": "bare"}), b=("6.12.3", {"x": between_them}), c=("7.0.1", {"x": "guard"})
-    )
+def test_what_is_not_known_of_a_kernel_is_passed_over() -> None:
+    frame = found(a=("6.1.0", {"x": "bare"}), b=("6.12.3", {"x": None}), c=("7.0", {"x": "guard"}))
     assert changes(frame) == [("a", "c", "bare", "guard")]
+
+
+def test_what_varies_on_any_kernel_tells_none_from_another() -> None:
+    seen = {"a": ("6.1.0", "24"), "b": ("6.12.3", "34"), "c": ("7.0.1", VARIES)}
+    frame = found(**{name: (release, {"x": word}) for name, (release, word) in seen.items()})
+    assert changes(frame) == [] and kernel_changes.differing(frame) == []
+    counted = kernel_changes.counts(frame).loc["state"]
+    assert tuple(counted) == (1, 0, 0, 1)
 
 
 def test_a_kernel_without_a_run_keeps_its_place() -> None:

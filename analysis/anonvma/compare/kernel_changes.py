@@ -136,7 +136,8 @@ def _rows(found: pd.DataFrame) -> Iterator[tuple[str, str, dict[str, str | None]
 def between(found: pd.DataFrame) -> pd.DataFrame:
     """Return what changed from each kernel to the next.
 
-    What was not observed on a kernel, or varies from boot to boot, is passed over.
+    What was not observed on a kernel is passed over there, and what varies from boot to boot of
+    any of them altogether: it depends on something else.
 
     Returns
     -------
@@ -151,7 +152,7 @@ def between(found: pd.DataFrame) -> pd.DataFrame:
             known = [
                 _Seen(name, releases[name], outcome)
                 for name in names.index
-                if (outcome := outcomes[name]) not in (None, VARIES)
+                if (outcome := outcomes[name]) is not None and VARIES not in outcomes.values()
             ]
             for old, new in itertools.pairwise(known):
                 if old.outcome != new.outcome:
@@ -198,10 +199,10 @@ class Alike(NamedTuple):
 
 
 def differing(found: pd.DataFrame) -> list[Alike]:
-    """Return the subjects of which the outcome differs between any two kernels."""
+    """Return the subjects whose outcome differs between two kernels, and does not vary."""
     same: dict[tuple[object, ...], Alike] = {}
     for part, subject, outcomes in _rows(found):
-        if len(set(outcomes.values()) - {None, VARIES}) > 1:
+        if VARIES not in outcomes.values() and len(set(outcomes.values()) - {None}) > 1:
             key = (part, *outcomes.values())
             same.setdefault(key, Alike(part, [], outcomes)).subjects.append(subject)
     return list(same.values())
@@ -218,7 +219,13 @@ def counts(found: pd.DataFrame) -> pd.DataFrame:
     """
     differ = {(each.part, name) for each in differing(found) for name in each.subjects}
     rows = [
-        (part, 1, (part, subject) not in differ, (part, subject) in differ, VARIES in seen.values())
+        (
+            part,
+            1,
+            len(set(seen.values()) - {None}) == 1,
+            (part, subject) in differ,
+            VARIES in seen.values(),
+        )
         for part, subject, seen in _rows(found)
     ]
     counted = pd.DataFrame(rows, columns=["part", "subjects", "same", "differ", "vary"])

@@ -98,7 +98,7 @@ def sections(
 _HOW = (
     "On each kernel every specimen was made, every operation done to a VMA that is bare and to one "
     "that is not, and the benchmark run. An outcome is a word, never a time. differ: between any "
-    "two kernels; vary: from boot to boot of one, which tells no kernel from another."
+    "two kernels; vary: from boot to boot of one, which is not compared."
 )
 
 
