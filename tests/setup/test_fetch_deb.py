@@ -40,7 +40,8 @@ for suite in suites:
     for deb in suite.glob("*.deb"):
         packages[deb.name.partition("_")[0]] = deb
 with (root / "asked").open("a") as log:
-    print(*words, "private" if private else "own", file=log)
+    whose = "private" if private else "own"
+    print(*words, whose, options.get("APT::Architecture", ""), file=log)
 match words:
     case ["indextargets", *_]:
         print("Debian main http://mirror.example/debian/ oldname")
@@ -243,6 +244,18 @@ def test_image_and_modules_in_packages_it_depends_on(
     assert debian.asked("download linux-base") == 0
     done = debian.run("stock-kernel", "7.2", tmp_path / "stock")  # once
     assert debian.asked("download linux-modules") == 1
+
+
+def test_a_kernel_of_another_architecture(debian: Debian, tmp_path: Path) -> None:
+    other = "amd64" if architecture() == "arm64" else "arm64"
+    for arch in (other, f"{other}-16k"):
+        debian.has("other", f"linux-image-6.12.1-{arch}", boot__vmlinuz=arch)
+        done = debian.run("stock-kernel", "--arch", arch, "6.12", tmp_path / "stock")
+        assert done.stdout == f"{tmp_path}/stock/{arch}/6.12/vmlinuz\n", done.stderr
+        assert Path(done.stdout.strip()).read_text() == arch
+        assert debian.asked(f"download linux-image-6.12.1-{arch} private {other}\n") == 1
+    done = debian.run("stock-kernel", "--arch", other, "ubuntu-6.8", tmp_path / "stock")
+    assert done.returncode == 1 and f"not those of {other}." in done.stderr
 
 
 def test_a_package_without_an_image(debian: Debian, tmp_path: Path) -> None:
