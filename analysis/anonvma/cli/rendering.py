@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anonvma.base import paths
+from anonvma.cli import options
 from anonvma.cli.bar import Bar
 from anonvma.cli.completion import RunName, WorkloadName
 from anonvma.cli.group import given_in, main, short
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 @main.command(name="report")
+@options.target
 @click.option(
     "--workload",
     type=WorkloadName(),
@@ -59,21 +61,24 @@ if TYPE_CHECKING:
     help="Seconds for what mmap_lock costs here, as 'anonvma cost'; 0 leaves it out.",
 )  # fmt: skip
 @click.pass_context
-def report_command(context: click.Context, /, size: str, budget: float, **others: Any) -> None:
-    """Run the workload here, take the census, and print the answer and the cost.
+def report_command(
+    context: click.Context, /, where: str, size: str, budget: float, **others: Any
+) -> None:
+    """Run the workload, here or on another target, take the census, and print answer and cost.
 
     Runs 01-collect (for the workload and for the specimens), 02-census, 03-faults and
-    06-report through papermill, and the experiment of `anonvma cost`. Needs root, or sudo without
-    a password.
+    06-report through papermill, and the experiment of `anonvma cost`. Here that needs
+    root, or sudo without a password.
     """
     from anonvma.base import termination
     from anonvma.collect import preflight
 
-    values = {"target": "local", "trace": True, "bytes": size, **others}
-    given = {"bytes" if name == "size" else name for name in given_in(context)} - {"budget"}
+    values = {"target": where, "trace": True, "bytes": size, **others}
+    given = {"bytes" if name == "size" else name for name in given_in(context)}
+    given -= {"where", "budget"}
     preflight.collection(values, given, prefix="--")
     parameters = {name: values[name] for name in ("target", "workload", *given)}
-    specimens = {"target": "local", "workload": "specimens"}
+    specimens = {"target": where, "workload": "specimens"}
     from anonvma.report import (
         notebooks,  # brings papermill, which what is refused need not wait for
     )
@@ -85,7 +90,7 @@ def report_command(context: click.Context, /, size: str, budget: float, **others
     ):
         run = _collect(scratch / "01-collect.ipynb", parameters, bar.of("collecting"))
         made = _collect(scratch / "01-collect-specimens.ipynb", specimens, bar.of("specimens"))
-        cost = _measure(run, budget, bar.of("cost")) if budget else None
+        cost = _measure(run, where, budget, bar.of("cost")) if budget else None
         _render(run, made, scratch, None, run.path / "report", bar, cost)
 
 
@@ -103,17 +108,17 @@ def _collect(output: Path, parameters: dict[str, Any], tell: Tell) -> Run:
     return Run.open(notebooks.result(notebook)["run"])
 
 
-def _measure(run: Run, budget: float, tell: Tell) -> Run:
-    """Measure what mmap_lock costs here: of the same case if it is one, else of the usual one."""
+def _measure(run: Run, where: str, budget: float, tell: Tell) -> Run:
+    """Measure what mmap_lock costs there: of the same case if it is one, else of the usual one."""
+    from anonvma.collect import targets
     from anonvma.collect.workload import cases
     from anonvma.study import cost_experiment
-    from anonvma.target.local import Local
 
     name = run.manifest.workload.name
     usual = cost_experiment.Plan.workload
     plan = cost_experiment.Plan(workload=name if name in cases() else usual, budget_s=budget)
-    with Local() as here:
-        found = cost_experiment.measure(here, plan, progress=tell)
+    with targets.parse(where) as there:
+        found = cost_experiment.measure(there, plan, progress=tell)
     tell(1, "done")
     return found
 
