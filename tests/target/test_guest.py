@@ -423,7 +423,7 @@ def test_qemu_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(qemu, "_fetch", lambda directory, name: "there is no network.")
-    monkeypatch.setattr(qemu, "_PRIVATE", "no-qemu")
+    monkeypatch.setattr(qemu, "_PRIVATE", dict.fromkeys(qemu._PRIVATE, "no-qemu"))
     with pytest.raises(TargetError, match=r"install the package .* had: there is no network\."):
         Guest(image)
     assert list(tmp_path.iterdir()) == []
