@@ -26,7 +26,7 @@ NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
 
 .DEFAULT_GOAL := help
 .PHONY: help report demo lab test check lint bench notebooks packages venv build constraints clean
-.PHONY: kernels test-kernels survey ready probe workload guest
+.PHONY: kernels test-kernels survey programs ready probe workload guest
 export OS_PACKAGES PYTHON
 
 ##@ See the answer
@@ -118,6 +118,9 @@ venv: ## .venv, with uv if that is installed, else with pip
 	@$(NEEDS) venv
 	@$(MAKE) ready
 
+programs: ## name and unpack the programs that data/studies/programs.yaml runs, or STUDY=; installs nothing
+	@analysis/setup/programs $(STUDY)
+
 build: ## the programs in build/: vmaprobe, vmload, specimens, guest-init, anonvma-agent; ARCH=
 	@$(NEEDS) build
 	@$(MAKE) probe workload guest
@@ -158,4 +161,5 @@ help:
 	@echo '  COST=0              seconds for what mmap_lock costs here (report); 0 leaves it out'
 	@echo "  ARGS='-k census'    pass these on to the command: report, demo, test or bench"
 	@echo '  SERIES=7.3          build kernels from this series of Debian, or from its newest (newest)'
+	@echo '  STUDY=mine.yaml     the packages of this study (programs)'
 	@echo '  TREE=../linux       build kernels from this source; BASE= and HEAD= are revisions of it'
