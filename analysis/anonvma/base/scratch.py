@@ -64,6 +64,13 @@ def remove_all() -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def clear() -> None:
+    """Remove our directories, and those of dead processes: of our children, or of who began us."""
+    remove_all()
+    for place in {path.parent for _, path in _made}:
+        sweep(place)
+
+
 def sweep(place: Path) -> None:
     """Remove this user's scratch directories in a place whose makers are dead."""
     pattern = re.compile(rf"{_PREFIX}-(?:[a-z0-9]+-)?{_namespace()}-(\d+)-(\d+)-\w+")

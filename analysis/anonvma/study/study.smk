@@ -34,7 +34,7 @@ for number, cell in enumerate(PLAN["cells"]):
             **{cell["token"]: 1},
         params:  # functions, since in a string braces are wildcards
             python=lambda wildcards: shlex.quote(PLAN["python"]),
-            tmpdir=lambda wildcards: shlex.quote(f"TMPDIR={PLAN['tmpdir']}") if PLAN["tmpdir"] else "-u TMPDIR",
+            tmpdir=lambda wildcards: shlex.quote(f"TMPDIR={PLAN['tmpdir']}") if PLAN["tmpdir"] else "-u TMPDIR -u TEMP -u TMP",
             cell=cell["name"],
         shell:
             "exec env {params.tmpdir} {params.python} -P -m anonvma.study.job {params.cell} {resources.attempt}"
