@@ -86,6 +86,7 @@ SLOW = {
     "test_deduplicated.py": (41, "perf reads recordings, each with symbols"),
     "test_recording.py": (3, "perf reads recordings, each with symbols"),
     "test_profile.py": (19, "perf reads recordings, each with symbols"),
+    "test_program.py": (70, "Redis is fetched, and runs under every tracer"),
     "test_publish.py": (115, "reports are rendered, shown by Chromium, and mailed"),
     "test_redaction.py": (38, "every recorded run, and two hundred planted secrets"),
     "test_regime.py": (16, "faults are traced to see what the kernel does"),

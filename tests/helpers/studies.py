@@ -26,7 +26,7 @@ threads = 1
 _BODY = """\
 import os, shutil, signal, time
 from pathlib import Path
-from anonvma.base.errors import TargetLost, WorkloadError
+from anonvma.base.errors import MissingProgram, TargetLost, WorkloadError
 marks = Path(os.environ["TEST_MARKS"])
 with (marks / "tries").open("a") as file:
     print(f"{workload} {threads}", file=file)
@@ -35,6 +35,8 @@ if workload == "lose":
 if workload == "lose-once" and not (marks / "lost").exists():
     (marks / "lost").touch()
     raise TargetLost("the guest panicked")
+if workload == "lack":
+    raise MissingProgram("it is not here")
 if workload == "fail":
     raise WorkloadError("there is no such thing")
 if workload == "die":

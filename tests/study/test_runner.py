@@ -257,6 +257,16 @@ def test_a_lost_target_is_a_failure_of_its_cell_alone_and_another_ends_the_study
     assert cells[-1] not in runs_by_cell(output)
 
 
+def test_a_program_that_is_lacking_is_a_failure_of_its_cell_alone(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    file = studies.write(tmp_path, **tiny, workloads=["lack", "a", "b"])
+    done = studies.run(file, tmp_path / "out", "--json")
+    assert done.returncode == 1, done.stderr
+    assert studies.events(done)[-1]["failed"] == {"lack-1": "it is not here"}
+    assert set(runs_by_cell(tmp_path / "out")) == {"a-1", "b-1"}
+
+
 # Which job runs where. The notebook does not care what its target is, so ssh targets need no
 # hosts here.
 HOSTS = {"here": "local", "lab1": "ssh:one", "lab2": "ssh:two"}

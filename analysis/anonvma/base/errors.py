@@ -71,6 +71,10 @@ class WorkloadError(AnonvmaError):
     """The workload cannot be run as described, or it ran and failed."""
 
 
+class MissingProgram(WorkloadError):
+    """A program that the workload needs is not on the target, where others may well run."""
+
+
 class RunError(AnonvmaError):
     """A run directory cannot be made, or is not one that can be trusted."""
 

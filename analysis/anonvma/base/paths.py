@@ -23,6 +23,11 @@ def build() -> Path:
     return Path(os.environ.get("ANONVMA_BUILD") or root() / "build")
 
 
+def programs() -> Path:
+    """Return where ``make programs`` unpacks the packages of programs that studies run."""
+    return build() / "programs"
+
+
 def runs() -> Path:
     """Return the directory that new runs go to: ``$ANONVMA_RUNS``, else ``data/runs``."""
     return Path(os.environ.get("ANONVMA_RUNS") or root() / "data" / "runs")

@@ -17,7 +17,7 @@ from typing import Any
 
 from anonvma.base import paths, termination
 from anonvma.base.errors import RunError, TargetLost
-from anonvma.collect import consequences, preflight, regime, tracing
+from anonvma.collect import consequences, preflight, program, regime, tracing
 from anonvma.collect.context import Context
 from anonvma.collect.observation import Observer
 from anonvma.collect.profiling import Profiler
@@ -44,6 +44,7 @@ def collect(
     perf_record: bool = True,
     trace: bool = True,
     traced: int | None = None,
+    times: bool = True,
     events: str | None = None,
     frequency: int = Settings.frequency,
     call_graph: str = Settings.call_graph,
@@ -70,6 +71,8 @@ def collect(
         they are made.
     traced : int, optional
         In how many of the repeats, from the first; by default in all of them.
+    times : bool
+        Whether to trace where its time goes, too, and the call paths of its faults.
     events, frequency, call_graph
         What perf counts and how it samples; see `anonvma.perf.tool.Settings`.
     progress : callable, optional
@@ -98,6 +101,7 @@ def collect(
     if workload.kind == "specimens":
         repeats, perf_record = 1, False
     target.require_privilege()
+    program.offer(workload, target)
     workload.check(target)
     directory = Path(out) if out is not None else paths.runs()
     with termination.unwound():
@@ -106,7 +110,7 @@ def collect(
             most = repeats if traced is None else min(traced, repeats)
             profiled = settings if perf_record else None
             work = _Collection(
-                target, workload, writer, repeats, most if trace else 0, profiled, progress
+                target, workload, writer, repeats, most if trace else 0, times, profiled, progress
             )
             if swept:
                 work.results.notes.append(
@@ -144,6 +148,7 @@ class _Collection:
         writer: RunWriter,
         repeats: int,
         traced: int,
+        times: bool,
         settings: Settings | None,
         progress: Progress | None,
     ) -> None:
@@ -151,8 +156,10 @@ class _Collection:
         self.traced = traced if workload.kind != "specimens" else 0
         self.traces_within = traced > 0 and workload.kind == "specimens"
         # Preparing and writing too; a repeat is traced in four ways, and the first in one more.
-        self.steps = 2 + repeats + (4 * self.traced + 1) * (self.traced > 0)
+        ways = 4 * self.traced + 1 if times else 3 * self.traced
+        self.steps = 2 + repeats + ways * (self.traced > 0)
         self.steps += repeats * (settings is not None)
+        self.times = times
         self._done = 0
         self._progress = progress
         self.facts: dict[str, Any] = {}
@@ -190,7 +197,7 @@ class _Collection:
         self.workload = self.workload.where_pages_are(self.facts["page_size"])
         self.results.notes += self.target.notes
         context, program = self.context, self._program()
-        self.tracer = Tracer(context, vmaprobe.path, program)
+        self.tracer = Tracer(context, vmaprobe.path, program, self.times)
         self.profiler = Profiler(context, program, self.settings)
         self.profiler.prepare(self.facts)
         self.facts["perf_version"] = self.profiler.tool and self.profiler.tool.version
@@ -226,10 +233,12 @@ class _Collection:
         self.results.unobserved += self.tracer.lacking.values()
         for name, content in self.target.logs().items():
             self.writer.raw(name).write_bytes(content)
-        argv = _without_home(self.workload.argv())
+        first, *rest = self.workload.argv() or [""]
+        argv = [*filter(None, [Path(first).name]), *_without_home(rest)]
         parameters = self.workload.parameters
         if self.workload.kind == "command":
-            parameters["workload"] = shlex.join(argv)
+            steps = {name: _without_home([text])[0] for name, text in self.workload.steps.items()}
+            parameters |= {"workload": shlex.join(argv), **steps}
         run = self.writer.finish(
             self.results.tables(),
             {
@@ -259,9 +268,6 @@ class _Collection:
 
 
 def _without_home(argv: Sequence[str]) -> list[str]:
-    """Return a command line without the paths that tell whose it is."""
-    if not argv:
-        return []
+    """Return words without the paths that tell whose they are."""
     home = str(Path.home())
-    rest = [word.replace(home, "~") if home != "/" else word for word in argv[1:]]
-    return [Path(argv[0]).name, *rest]
+    return [word.replace(home, "~") if home != "/" else word for word in argv]

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 
+from anonvma.collect.program import Surroundings
 from anonvma.collect.results import Results
 from anonvma.collect.workload import Workload
 from anonvma.run.writer import RunWriter
@@ -28,6 +30,11 @@ class Context:
     def place(self, name: str) -> str:
         """Return where a file is to be on the target: not where another collection left one."""
         return self.target.place(f"{self.number}-{name}")
+
+    @functools.cached_property
+    def surroundings(self) -> Surroundings:
+        """What runs a command that starts the workload."""
+        return Surroundings(self.workload, self.target)
 
     def raw(self, repeat: int, name: str) -> Path:
         """Return where a raw file of a repeat is to be in the run."""

@@ -57,6 +57,7 @@ class Observer:
     ) -> None:
         self.target, self.workload, self.writer = context.target, context.workload, context.writer
         self.results, self._place, self._raw = context.results, context.place, context.raw
+        self.surroundings = context.surroundings
         self.program, self.vmaprobe = program, vmaprobe
         self.profiler, self.tracer = profiler, tracer
 
@@ -133,9 +134,9 @@ class Observer:
         with (
             self._raw(repeat, "stdout").open("wb") as stdout,
             self._raw(repeat, "stderr").open("wb") as stderr,
-            self.target.start(argv, privileged=True, stdout=stdout, stderr=stderr) as process,
         ):
-            status = process.wait()
+            log = self._raw(repeat, "steps")
+            status = self.surroundings.run(argv, stdout, stderr, log).returncode
         seconds = time.monotonic() - begin
         self._note_vmstat(repeat, before)
         if not self.target.exists(output):

@@ -91,11 +91,11 @@ def collection(values: Mapping[str, Any], given: Collection[str], prefix: str = 
     AnonvmaError
         The sentence that it would have failed with.
     """
-    from anonvma.collect import targets
+    from anonvma.collect import program, targets
     from anonvma.collect.workload import Workload
 
     where = values["target"]
-    own = {name: values[name] for name in ("workload", *_OF_CASE, "seconds") if name in values}
+    own = {name: values[name] for name in Workload.model_fields if name in values}
     if where is None:
         _shown(values, given)
         return
@@ -110,6 +110,7 @@ def collection(values: Mapping[str, Any], given: Collection[str], prefix: str = 
     if where == "local":
         with targets.parse(where) as here:
             here.require_privilege()
+            program.offer(workload, here)
             workload.check(here)
 
 

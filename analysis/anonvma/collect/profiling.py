@@ -39,6 +39,7 @@ class Profiler:
     def __init__(self, context: Context, program: str | None, settings: Settings | None) -> None:
         self.target, self.workload = context.target, context.workload
         self.results, self._place, self._raw = context.results, context.place, context.raw
+        self.surroundings = context.surroundings
         self.program, self.settings = program, settings
         self.tool: Perf | None = None
         self.events: Sequence[str] = ()
@@ -160,9 +161,8 @@ class Profiler:
         with (
             self._raw(repeat, f"{name}-stdout").open("wb") as stdout,
             self._raw(repeat, f"{name}-stderr").open("wb") as stderr,
-            self.target.start(words, privileged=True, stdout=stdout, stderr=stderr) as process,
         ):
-            status = process.wait()
+            status = self.surroundings.run(words, stdout, stderr).returncode
         if status:
             said = last_line(self._raw(repeat, f"{name}-stderr").read_bytes())
             reason = f"it failed with exit status {status}: {said.rstrip('.')}"

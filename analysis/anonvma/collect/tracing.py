@@ -126,15 +126,24 @@ class Output(NamedTuple):
 class Tracer:
     """Runs a workload traced, and keeps what was seen as rows of the run's tables.
 
+    Parameters
+    ----------
+    times : bool
+        Whether also to see where its time goes, and the call paths of its faults.
+
     Attributes
     ----------
     lacking : list of Unobserved
         What could not be traced, each said once.
     """
 
-    def __init__(self, context: Context, vmaprobe: str, program: str | None) -> None:
+    def __init__(
+        self, context: Context, vmaprobe: str, program: str | None, times: bool = True
+    ) -> None:
         self._target, self._workload = context.target, context.workload
+        self._left_out = () if times else (TIME, CALL_PATHS)
         self._place, self._scratch = context.place, context.writer.path
+        self._surroundings = context.surroundings
         self._add_frame = context.results.add_frame
         self._vmaprobe, self._program = vmaprobe, program
         self._source = ""  # by which faults were traced, once they were
@@ -146,7 +155,7 @@ class Tracer:
         """Run the workload untraced and under each tracer, and tell which begins."""
         extra = [CALL_PATHS] if repeat == _WITH_EVENTS and FAULTS not in self.lacking else []
         for what in [*order(repeat), *extra]:
-            if what not in self.lacking:
+            if what not in self.lacking and what not in self._left_out:
                 say("untraced" if what == UNTRACED else f"tracing {what}")
                 self._run(repeat, what)
 
@@ -162,7 +171,7 @@ class Tracer:
         else:
             command = [*self._target.as_caller(), *self._workload.argv(self._program)]
             words = [*self.words(repeat, what, output), "--", *command]
-            done = self._target.run(words, privileged=True)
+            done = self._surroundings.run(words)
         if not self._target.exists(output.counts):
             self._note_failure(what, done)
             return

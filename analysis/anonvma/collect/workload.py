@@ -14,11 +14,12 @@ import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from anonvma.base import paths
 from anonvma.base.errors import SetupError, TargetError, WorkloadError
 from anonvma.base.nearest import nearest
+from anonvma.collect.program import Steps
 from anonvma.target.target import Target
 
 Kind = Literal["case", "specimens", "command", "pid"]
@@ -88,8 +89,10 @@ def _known_cases() -> dict[str, str]:
         return {}
 
 
-class Workload(BaseModel):
+class Workload(Steps):
     """One workload with its parameters; impossible ones raise WorkloadError, one sentence each.
+
+    What is done around a command is in `anonvma.collect.program.Steps`.
 
     Attributes
     ----------
@@ -115,8 +118,6 @@ class Workload(BaseModel):
     ignored then, as is `seconds` for any but a running process; `parameters` holds those that
     count.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     workload: str = "small-allocs-mt"
     threads: int = 2
@@ -194,6 +195,12 @@ class Workload(BaseModel):
 
     @model_validator(mode="after")
     def _check_division(self) -> Workload:
+        is_case = self.workload in _known_cases()
+        if self.steps and (is_case or self.workload == "specimens" or self._is_process):
+            raise WorkloadError(
+                f"{' and '.join(self.steps)} would be ignored: they go with a command, and "
+                f"workload {self.workload!r} is none."
+            )
         return self._divided()
 
     def _divided(self) -> Workload:
@@ -219,11 +226,15 @@ class Workload(BaseModel):
     @property
     def kind(self) -> Kind:
         """What kind of workload it is."""
-        if self.workload.startswith("pid:"):
+        if self._is_process:
             return "pid"
         if self.workload == "specimens":
             return "specimens"
         return "case" if self.workload in cases() else "command"
+
+    @property
+    def _is_process(self) -> bool:
+        return self.workload.startswith("pid:")
 
     @property
     def name(self) -> str:
@@ -252,7 +263,8 @@ class Workload(BaseModel):
         wanted = {"case": ("threads", "bytes", "unit"), "pid": ("seconds",)}.get(self.kind, ())
         # Named only where it is asked for: without it runs are as comparable as ever.
         touch = {"touch": self.touch} if self.kind == "case" and self.touch else {}
-        return {"workload": self.workload, **{n: getattr(self, n) for n in wanted}, **touch}
+        own = {name: getattr(self, name) for name in wanted}
+        return {"workload": self.workload, **own, **touch, **self.steps}
 
     def argv(self, program: str | None = None, *, hold: bool = False) -> list[str]:
         """Return the command; none for a running process.
@@ -363,12 +375,7 @@ class Workload(BaseModel):
         elif self.kind == "pid":
             _check_process(target, self.pid)
         else:
-            program = self.argv()[0]
-            if target.which(program) is None:
-                raise WorkloadError(
-                    f"workload {self.workload!r}: there is no program {program!r} on target "
-                    f"{target.name}; 'vmload --cases' lists the cases that come with anonvma."
-                )
+            self.check_programs(target, self.argv()[0])
 
 
 def _refuse_misspelt_case(words: list[str]) -> None:

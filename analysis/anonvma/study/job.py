@@ -29,8 +29,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from anonvma.base import bounded, termination
-from anonvma.base.errors import AnonvmaError, CellError, RunError, TargetLost, TargetTimeout
+from anonvma.base import bounded, scratch, termination
+from anonvma.base.errors import (
+    AnonvmaError,
+    CellError,
+    MissingProgram,
+    RunError,
+    TargetLost,
+    TargetTimeout,
+)
 from anonvma.collect import preflight
 from anonvma.collect.workload import Workload
 from anonvma.run.runs import Run
@@ -42,7 +49,7 @@ CELL = "cell.json"
 LIFELINE = "lifeline"
 STOP = "stop"
 """A file in ``work``: while it is there, no job begins."""
-_FAILURE = "failure.json"
+FAILURE = "failure.json"
 
 
 def complete(directory: Path, identity: str, key: str) -> Run | None:
@@ -173,16 +180,19 @@ class _Attempt:
             "error": type(error).__name__,
             "reason": _without(str(error), self.work),
             "retry": again,
+            "alone": again or isinstance(error, MissingProgram),
         }
-        (self.work / _FAILURE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        (self.work / FAILURE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         place = _free(self.base / "failed" / self.name)
         self.work.rename(place)
+        scratch.clear()
         self.event(
             "failed",
             seconds=round(self.seconds, 3),
             error=told["error"],
             reason=told["reason"],
             retry=again,
+            alone=told["alone"],
             record=str(place.relative_to(self.base)),
         )
         os._exit(1)
@@ -202,6 +212,7 @@ class _Attempt:
         if self._owned:
             termination.end_children()
             shutil.rmtree(self.work, ignore_errors=True)
+            scratch.clear()
         self.event("interrupted")
         os._exit(128 + number)
 
@@ -327,7 +338,7 @@ def _may_try(name: str, number: int) -> bool:
     """Tell whether another try may turn out otherwise; the first may always."""
     if number == 1:
         return True
-    records = sorted(Path("failed").glob(f"{name}.*/{_FAILURE}"), key=os.path.getmtime)
+    records = sorted(Path("failed").glob(f"{name}.*/{FAILURE}"), key=os.path.getmtime)
     if not records:
         return True
     again: bool = json.loads(records[-1].read_bytes())["retry"]

@@ -364,14 +364,14 @@ class _Work:
             if not again:
                 self.failures[name] = event["reason"]
                 self._clock.failed(self.left[name])
-                self.stopped |= not event["retry"]
+                self.stopped |= not event["alone"]
         event["left"] = len(self.left) - len(self.failures)
         event["seconds_left"] = self._clock.left()
         self._tell(event)
 
     def _failed(self, name: str, reason: str) -> None:
         self.failures[name] = reason
-        self.tell("failed", cell=name, reason=reason, retry=False, again=False)
+        self.tell("failed", cell=name, reason=reason, retry=False, alone=False, again=False)
 
     def tell(self, what: str, **more: object) -> None:
         """Tell an event of our own."""

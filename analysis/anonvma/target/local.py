@@ -45,6 +45,7 @@ class Local(Target):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self._work = _make_work_directory()
+        self._appended: dict[str, str] = {}
         self._pushed: dict[Path, str] = {}
         self._count = 0
         self._cleanup = ExitStack()
@@ -90,6 +91,7 @@ class Local(Target):
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
+                env=self._variables(),
                 # sudo finds its cached permission by terminal and session: leave it in ours.
                 start_new_session=not sudo,
             )
@@ -114,7 +116,8 @@ class Local(Target):
         """Write our environment, which sudo clears, to a file that the keeper reads and removes."""
         path = self._work / f"environment-{self._count}"
         path.touch(0o600)
-        path.write_bytes(b"".join(b"%s=%s\0" % pair for pair in os.environb.items()))
+        found = ((os.fsencode(name), os.fsencode(v)) for name, v in self._variables().items())
+        path.write_bytes(b"".join(b"%s=%s\0" % pair for pair in found))
         return str(path)
 
     def _sudo(self) -> list[str]:
@@ -164,8 +167,18 @@ class Local(Target):
 
     def which(self, program: str) -> str | None:
         """Return the path that `program` would run from, or None."""
-        path = shutil.which(program)
+        path = shutil.which(program, path=self._variables().get("PATH"))
         return path and os.path.abspath(path)  # not resolve(), which would follow links
+
+    def append_paths(self, name: str, places: Sequence[Path]) -> None:
+        """Append directories to a variable that lists some, for all that is started from now on."""
+        self._appended[name] = os.pathsep.join(map(str, places))
+
+    def _variables(self) -> dict[str, str]:
+        found = dict(os.environ)
+        for name, places in self._appended.items():
+            found[name] = os.pathsep.join(filter(None, (found.get(name), places)))
+        return found
 
     def exists(self, path: str) -> bool:
         """Tell whether there is such a file."""
