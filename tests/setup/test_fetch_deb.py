@@ -57,10 +57,12 @@ match words:
             (lists / "mirror_dists_stable_main_Packages").touch()
     case ["pkgnames"]:
         print(*packages, "linux-image-9.9.9-mentioned-only", sep="\\n")
-    case ["show", name]:
-        if name not in packages:
-            sys.exit(100)
-        print("SHA256:", hashlib.sha256(packages[name].read_bytes()).hexdigest())
+    case ["show", *names]:
+        for name in names:
+            if name in packages:
+                print("Package:", name)
+                print("SHA256:", hashlib.sha256(packages[name].read_bytes()).hexdigest())
+        sys.exit(0 if set(names) <= set(packages) else 100)
     case ["download", name]:
         if (root / "broken").exists():
             sys.exit("E: Failed to fetch it")
