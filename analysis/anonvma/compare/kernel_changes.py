@@ -192,7 +192,7 @@ class Alike(NamedTuple):
         """Name them in a few words."""
         apart = [subject.rpartition(", ") for subject in self.subjects]
         heads = {head for head, _, _ in apart}
-        if len(heads) == 1 and len(apart) > 1:
+        if len(heads) == 1 and len(apart) > 1 and all(heads):
             return f"{heads.pop()}, {' and '.join(tail for _, _, tail in apart)}"
         more = len(apart) - 1
         return f"{self.subjects[0]}, and {more} more" if more else self.subjects[0]
