@@ -192,17 +192,17 @@ def plot(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         return blank(own(ax, 7, 3), title, "no program")
     ax = own(ax, 7, 1 + 0.32 * len(names))
     places = range(len(names))
-    for column, what in (("found bare", "bare -> anon_vma"), ("left bare", "bare -> bare")):
+    for column, (label, what) in _DRAWN.items():
         shares = 100 * table.loc[names, column]
-        colour, label = TRANSITION_COLOURS[what], column.replace(" bare", " a bare VMA")
+        colour = TRANSITION_COLOURS[what]
         ax.scatter(shares.where(shares > 0), places, s=55, color=colour, zorder=3, label=label)
-        for place, share in zip(places, shares, strict=True):
-            if share > 0 and column == "left bare":
-                ax.annotate(percent(share / 100), (share, place), (7, -3), **_BESIDE)
     for place, share in enumerate(table.loc[names, "left bare"]):
-        if not share:
+        if share:
+            ax.annotate(percent(share), (100 * share, place), (7, -3), **_BESIDE)
+        else:
             ax.text(0.01, place, "none", transform=ax.get_yaxis_transform(), **_SMALL)
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_yticks(list(places), names)
     ax.invert_yaxis()
     ax.margins(x=0.12)
@@ -213,5 +213,9 @@ def plot(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+_DRAWN = {
+    "found bare": ("found a bare VMA", "bare -> anon_vma"),
+    "left bare": ("and left it bare", "bare -> bare"),
+}
 _SMALL: dict[str, Any] = {"va": "center", "fontsize": "small", "color": "#555555"}
 _BESIDE: dict[str, Any] = {"textcoords": "offset points", "fontsize": "small"}
