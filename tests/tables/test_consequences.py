@@ -104,6 +104,14 @@ def test_only_what_differs_by_bareness_is_told_to_differ() -> None:
     consequences.plot_times(rows)
 
 
+def test_a_fault_now_and_then_is_not_the_operation_s() -> None:
+    children = pd.array([16, None], "Int64")
+    rows = pd.DataFrame([outcome("fork", True), outcome("MADV_DONTNEED", True)])
+    rows = rows.assign(child_faults=children, faults_after=[0.0, 15 + 1 / 64])
+    faults = consequences.side_by_side(rows)["faults, bare"]
+    assert faults.to_dict() == {"fork": 16, "MADV_DONTNEED": 15}
+
+
 def test_a_run_from_before_says_so() -> None:
     rows = consequences.last(runs.find("specimens"))
     assert rows.empty and consequences.side_by_side(rows).attrs[LACKING]

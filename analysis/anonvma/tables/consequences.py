@@ -8,7 +8,7 @@ anon_vma, and since then the same zero pages as the bare one. Functions take the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -89,7 +89,7 @@ def side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
     told = rows.assign(
         locks=pd.Series([_locks(row) for row in rows.itertuples()], rows.index, dtype="object"),
         ns=rows["median_ns"],
-        faults=rows["child_faults"].fillna(rows["faults_after"]),
+        faults=_faults(rows),
         became=[_became(row) for row in rows.itertuples()],
     )
     sides = {
@@ -108,6 +108,12 @@ def side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
     table["decided_by"] = [each.function for each in decisions]
     table["since"] = [each.since for each in decisions]
     return table
+
+
+def _faults(rows: pd.DataFrame) -> pd.Series[Any]:
+    """Return the faults that follow an operation, without what a task takes now and then."""
+    found = rows["child_faults"].astype("Float64").fillna(rows["faults_after"]).round(1)
+    return found.astype("Int64") if (found.dropna() % 1 == 0).all() else found
 
 
 def _locks(row: object) -> str | None:
