@@ -14,6 +14,7 @@ struct symbol {
 	__u64 address;
 	char type;
 	const char *name;
+	const char *module;		/* "[name]"; NULL of the kernel's own */
 };
 
 static struct {
@@ -58,7 +59,9 @@ static bool parse_symbol(char *line, struct symbol *symbol)
 		return false;
 	symbol->type = rest[1];
 	symbol->name = rest + 3;
-	rest[3 + strcspn(rest + 3, "\t")] = '\0';
+	rest += 3 + strcspn(rest + 3, "\t");
+	symbol->module = *rest ? rest + 1 : NULL;
+	*rest = '\0';
 	return true;
 }
 
@@ -183,7 +186,8 @@ static struct symbol *sorted_functions(size_t *count)
 }
 
 bool kallsyms_functions(const __u64 *addresses, size_t count,
-			void (*found)(void *arg, size_t index, const char *name), void *arg)
+			void (*found)(void *arg, size_t index, const char *name,
+				      const char *module), void *arg)
 {
 	size_t functions, at = 0;
 	struct symbol *function = sorted_functions(&functions);
@@ -192,7 +196,7 @@ bool kallsyms_functions(const __u64 *addresses, size_t count,
 		while (at + 1 < functions && function[at + 1].address <= addresses[i])
 			at++;
 		if (function[at].address <= addresses[i])
-			found(arg, i, function[at].name);
+			found(arg, i, function[at].name, function[at].module);
 	}
 	free(function);
 	return functions;

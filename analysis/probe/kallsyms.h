@@ -17,8 +17,12 @@ void kallsyms_ranges(const char *const *names, size_t count, __u64 (*ranges)[2])
 bool kallsyms_names(const __u64 *addresses, size_t count,
 		    void (*found)(void *arg, size_t index, const char *name), void *arg);
 
-/* Calls back with the name of the function around each of COUNT addresses, ascending. */
+/*
+ * Calls back with the name of the function around each of COUNT addresses, ascending, and
+ * "[module]" where it is one's, else NULL.
+ */
 bool kallsyms_functions(const __u64 *addresses, size_t count,
-			void (*found)(void *arg, size_t index, const char *name), void *arg);
+			void (*found)(void *arg, size_t index, const char *name,
+				      const char *module), void *arg);
 
 #endif

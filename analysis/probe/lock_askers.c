@@ -60,7 +60,7 @@ static bool is_named(const char *function, const char *name)
 	size_t length = strlen(name);
 
 	return !strncmp(function, name, length) &&
-	       (name[length - 1] == '_' || !function[length] || function[length] == '.');
+	       (name[length - 1] == '_' || strchr(". ", function[length]));
 }
 
 const char *lock_asker(char *const *frames, size_t depth)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Stacks of the kernel, which are addresses until here, as the names of functions. */
+#define _GNU_SOURCE
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <bpf/bpf.h>
@@ -41,11 +43,15 @@ static int compare_ids(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-static void name_frame(void *arg, size_t index, const char *name)
+/* As perf names them: what a module calls its functions is its own affair. */
+static void name_frame(void *arg, size_t index, const char *name, const char *module)
 {
 	struct frames *frames = arg;
 
-	frames->names[index] = strdup(name);
+	if (!module)
+		frames->names[index] = strdup(name);
+	else if (asprintf(&frames->names[index], "%s %s", name, module) < 0)
+		frames->names[index] = NULL;
 }
 
 static size_t depth_of(const __u64 *stack, size_t limit)

@@ -38,6 +38,7 @@ FOREIGN = {
     "asked_by": "symbol",
     "symbol": "symbol",
     "call_path": "symbol",
+    "function": "symbol",
 }
 _EVERYBODYS = re.compile(
     r"\[kernel\.kallsyms\]|\[vdso\]|(?:.*/)?(?:(?:ld|lib(?:c|m|pthread|dl|rt|gcc_s|stdc\+\+))[-.][\w.+-]*"
@@ -71,6 +72,8 @@ def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
         words = {str(word) for word in frame[column].dropna().unique()}
         if column in _KERNELS:
             words = {word for word in words if not _COUNTED.fullmatch(word)}
+        if column == "function":  # of the kernel, but for those that a module is named with
+            words = {word for word in words if word.endswith("]")}
         if column == "symbol" and "file" in frame:
             files = frame["file"].astype("object").fillna("").astype("str")
             words -= set(frame.loc[files.str.fullmatch(_EVERYBODYS), column].dropna())
