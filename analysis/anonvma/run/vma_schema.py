@@ -94,7 +94,10 @@ VMA_SCHEMAS: dict[str, pa.Schema] = {
         field("writes", pa.float64(), "", "and for writing; null where nothing could count them"),
         field("faults", pa.float64(), "", "page faults within one operation"),
         field("faults_after", pa.float64(), "", "and when each page was read afterwards"),
-        count("child_faults", "of the child of fork, reading each page; else null"),
+        count(
+            "child_faults",
+            "of the child of fork, reading each page, the fewest of all trials; else null",
+        ),
         field("dumped", pa.int64(), "bytes", "of it in a core dump; else null"),
         count("vmas", "VMAs in its place afterwards"),
         field("anon_vma", pa.bool_(), "", "whether it, or the first of them, has an anon_vma then"),
