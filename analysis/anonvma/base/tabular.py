@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,25 @@ def fitted(text: pd.DataFrame, width: int, optional: Collection[str] = ()) -> pd
         cut = [each if len(each) <= room else each[: room - 1] + "…" for each in text[name]]
         text = text.assign(**{str(name): cut})
     return text
+
+
+def pieces(table: pd.DataFrame | None, width: int) -> Iterator[pd.DataFrame]:
+    """Give a table in pieces of at most so many columns of text, each with its first column."""
+    if table is None:
+        return
+    if len(table.columns) < 3 or _width_of_lines(table) <= width:
+        yield table
+        return
+    first, *names = table.columns
+    fit = len(names)
+    while fit > 1 and _width_of_lines(table[[first, *names[:fit]]]) > width:
+        fit -= 1
+    yield table[[first, *names[:fit]]]
+    yield from pieces(table[[first, *names[fit:]]] if names[fit:] else None, width)
+
+
+def _width_of_lines(table: pd.DataFrame) -> int:
+    return max(map(len, lines(table)))
 
 
 def terminal_width() -> int | None:

@@ -155,7 +155,9 @@ def _render(
     notebook = execute("06-report", {**shared, "note": note, **measured})
     parts = run_report.sections(run, made, note, cost=cost)
     heading = run_report.title(run)
-    (scratch / "report.txt").write_text(layout.text(parts, heading), encoding="utf-8")
+    (scratch / "report.txt").write_text(
+        layout.text(parts, heading, split=layout.COLUMNS), encoding="utf-8"
+    )
     fragments = Subject({run.id: [run]}, made).fragments()
     html = page(notebook, heading, fragments=fragments)
     (scratch / "report.html").write_text(html, encoding="utf-8")

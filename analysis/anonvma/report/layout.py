@@ -7,15 +7,19 @@ import re
 import textwrap
 from collections.abc import Iterator
 
+from anonvma.base import tabular
 from anonvma.base.section import Section
-from anonvma.base.tabular import lines as table_lines
 from anonvma.base.text import printable
 from anonvma.report.sources import sources_said
 
 WIDTH = 72
+COLUMNS = 80
+"""Of a mail and of a report: a table that is wider is set in several, one below the other."""
 
 
-def text(parts: list[Section], title: str, width: int | None = None) -> str:
+def text(
+    parts: list[Section], title: str, width: int | None = None, split: int | None = None
+) -> str:
     """Set the report for a mail or a terminal: prose within 72 columns, tables as wide as they are.
 
     Parameters
@@ -24,6 +28,8 @@ def text(parts: list[Section], title: str, width: int | None = None) -> str:
     title : str
     width : int, optional
         Columns of a terminal that tables are cut to.
+    split : int, optional
+        Columns of which a wider table is set in several.
 
     Returns
     -------
@@ -36,7 +42,9 @@ def text(parts: list[Section], title: str, width: int | None = None) -> str:
         for paragraph in part.words:
             lines += [*wrapped(paragraph), ""]
         if part.table is not None:
-            lines += [*table_lines(part.table, width), *_sources_lines(part), ""]
+            tables = [part.table] if split is None else tabular.pieces(part.table, split)
+            lines += "\n\n".join("\n".join(tabular.lines(t, width)) for t in tables).split("\n")
+            lines += [*_sources_lines(part), ""]
         if part.commands:
             lines += [*command_lines(part.commands), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -20,7 +20,7 @@ from anonvma.report.answer import QUESTION
 from anonvma.report.sources import sources_said
 from anonvma.run.version import version
 
-COLUMNS = 80
+COLUMNS = layout.COLUMNS
 # Of a long report, what a mail leaves to the page.
 _LEFT_OUT = (Key.CLASSES, Key.EXCEPTIONS, Key.LACKING)
 _FIRST = (Key.EVIDENCE, Key.METHOD)
@@ -63,7 +63,7 @@ def body(parts: Sequence[Section], withheld: str = "", asked: bool = False) -> s
         if part.key is Key.UNOBSERVED and withheld:
             part = dataclasses.replace(part, paragraphs=[*part.paragraphs, withheld])
         lines += [part.title, "-" * len(part.title), "", *_paragraphs(part)]
-        for block in _blocks(part.table):
+        for block in tabular.pieces(part.table, COLUMNS):
             lines += [*tabular.lines(block), ""]
         if part.table is not None:
             lines[-1:] = [*_origin(part), ""]
@@ -107,22 +107,3 @@ def _origin(part: Section) -> list[str]:
     """Where the numbers come from: short, for a mail has no room to name each file twice."""
     said = sources_said(part)
     return layout.wrapped(f"(from {said})") if said and len(said) <= 3 * COLUMNS else []
-
-
-def _blocks(table: pd.DataFrame | None) -> Iterator[pd.DataFrame]:
-    """Give a table in pieces that keep to 80 columns, each with its first column."""
-    if table is None:
-        return
-    if len(table.columns) < 3 or _width(table) <= COLUMNS:
-        yield table
-        return
-    first, *names = table.columns
-    fit = len(names)
-    while fit > 1 and _width(table[[first, *names[:fit]]]) > COLUMNS:
-        fit -= 1
-    yield table[[first, *names[:fit]]]
-    yield from _blocks(table[[first, *names[fit:]]] if names[fit:] else None)
-
-
-def _width(table: pd.DataFrame) -> int:
-    return max(map(len, tabular.lines(table)))

@@ -135,7 +135,7 @@ def render(name: str, scratch: Path, found: Subject, allow: Path | None = None) 
     sections = about.sections(analysed=True)
     name = wall.scrub(headers.one_line(printable(about.name)))
     title = f"anonvma: {name}"
-    text = wall.scrub(layout.text(sections, title))
+    text = wall.scrub(layout.text(sections, title, split=layout.COLUMNS))
     html = html_page.page(notebook, title, wall, about.fragments())
     _refuse_leaks(wall, text, html)
     finding = wall.scrub(headers.one_line(printable(about.finding)))

@@ -212,7 +212,7 @@ def _reasons(run: Run, traced: pd.DataFrame) -> Section:
         ["Mean of one repeat." if len(table) else "None of them did.", *([said] if said else [])],
         table.head(CALLERS) if len(table) else None,
         sources=drawn_from(run, "faults"),
-        whole=faults.reasons_whole(traced),
+        whole=faults.reasons_whole(traced, CALLERS),
     )
 
 

@@ -35,7 +35,9 @@ def write(study: Study, outcome: Outcome) -> Path | None:
     place = outcome.directory / "report"
     parts, heading = sections(study, outcome), f"anonvma: study {study.name}"
     with marker.replacing(place) as partial:
-        (partial / "report.txt").write_text(layout.text(parts, heading), encoding="utf-8")
+        (partial / "report.txt").write_text(
+            layout.text(parts, heading, split=layout.COLUMNS), encoding="utf-8"
+        )
         (partial / "report.html").write_text(_page(parts, heading), encoding="utf-8")
         _tidy(study, outcome).to_csv(partial / "comparison.csv", index=False)
     return place

@@ -62,7 +62,8 @@ def by_program(forks: pd.DataFrame) -> pd.DataFrame:
 def whole(forks: pd.DataFrame) -> Whole:
     """What the rows of `by_program` add up to."""
     n = max(int(forks["repeat"].nunique()), 1)
-    return Whole("forks", len(forks) / n, "forks")
+    count = len(forks) / n
+    return Whole("forks", count, "fork" if count == 1 else "forks")
 
 
 def said(forks: pd.DataFrame) -> str:

@@ -53,10 +53,12 @@ def reasons(faults: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("faults", ascending=False, kind="stable", ignore_index=True)
 
 
-def reasons_whole(faults: pd.DataFrame) -> Whole:
-    """What the rows of `reasons` add up to."""
+def reasons_whole(faults: pd.DataFrame, most: int | None = None) -> Whole:
+    """What the rows of `reasons` add up to, of which the first `most` are shown."""
     total = float(_acquired(faults)["count"].astype("float64").sum()) / repeats(faults)
-    return Whole("faults", total, "page faults that acquired mmap_lock")
+    rest = len(reasons(faults)) - most if most else 0
+    others = f"{rest} other reason{'s' * (rest > 1)} and origins" if rest > 0 else ""
+    return Whole("faults", total, "page faults that acquired mmap_lock", others)
 
 
 def reasons_said(faults: pd.DataFrame, why_not: object) -> str:
