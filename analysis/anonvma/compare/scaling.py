@@ -194,11 +194,12 @@ def _least_squares(tasks: Array, speed: Array, start: Array | None = None) -> Ar
         by = (np.full_like(tasks, 1 / rate), (1 - tasks) / below, tasks * (1 - tasks) / below)
         return np.column_stack(by)
 
+    # Of throughput that falls from the second task on, serial would be above 1, which no share is.
     done = optimize.least_squares(
         off,
-        np.clip(guess, 1e-9, None),
+        np.clip(guess, 1e-9, [np.inf, 1 - 1e-9, np.inf]),
         slopes,
-        bounds=([1e-9, 0.0, 0.0], [np.inf, np.inf, np.inf]),
+        bounds=([1e-9, 0.0, 0.0], [np.inf, 1.0, np.inf]),
     )
     found: Array = done.x * np.array([scale, 1.0, 1.0])
     return found
@@ -267,16 +268,20 @@ def said(fits: pd.DataFrame) -> list[str]:
         if not np.isfinite(row["serial"]):
             found.append(f"{name}: three different numbers of tasks are needed for a fit.")
             continue
+        of = f"{row['n']} runs of {row['tasks']} numbers of tasks"
+        if row["serial"] > 1 - 1e-6:
+            found.append(
+                f"{name}: throughput does not grow with tasks: the law's serial share is at its "
+                f"limit, 100 % ({of})."
+            )
+            continue
         interval = (
             f", 95 % interval {percent(row['serial_low'])} to {percent(row['serial_high'])}"
             if np.isfinite(row["serial_low"])
             else ", without an interval for want of repeated runs"
         )
         peak = f" Throughput peaks near {row['best']:.0f} tasks." if row["best"] >= 1 else ""
-        found.append(
-            f"{name}: a serial share of {percent(row['serial'])}{interval} ({row['n']} runs of "
-            f"{row['tasks']} numbers of tasks).{peak}"
-        )
+        found.append(f"{name}: a serial share of {percent(row['serial'])}{interval} ({of}).{peak}")
     return found
 
 
@@ -290,7 +295,7 @@ def caveats(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
         found.append(
             f"In {len(turns)} of {len(runs)} runs the processors were emulated in turns on one "
             "thread of the host, so throughput cannot grow with tasks there: the serial share is "
-            "the emulator's, near or above 100 %. What is the kernel's is how the two compare at "
+            "the emulator's, near 100 %. What is the kernel's is how the two compare at "
             "the same number of tasks, and how often mmap_lock is taken and found taken. Remedy: "
             "KVM, or a real machine."
         )

@@ -186,9 +186,8 @@ class Compared:
         if each is None:
             return [_not_given("runs with other numbers of tasks", "scaled")]
         table, fits = scaling.by_threads(each), scaling.fit(scaling.points(each))
-        figure = scaling.plot_by_threads(table, fits)
-        said = scaling.said(fits) + scaling.caveats(each)
-        return [*map(_markdown, said), table, figure]
+        scaling.plot_by_threads(table, fits)  # shown when the cell ends
+        return [*map(_markdown, scaling.said(fits) + scaling.caveats(each)), table]
 
     def overcommitment(self) -> list[Any]:
         """What the ratio becomes on more virtual CPUs than there are real ones."""
@@ -197,8 +196,8 @@ class Compared:
             return [_not_given("runs on more virtual CPUs", "overcommitted")]
         by_level = overcommitment.levels(each)
         said = _markdown("  \n".join(overcommitment.said(by_level)))
-        figure = overcommitment.plot_ratios(by_level)
-        return [said, overcommitment.waiting(by_level), figure]
+        overcommitment.plot_ratios(by_level)  # shown when the cell ends
+        return [said, overcommitment.waiting(by_level)]
 
     def mails_rows(self) -> list[Any]:
         """The mail's rows beside ours of the same name."""
