@@ -26,7 +26,7 @@ NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
 
 .DEFAULT_GOAL := help
 .PHONY: help report demo lab test check lint bench notebooks packages venv build constraints clean
-.PHONY: kernels test-kernels survey programs ready probe workload guest
+.PHONY: kernels test-kernels survey matrix programs ready probe workload guest
 export OS_PACKAGES PYTHON
 
 ##@ See the answer
@@ -108,6 +108,11 @@ survey: ## every stock kernel and the pair, each against the one before; an hour
 	@$(WITH_MAKE) analysis/setup/stock-kernel --image-only all
 	@$(WITH_MAKE) analysis/setup/stock-kernel --image-only ubuntu-6.8
 	@$(WITH_MAKE) $(BIN)/anonvma batch data/studies/kernels.yaml $(ARGS)
+
+matrix: ## how faults and locks can be seen on which kernel, as recorded; FRESH=stock:7.3 boots it
+	@$(NEEDS) venv build measure guest
+	@$(MAKE) ready probe workload guest
+	$(BIN)/python tests/helpers/matrix.py $${FRESH:+--fresh $$FRESH} $(ARGS)
 
 ##@ Its parts
 

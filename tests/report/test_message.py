@@ -205,6 +205,59 @@ def test_a_message_without_an_id_cannot_be_answered(saved: Path) -> None:
         reply.answered(str(saved))
 
 
+DATE = "Date: Fri, 26 Apr 2024 15:01:05 +0100\n"
+
+
+@pytest.mark.parametrize(
+    ("date", "said"),
+    [
+        ("", "it has no Date."),
+        ("Date:\n", "it has no Date."),
+        ("Date: Thu, 31 Feb 2024 10:00:00 +0000\n", "what it gives as its Date"),
+        ("Date: Mon, 01 Jan 0000 00:00:00 +0000\n", "what it gives as its Date"),  # not 2000
+        ("Date: Sun, 01 Jan 0001 00:00:00 +2359\n", "what it gives as its Date"),
+        ("Date: Fri, 26 Apr 2024 12:00:00 +9999\n", "what it gives as its Date"),
+        (f"Date: {'1' * 400}\n", "what it gives as its Date"),
+        ("Date: Fri, 26 Apr 24 12:00:00 EST\n", ""),
+        ("Date: Fri, 26 Apr 2024 12:00:00 -0000 (PDT)\n", ""),
+    ],
+)
+def test_odd_dates_are_left_out_and_that_is_said(tmp_path: Path, date: str, said: str) -> None:
+    file = tmp_path / "asked.eml"
+    file.write_text(f"From: a@b.c\nMessage-ID: <1@b.c>\n{date}\nhi\n")
+    asked = reply.answered(str(file))
+    assert said in asked.note and bool(said) == bool(asked.note)
+    assert bool(asked.date) != bool(said)
+    assert ("On " in asked.above()) == bool(asked.date)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "quoted", "said"),
+    [
+        ("text/plain; charset=koi8-r", "привет".encode("koi8-r"), "> привет", ""),
+        ("text/plain; charset=x-unknown", "ä".encode(), "> ä", "'x-unknown', is unknown here"),
+        ("text/plain; charset=rot13", b"uv", "> uv", "'rot13', is unknown here"),
+        ("text/plain; charset=utf-8", b"a\xffb\xff", "> a\ufffdb\ufffd", "2 places of its text"),
+        ("text/plain; charset=us-ascii", "ä".encode(), "> \ufffd\ufffd", "are not us-ascii"),
+        ("text/html", b"<b>x</b>", "", "no plain text"),
+        ("message/rfc822", b"Subject: x\n\nx", "", "no plain text"),
+        ("multipart/mixed", b"x", "", "no plain text"),
+        ("text/plain", b"a\r\nb\r\n-- \r\nme\r\n", "> a\n> b", ""),
+    ],
+)
+def test_odd_texts_are_quoted_as_far_as_they_can_be(
+    tmp_path: Path, kind: str, body: bytes, quoted: str, said: str
+) -> None:
+    file = tmp_path / "asked.eml"
+    head = f"From: a@b.c\nMessage-ID: <1@b.c> (sent by hand)\n{DATE}MIME-Version: 1.0\n"
+    head += f"Content-Transfer-Encoding: 8bit\nContent-Type: {kind}\n\n"
+    file.write_bytes(b"\xef\xbb\xbf" + head.encode() + body)  # some mail readers save it so
+    asked = reply.answered(str(file))
+    assert asked.message_id == "<1@b.c>"
+    assert said in asked.note and bool(said) == bool(asked.note)
+    assert asked.above().partition("wrote:\n")[2].strip() == quoted
+
+
 @pytest.mark.parametrize("address", ["", "nobody", "a@b, c@d", "<>", "a b c", "@"])
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(MailError, match="is not"):
