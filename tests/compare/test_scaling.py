@@ -102,12 +102,12 @@ def test_figure_has_every_point() -> None:
     speed, wait = scaling.plot_by_threads(scaling.by_threads(found), fits, figure.subplots(1, 2))
     for ax in (speed, wait):
         shown = [container.lines[0].get_xdata() for container in ax.containers]  # type: ignore[attr-defined]
-        assert [list(x) for x in shown] == [[1, 2, 4, 16]] * 2
+        assert [list(x) for x in shown] == [[1, 2, 4, 8, 16]] * 2
 
 
 def test_command_has_table_fit_and_words() -> None:
     told = json.loads(CliRunner().invoke(main, ["scaling", "--json", *RECORDED]).output)
-    assert len(told["by_threads"]) == 8 and {row["condition"] for row in told["fit"]} == {
+    assert len(told["by_threads"]) == 10 and {row["condition"] for row in told["fit"]} == {
         "early", "delayed",
     }  # fmt: skip
     text = CliRunner().invoke(main, ["scaling", *RECORDED]).output

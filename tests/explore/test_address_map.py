@@ -117,7 +117,7 @@ def test_one_in_a_million_is_seen() -> None:
 
 
 def test_picture_is_wide_enough_for_each_of_its_columns() -> None:
-    vmas = Vmas.of_run(runs.find("specimens-call-paths"))
+    vmas = Vmas.of_run(runs.find("specimens"))
     selection = vmas.select(Filter())
     figure = address_map.plot(selection, address_map.spaces(selection), mark=10)
     figure.set_dpi(120)  # as the views do
@@ -127,7 +127,7 @@ def test_picture_is_wide_enough_for_each_of_its_columns() -> None:
 
 
 def test_regions_account_for_every_vma() -> None:
-    vmas = Vmas.of_run(runs.find("specimens-call-paths"))
+    vmas = Vmas.of_run(runs.find("specimens"))
     selection = vmas.select(Filter(states=("zero-page",)))
     for space in address_map.spaces(selection):
         table = address_map.regions(space, selection)

@@ -259,7 +259,7 @@ def test_explorer_in_jupyterlab(lab: Lab, browser: webdriver.Chrome) -> None:
     page.picture("02-differs")
 
     # Back, and each control of the filter.
-    page.choose("run", "specimens-call-paths")
+    page.choose("run", "specimens")
     page.until_said(r"^543 of 543")
     page.choose("state", "zero-page", "untouched")
     page.until_said(r"^90 of 543 VMAs \(in state zero-page or untouched\)")

@@ -28,7 +28,7 @@ from anonvma.probe import faults_file
 from anonvma.report.html_page import page as page_of
 from anonvma.run import runs
 
-RUN = "specimens-call-paths"
+RUN = "specimens"
 ROOT = Path(__file__).resolve().parents[2]
 
 

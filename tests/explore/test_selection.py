@@ -21,7 +21,7 @@ from anonvma.explore.selection import Vmas
 from anonvma.run import runs, vma_flags
 from anonvma.run.vma_flags import FLAGS
 
-SPECIMENS = runs.find("specimens-call-paths")
+SPECIMENS = runs.find("specimens")
 VMAS = Vmas.of_run(SPECIMENS)
 FRAME = SPECIMENS.table("census")
 
@@ -101,7 +101,6 @@ def test_a_repeat_is_read_as_the_whole_table_has_it() -> None:
     assert census_reader.repeats_of(run) == [1, 2, 3, 4, 5]
     table = run.table("census")
     expected = table[table["repeat"] == 3].drop(columns="repeat").reset_index(drop=True)
-    expected = expected.drop(columns=["apart", "apart_alone"])  # which the run was made before
     found = Vmas.of_run(run, 3).frame
     assert list(found) == list(expected)
     for name in expected:

@@ -34,8 +34,7 @@ from anonvma.run import files as run_files
 RECORDED = Path(__file__).resolve().parents[2] / "data" / "recorded"
 # What is spoiled, and what it is compared with; together they have all that is recorded.
 PAIRS = (
-    ("specimens", "specimens-call-paths"),
-    ("early-small-allocs-mt-1", "delayed-small-allocs-mt-1"),
+    ("specimens", "early-specimens-1"),
     ("early-small-allocs-mt-1", "delayed-small-allocs-mt-1"),
     ("scaling-early-t1-1", "scaling-early-t2-1"),
     ("other-pages-1", "other-plain-1"),

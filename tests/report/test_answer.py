@@ -53,6 +53,7 @@ def run_of(tables: dict[str, pd.DataFrame], **manifest: Any) -> Any:
     """A run with these tables, else like the recorded one."""
     held = {name: RECORDED.manifest.tables[name] for name in tables}
     told = {"tables": held, "repeats": REPEATS, "unobserved": [], **manifest}
+    told["workload"] = RECORDED.manifest.workload.model_copy(update={"maps": None})  # any program
     copied = RECORDED.manifest.model_copy(update=told)
     return SimpleNamespace(
         manifest=copied,
@@ -441,7 +442,7 @@ def test_the_address_is_one_setting_and_a_mail_reads_well_without_it(
     body = mail_body.body([Section("Answer", ["Yes."]), repeated], asked=True)
     shared = redaction.Wall.around([RECORDED]).scrub(body)
     assert shared.count(address or "https://") == (2 if address else 0)
-    assert f"In a new clone of {address or 'anonvma'} (" in " ".join(shared.split())
+    assert f"In a new clone of {address or 'anonvma'}, on a " in " ".join(shared.split())
     assert "None" not in shared.split() and not shared.endswith("\n\n")
     for url, told in (
         ("https://a.org/x", "https://a.org/x"),

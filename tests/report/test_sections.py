@@ -96,12 +96,12 @@ def test_one_repeat_has_no_interval() -> None:
 
 def test_text_is_fit_for_a_terminal(run: Run, made: Run) -> None:
     parts = run_report.sections(run, made, "A note.")
-    text = layout.text(parts, run_report.title(run))
+    text = layout.text(parts, run_report.title(run), split=layout.COLUMNS)
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert all(character.isprintable() or character == "\n" for character in text)
     assert max(map(len, text.splitlines())) <= 80
     assert text.splitlines()[5] == "A note."
-    assert "160 mappings of 78 kinds" in text
+    assert "164 mappings of 82 kinds" in text
     assert "/dev/zero" in text
 
 

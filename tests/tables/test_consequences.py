@@ -113,7 +113,7 @@ def test_a_fault_now_and_then_is_not_the_operation_s() -> None:
 
 
 def test_a_run_from_before_says_so() -> None:
-    rows = consequences.last(runs.find("specimens"))
+    rows = consequences.last(runs.find("early-specimens-1"))
     assert rows.empty and consequences.side_by_side(rows).attrs[LACKING]
     assert consequences.differing(rows).empty
     consequences.plot_times(rows)

@@ -198,7 +198,7 @@ def find(patterns: Sequence[str]) -> dict[str, list[Run]]:
     --------
     >>> sides = find(["early=early-small-allocs-mt-*", "delayed=delayed-small-allocs-mt-*"])
     >>> {name: len(runs) for name, runs in sides.items()}
-    {'early': 14, 'delayed': 14}
+    {'early': 19, 'delayed': 19}
     """
     from anonvma.compare import design
     from anonvma.run import runs

@@ -267,7 +267,7 @@ def primary_rows(
     >>> from anonvma.compare import conditions
     >>> sides = conditions.find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"])
     >>> primary_rows(sides)[["metric", "n", "verdict"]].iloc[0].to_dict()
-    {'metric': 'vm-scalability.throughput', 'n': 14, 'verdict': 'higher'}
+    {'metric': 'vm-scalability.throughput', 'n': 19, 'verdict': 'higher'}
     """
     return primary_of(table(conditions), metric)
 
