@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 OVERLAPS = ("overlap", "10", "32")
 FORKS = 10
 BOTH = tuple(("forks", str(FORKS), bare, "20") for bare in ("10", "60"))
@@ -49,7 +51,8 @@ def check_forks(small: dict[str, Any], large: dict[str, Any], said: list[bytes])
         few, many = (found["forks"][-1]["skipped"] for found in (small, large))
         assert many - few == 50
     few, many = (sum(each["child_faults"] for each in found["forks"]) for found in (small, large))
-    assert many - few >= 50 * FORKS  # each bare page is faulted again
+    # Each bare page is faulted again; what else a child writes lies on a page more or less.
+    assert (many - few) / FORKS == pytest.approx(50, abs=2)
 
 
 def _forking(found: dict[str, Any]) -> int:

@@ -173,7 +173,8 @@ def _send(done: publish.Published) -> bool:
 
     _refuse_complaints(done.complaints)
     message = mail_file_module.parse(done.files["eml"].read_bytes())
-    click.echo_via_pager(message.as_string())
+    # As it is sent; as_string() would have base64 for a body with a single µ.
+    click.echo_via_pager(message.as_bytes().decode(errors="replace"))
     click.echo(f"From: {message['From']}\nTo: {message['To']}\nCc: {message['Cc'] or ''}", err=True)
     if not click.confirm(f"Send {done.files['eml'].name} to these by git send-email?", err=True):
         click.echo("anonvma: not sent.", err=True)
