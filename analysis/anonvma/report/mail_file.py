@@ -26,9 +26,11 @@ LARGEST = 256 << 20  # of a file of messages: a list's whole month
 def moment(date: str) -> datetime.datetime | None:
     """Return the moment that a Date header names, or None for what is no date."""
     try:
-        return parsedate_to_datetime(date)
+        when = parsedate_to_datetime(date)
     except (ValueError, TypeError, IndexError, OverflowError):  # as 99 Nov 999999999999
         return None
+    # A year of two digits is one of these; Python takes 0000 and 0001 for such, too.
+    return None if re.search(r"\b0\d{3}\b", date.partition(":")[0]) else when
 
 
 def is_charset(name: str) -> bool:
@@ -52,7 +54,7 @@ def read_all(file: Path) -> list[EmailMessage]:
         data = bounded.read(file, LARGEST)
     except OSError as error:
         raise MailError(f"cannot read {file}: {error.strerror}.") from None
-    return [parse(part) for part in split(data)]
+    return [parse(part) for part in split(data.removeprefix(codecs.BOM_UTF8))]
 
 
 def split(data: bytes) -> list[bytes]:

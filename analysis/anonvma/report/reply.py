@@ -113,24 +113,25 @@ def _message_id(text: str) -> str:
 
 
 def _from(message: EmailMessage, quote: Path | None) -> Answered:
-    identity = text(message, "Message-ID")
-    if not _ID.fullmatch(identity):
+    identity = _ID.search(text(message, "Message-ID"))  # a comment may stand beside it
+    if identity is None:
         raise MailError("the message to answer has no Message-ID, so nothing can refer to it.")
     earlier = _ID.findall(text(message, "References")) or _ID.findall(text(message, "In-Reply-To"))
     authors = addresses(message, "Reply-To") or addresses(message, "From")
     left_out = [
         spec for name in ("Reply-To", "From", "To", "Cc") for spec in options(message, name)
     ]
+    body, unread = ("", "") if quote else _body_of(message)
     return Answered(
-        message_id=identity,
+        message_id=identity[0],
         references=tuple(dict.fromkeys(earlier)),
         subject=text(message, "Subject"),
         author=_name_of(message),
         date=_date_of(message),
         to=tuple(authors),
         cc=tuple(addresses(message, "To") + addresses(message, "Cc")),
-        quoted=_text_of(quote) if quote else _without_signature(_body_of(message)),
-        note=_left_out(left_out),
+        quoted=_text_of(quote) if quote else _without_signature(body),
+        note=" ".join(filter(None, [_left_out(left_out), _undated(message), unread])),
     )
 
 
@@ -151,15 +152,26 @@ def _date_of(message: EmailMessage) -> str:
     return written.strftime("%a, %b %d, %Y at %I:%M:%S%p %z").strip() if written else ""
 
 
-def _body_of(message: EmailMessage) -> str:
+def _undated(message: EmailMessage) -> str:
+    if _date_of(message):
+        return ""
+    date = headers.raw(message, "Date").strip()
+    return f"what it gives as its Date, {date!r:.60}, is none." if date else "it has no Date."
+
+
+def _body_of(message: EmailMessage) -> tuple[str, str]:
+    """Return the text of a message, and what could not be read of it."""
     part = message.get_body(("plain",))
-    if part is None:
-        return ""
-    payload = part.get_payload(decode=True)
-    if not isinstance(payload, bytes):
-        return ""
-    charset = part.get_content_charset() or "utf-8"
-    return payload.decode(charset if is_charset(charset) else "utf-8", errors="replace")
+    payload = part.get_payload(decode=True) if part is not None else None
+    if part is None or not isinstance(payload, bytes):
+        return "", "it has no plain text to quote."
+    named = part.get_content_charset() or "utf-8"
+    charset = named if is_charset(named) else "utf-8"
+    body = payload.decode(charset, errors="replace").replace("\r\n", "\n")
+    note = f"its charset, {named!r:.40}, is unknown here, and read as UTF-8." * (charset != named)
+    if "\ufffd" in body:
+        note += f" {body.count(chr(0xFFFD))} places of its text are not {charset}."
+    return body, note.strip()
 
 
 def _without_signature(text: str) -> str:
