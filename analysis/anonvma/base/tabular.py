@@ -104,19 +104,16 @@ def pieces(table: pd.DataFrame | None, width: int) -> Iterator[pd.DataFrame]:
     """Give a table in pieces of at most so many columns of text, each with its first column."""
     if table is None:
         return
-    if len(table.columns) < 3 or _width_of_lines(table) <= width:
+    text = in_columns(table).map(printable)
+    if len(table.columns) < 3 or _width(text) <= width:
         yield table
         return
     first, *names = table.columns
     fit = len(names)
-    while fit > 1 and _width_of_lines(table[[first, *names[:fit]]]) > width:
+    while fit > 1 and _width(text[[first, *names[:fit]]]) > width:
         fit -= 1
     yield table[[first, *names[:fit]]]
     yield from pieces(table[[first, *names[fit:]]] if names[fit:] else None, width)
-
-
-def _width_of_lines(table: pd.DataFrame) -> int:
-    return max(map(len, lines(table)))
 
 
 def terminal_width() -> int | None:
