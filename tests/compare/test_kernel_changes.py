@@ -17,7 +17,7 @@ from anonvma.compare import kernel_changes, kernel_picture, outcomes
 from anonvma.compare.kernel_changes import UNEXPLAINED, Cause, between, kernels
 from anonvma.compare.outcomes import VARIES, Outcome
 from anonvma.report import identities, kernel_report, redaction, subject
-from anonvma.run import catalogue, runs
+from anonvma.run import jobs, runs
 from anonvma.tables import census, faults
 
 
@@ -187,7 +187,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_a_study_is_one_report(study: Path) -> None:
-    assert catalogue.is_survey(study) and not catalogue.is_survey(study / "cells")
+    assert jobs.is_survey(study) and not jobs.is_survey(study / "cells")
     about = subject.find(study)
     assert isinstance(about, subject.Survey)
     assert list(about.conditions) == ["early", "delayed", "next"]

@@ -214,9 +214,9 @@ def record(run: str, name: str) -> None:
     kernels, of which the outcomes are kept, in NAME.parquet.
     """
     from anonvma.compare import outcomes
-    from anonvma.run import catalogue, runs, writer
+    from anonvma.run import jobs, runs, writer
 
-    if catalogue.is_survey(Path(run)):
+    if jobs.is_survey(Path(run)):
         click.echo(short(outcomes.record(outcomes.find(run), name)))
         return
     click.echo(short(writer.record(runs.find(run), name).path))

@@ -8,7 +8,6 @@ time: kernels in guests are compared by it. What several boots of one kernel do 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +16,8 @@ import pandas as pd
 
 from anonvma.base import paths
 from anonvma.base.errors import RunError
-from anonvma.run import catalogue
-from anonvma.run.runs import FAILURE, Run
+from anonvma.run import jobs
+from anonvma.run.runs import Run
 from anonvma.tables import census, consequences, specimens
 from anonvma.tables.faults.specimen import own_faults
 
@@ -186,10 +185,9 @@ def conditions_of(directory: Path) -> tuple[dict[str, list[Run]], dict[str, str]
     RunError
         When no job of it is done yet.
     """
-    cells = json.loads((directory / catalogue.PLAN).read_bytes())["cells"]
     found: dict[str, list[Run]] = {}
     failures: dict[str, str] = {}
-    for cell in sorted(cells, key=lambda cell: (cell["place"], cell["repeat"])):
+    for cell in sorted(jobs.planned(directory), key=lambda cell: (cell["place"], cell["repeat"])):
         runs = found.setdefault(cell["axes"]["kernel"], [])
         place = directory / "cells" / cell["name"]
         if place.is_dir():
@@ -204,12 +202,8 @@ def conditions_of(directory: Path) -> tuple[dict[str, list[Run]], dict[str, str]
 
 
 def _why_not(directory: Path, cell: str) -> str:
-    records = sorted(
-        directory.glob(f"failed/{cell}.*/{FAILURE}"), key=lambda file: file.stat().st_mtime
-    )
-    if not records:
-        return f"{cell} is not done yet"
-    return f"{cell}: {json.loads(records[-1].read_bytes())['reason']}"
+    last = jobs.failure(directory, cell)
+    return f"{cell}: {last['reason']}" if last else f"{cell} is not done yet"
 
 
 # ---- recorded ----
@@ -225,7 +219,7 @@ def find(name: str | Path) -> pd.DataFrame:
     """
     file = paths.recorded() / f"{name}.parquet"
     for place in (Path(name), *([] if file.is_file() else [paths.runs() / name])):
-        if catalogue.is_survey(place):
+        if jobs.is_survey(place):
             return of_runs(*conditions_of(place))
     if not file.is_file():
         raise RunError(

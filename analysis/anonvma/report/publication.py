@@ -13,14 +13,14 @@ from pathlib import Path
 
 from anonvma.base import bounded, marker, paths
 from anonvma.base.errors import AnonvmaError, RunError
-from anonvma.run import catalogue
+from anonvma.run import catalogue, jobs
 
 
 def each(names: Sequence[str]) -> list[str]:
     """Put the runs of a study in the place of its directory; a survey of kernels is one report."""
     found: list[str] = []
     for name in names:
-        apart = not catalogue.is_survey(Path(name))
+        apart = not jobs.is_survey(Path(name))
         done = sorted(Path(name).glob("cells/*/manifest.json")) if apart else []
         found += [str(file.parent) for file in done] or [name]
     return found

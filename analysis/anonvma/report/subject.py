@@ -35,7 +35,7 @@ from anonvma.report import (
     run_report,
 )
 from anonvma.report import verdict as verdict_module
-from anonvma.run import catalogue, runs
+from anonvma.run import jobs, runs
 from anonvma.run.runs import Run
 from anonvma.tables import census, faults, locks, specimens
 
@@ -238,9 +238,9 @@ def find(
         When one of them is no run, or only one condition is given.
     """
     if base is None and head is None:
-        if catalogue.is_survey(Path(str(run))):
-            conditions_of, failures = outcomes.conditions_of(Path(str(run)))
-            return Survey(conditions_of, found=outcomes.of_runs(conditions_of, failures))
+        if jobs.is_survey(Path(str(run))):
+            kernels, failures = outcomes.conditions_of(Path(str(run)))
+            return Survey(kernels, found=outcomes.of_runs(kernels, failures))
         opened = runs.find(str(run), ["census"])
         return Subject(
             {opened.id: [opened]},

@@ -17,8 +17,6 @@ from anonvma.base.errors import RunError
 from anonvma.base.nearest import hint
 
 MANIFEST = "manifest.json"
-PLAN = "cells.json"
-"""In the directory of a study: its jobs."""
 _LARGEST = 16 << 20
 
 
@@ -97,16 +95,6 @@ def _tables(path: Path) -> list[str]:
         return sorted(json.loads(bounded.regular(path / MANIFEST, _LARGEST))["tables"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
-
-
-def is_survey(directory: Path) -> bool:
-    """Tell whether a directory is of a study that makes the specimens on several kernels."""
-    try:
-        cells = json.loads(bounded.regular(directory / PLAN, _LARGEST))["cells"]
-        made = [c["axes"] for c in cells if c["parameters"]["workload"] == "specimens"]
-        return len({axes.get("kernel") for axes in made} - {None}) > 1
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
 
 
 def known() -> list[str]:

@@ -28,10 +28,9 @@ import pyarrow.parquet as pq
 from anonvma.base.errors import RunError
 from anonvma.run import catalogue, soundness
 from anonvma.run import files as run_files
+from anonvma.run.jobs import FAILURE
 from anonvma.run.manifest import Manifest, TableFile, read_manifest
 from anonvma.run.schema import SCHEMAS
-
-FAILURE = "failure.json"
 
 
 class Run:

@@ -27,8 +27,9 @@ from anonvma.base import marker, paths
 from anonvma.base.errors import RunError, TargetLost
 from anonvma.run import files as run_files
 from anonvma.run.catalogue import MANIFEST
+from anonvma.run.jobs import FAILURE
 from anonvma.run.manifest import FORMAT, Manifest, RawFile, TableFile
-from anonvma.run.runs import FAILURE, Run
+from anonvma.run.runs import Run
 from anonvma.run.version import version
 
 # Columns of a fault's event that grow from row to row: half the size, and quicker to write.

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anonvma.base.errors import StudyError
-from anonvma.study.job import CELL, PLAN, complete
+from anonvma.run.jobs import PLAN
+from anonvma.study.job import CELL, complete
 from anonvma.study.matrix import Study
 
 _OURS = ("study.yaml", PLAN, "snakemake.log", "cells", "failed", "superseded", "report", "work")

@@ -40,16 +40,15 @@ from anonvma.base.errors import (
 )
 from anonvma.collect import preflight
 from anonvma.collect.workload import Workload
+from anonvma.run.jobs import FAILURE, PLAN, failure
 from anonvma.run.runs import Run
 from anonvma.run.writer import sync
 
 FORMAT = 1
-PLAN = "cells.json"
 CELL = "cell.json"
 LIFELINE = "lifeline"
 STOP = "stop"
 """A file in ``work``: while it is there, no job begins."""
-FAILURE = "failure.json"
 
 
 def complete(directory: Path, identity: str, key: str) -> Run | None:
@@ -338,11 +337,8 @@ def _may_try(name: str, number: int) -> bool:
     """Tell whether another try may turn out otherwise; the first may always."""
     if number == 1:
         return True
-    records = sorted(Path("failed").glob(f"{name}.*/{FAILURE}"), key=os.path.getmtime)
-    if not records:
-        return True
-    again: bool = json.loads(records[-1].read_bytes())["retry"]
-    return again
+    last = failure(Path(), name)
+    return last is None or bool(last["retry"])
 
 
 def main(words: list[str]) -> int:

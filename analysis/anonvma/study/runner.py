@@ -41,11 +41,12 @@ from typing import Any
 
 from anonvma.base import scratch
 from anonvma.base.errors import StudyError
+from anonvma.run.jobs import PLAN
 from anonvma.run.runs import Run
 from anonvma.study.clock import Clock
 from anonvma.study.directory import cells_there, status, taken
 from anonvma.study.fingerprint import THIS_MACHINE
-from anonvma.study.job import LIFELINE, PLAN, STOP, complete, is_locked
+from anonvma.study.job import LIFELINE, STOP, complete, is_locked
 from anonvma.study.matrix import Cell, Study
 
 Event = dict[str, Any]

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from anonvma.base.errors import RunError
-from anonvma.run import runs
+from anonvma.run import jobs, runs
 from anonvma.run.runs import Run
-from anonvma.study.job import FAILURE, PLAN
 
 
 class Survey(NamedTuple):
@@ -37,21 +35,18 @@ def find(name: str, needs: Sequence[str] = ()) -> Survey:
     RunError
         There is no such study, or no such run.
     """
-    plan = Path(name) / PLAN
-    if not plan.is_file():
-        prefix = Path(name).name.partition("*")[0]
+    directory = Path(name)
+    if not (directory / jobs.PLAN).is_file():
+        prefix = directory.name.partition("*")[0]
         found = {run.id.removeprefix(prefix): run for run in runs.find_all(name)}
         return _with(found, {}, needs)
-    try:
-        cells: list[dict[str, Any]] = json.loads(plan.read_bytes())["cells"]
-        named = {str(cell["axes"]["workload"]): str(cell["name"]) for cell in cells}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(f"{plan} is not the plan of a study.") from None
+    cells = jobs.planned(directory)
+    named = {str(cell["axes"].get("workload")): str(cell["name"]) for cell in cells}
     if len(named) < len(cells):
         raise RunError(f"{name} has several runs of a workload, and one of each is wanted here.")
-    done = {label: plan.parent / "cells" / cell for label, cell in named.items()}
+    done = {label: directory / "cells" / cell for label, cell in named.items()}
     found = {label: Run.open(place) for label, place in done.items() if place.is_dir()}
-    missing = {label: _why_not(plan.parent, named[label]) for label in named.keys() - found.keys()}
+    missing = {label: _why_not(directory, named[label]) for label in named.keys() - found.keys()}
     return _with(found, missing, needs)
 
 
@@ -70,10 +65,5 @@ def _with(found: dict[str, Run], missing: dict[str, str], needs: Sequence[str]) 
 
 def _why_not(directory: Path, cell: str) -> str:
     """Why a job was not done, by the last try at it."""
-    records = sorted(
-        directory.glob(f"failed/{cell}.*/{FAILURE}"), key=lambda file: file.stat().st_mtime
-    )
-    try:
-        return str(json.loads(records[-1].read_bytes())["reason"])
-    except (IndexError, OSError, ValueError, KeyError, TypeError):
-        return "It has not been run yet."
+    last = jobs.failure(directory, cell)
+    return str(last["reason"]) if last else "It has not been run yet."
