@@ -98,6 +98,23 @@ def test_recorded_runs_open_and_name_nobody() -> None:
         assert not re.search(rf"/home/|/root\b|{re.escape(str(ROOT))}", words)
 
 
+def test_a_kernel_takes_no_port_that_another_may_have_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that start at the same moment chose one, and one of them died."""
+    deep = tmp_path / ("d" * 120)  # the address of a socket has 108 bytes
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    monkeypatch.setattr(notebooks.engine.tempfile, "tempdir", None)
+    ask = "import json, ipykernel; print(json.loads(ipykernel.get_connection_info())['transport'])"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(ask)])  # type: ignore[no-untyped-call]
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "x", "language": "python"}
+    nbformat.write(book, tmp_path / "asks.ipynb")  # type: ignore[no-untyped-call]
+    done = notebooks.execute(str(tmp_path / "asks.ipynb"), tmp_path / "done.ipynb", {})
+    assert done.cells[0].outputs[0].text.strip() == "ipc"
+    assert list(deep.iterdir()) == []
+
+
 def test_notebooks_that_share_a_kernel_know_nothing_of_each_other(tmp_path: Path) -> None:
     def executed(name: str, *sources: str) -> str:
         file = tmp_path / f"{name}.ipynb"

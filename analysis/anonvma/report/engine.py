@@ -22,6 +22,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 from papermill.log import logger
+from traitlets.config import Config
 
 from anonvma.base import errors, scratch
 from anonvma.base.errors import AnonvmaError, NotebookError
@@ -119,21 +120,22 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         timeout, patience = more.pop("execution_timeout", None), more.pop("start_timeout", 60)
         if _shared:
             more["km"] = _shared[0].km
-        client = _Client(
-            nb_man,
-            kernel_name=kernel_name,
-            log=logger,
-            timeout=timeout,
-            startup_timeout=patience,
-            **{name: value for name, value in more.items() if value is not None},
-        )
-        client.tell = tell
-        if _shared is not None:
-            _shared.append(client)
         with (
             _asking_for_steps() if tell else contextlib.nullcontext(),
             temporary_files_swept(),
         ):
+            client = _Client(
+                nb_man,
+                kernel_name=kernel_name,
+                log=logger,
+                timeout=timeout,
+                startup_timeout=patience,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": _sockets}}),
+                **{name: value for name, value in more.items() if value is not None},
+            )
+            client.tell = tell
+            if _shared is not None:
+                _shared.append(client)
             # By default a client ends the kernel that it started.
             client.execute(**({"cleanup_kc": False} if _shared is not None else {}))
 
@@ -143,26 +145,32 @@ _shared: list[_Client] | None = None
 """The clients that share a kernel, of which the first started it; None: each has its own."""
 
 
-_swept = False
+_sockets = ""
+"""How the sockets of a kernel begin, by which we and it talk; empty where none may start."""
 
 
 @contextlib.contextmanager
 def temporary_files_swept() -> Iterator[None]:
     """Have what Jupyter leaves when it is killed where the next run sweeps it.
 
-    It keeps the key to the kernel in a temporary file of a name that says nothing.
+    It keeps the key to the kernel in a temporary file of a name that says nothing. The kernel's
+    sockets are there, too: of TCP, jupyter_client chooses ports that another kernel, started at the
+    same moment, may have bound before this one does.
     """
-    global _swept
-    if _swept:  # those of a kernel that others go on with
+    global _sockets
+    if _sockets:  # those of a kernel that others go on with
         yield
         return
     before = tempfile.tempdir
     with scratch.directory("kernel") as directory:
-        tempfile.tempdir, _swept = str(directory), True
+        # The address of a socket has 108 bytes (unix(7)), however long the directory's name is.
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        tempfile.tempdir, _sockets = str(directory), f"/proc/{os.getpid()}/fd/{handle}/socket"
         try:
             yield
         finally:
-            tempfile.tempdir, _swept = before, False
+            tempfile.tempdir, _sockets = before, ""
+            os.close(handle)
 
 
 @contextlib.contextmanager
