@@ -157,6 +157,7 @@ def _how_said(row: Mapping[Any, Any]) -> str:
 def plot_ratios(by_level: Levels, ax: Axes | None = None) -> Axes:
     """Draw `ratios` with their intervals against the virtual CPUs to a real one."""
     import seaborn as sns
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     ax = own(ax, 5, 3)
     table = ratios(by_level)
@@ -168,7 +169,9 @@ def plot_ratios(by_level: Levels, ax: Axes | None = None) -> Axes:
     for place, ratio in enumerate(table["ratio"]):
         ax.annotate(f"{ratio:.2f}", (place, ratio), (8, 4), textcoords="offset points")
     ax.axhline(1, color="0.4", linewidth=1)
-    ax.set_yscale("log")
+    ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xticks(range(len(table)), list(_ticks(table)))
     ax.margins(x=0.2, y=0.2)
     ax.set(xlabel="virtual CPUs on real ones", ylabel="ratio of throughputs")
