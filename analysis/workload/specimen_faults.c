@@ -172,8 +172,11 @@ static int meet(struct specimen *s, struct writer *writer,
 			*(volatile char *)page = 1;
 		else
 			(void)*(volatile char *)page;
+		/* It may have met a writer that was about to leave: nobody can tell from here. */
 		if (sleeps() > before)
 			page += page_size();
+		else
+			s->repeated++;
 	}
 	errno = EAGAIN;
 	return lacks(s, "no fault met a writer");

@@ -143,6 +143,8 @@ static void print_specimen(const struct specimen *s)
 	} else {
 		add(&line, ", \"pid\": %d, \"start\": \"%p\", \"end\": \"%p\"",
 		    s->pid, s->start, s->start + s->length);
+		if (s->repeated)
+			add(&line, ", \"repeated\": %d", s->repeated);
 	}
 	add_string(&line, "origin_note", kind->origin_note);
 	add_string(&line, "made_by", kind->made_by);

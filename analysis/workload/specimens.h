@@ -22,6 +22,7 @@ struct specimen {
 	size_t length;			/* 0 until a step sets it: specimen_length() */
 	char perms[5];			/* as /proc/self/maps has them, if it was looked up there */
 	int fd;				/* what is mapped, or -1 */
+	int repeated;			/* touches that met no writer and were made again */
 	char missing[200];		/* why it could not be made, or empty */
 };
 

@@ -16,8 +16,11 @@ BOTH = tuple(("forks", str(FORKS), bare, "20") for bare in ("10", "60"))
 
 
 def check_overlaps(found: dict[str, Any], said: bytes) -> None:
-    """As many waits of mprotect(2) on the VMA as gave up the processor, none on its neighbour."""
-    start, neighbour, waited, beside = (int(word) for word in said.split())
+    """Each call of mprotect(2) that gave up the processor waited for the VMA, none for the other.
+
+    One that was about to sleep as the lock was given back is contended and sleeps not at all.
+    """
+    start, neighbour, calls, waited, beside = (int(word) for word in said.split())
     things = {each["id"]: each for each in found["things"]}
     waits = [
         (things[each["thing"]]["start"], each["asked_by"], each["count"])
@@ -25,7 +28,7 @@ def check_overlaps(found: dict[str, Any], said: bytes) -> None:
         if each["lock"] == "VMA lock" and each["success"] and each["contended"]
     ]
     assert waited == int(OVERLAPS[1]) and beside == 0  # the forcing worked
-    assert sum(count for _, _, count in waits) == waited, waits
+    assert waited <= sum(count for _, _, count in waits) <= calls, waits
     assert {(at, asked_by) for at, asked_by, _ in waits} == {(start, "mprotect")}
     assert neighbour not in {at for at, _, _ in waits}
     assert found["unnamed_vmas"] == 0

@@ -5,8 +5,8 @@
  *	vma_locks overlap COUNT MEGABYTES
  *		One thread holds the lock of a VMA for reading, filling it by UFFDIO_ZEROPAGE, while
  *		another changes its protection, and that of its neighbour, until the former has waited
- *		so often. Says where the two begin, and how many calls of mprotect(2) for each gave up
- *		the processor.
+ *		so often. Says where the two begin, how many calls of mprotect(2) there were for each,
+ *		and how many of either's gave up the processor.
  *	vma_locks forks COUNT BARE WRITTEN
  *		So many forks of a process with so many bare VMAs, and VMAs that have been written to,
  *		of a page each. Each child touches all of them. Says how many VMAs there are by
@@ -95,7 +95,7 @@ static void overlap(int count, size_t size)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register whole = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	int pagemap = open("/proc/self/pagemap", O_RDONLY), waited = 0, neighbour = 0;
+	int pagemap = open("/proc/self/pagemap", O_RDONLY), calls, waited = 0, neighbour = 0;
 	char *room = map(NULL, size + 2 * PAGE);
 	pthread_t filler;
 
@@ -110,8 +110,9 @@ static void overlap(int count, size_t size)
 		fail("UFFDIO_REGISTER");
 	if (madvise(room, size, MADV_NOHUGEPAGE) || pthread_create(&filler, NULL, fill, NULL))
 		fail("pthread_create");
-	for (int i = 0; waited < count; i++) {	/* on a busy machine the filler may be done before */
-		int prot = i % 2 ? PROT_READ | PROT_WRITE : PROT_READ;
+	/* On a busy machine the filler may be done before. */
+	for (calls = 0; waited < count; calls++) {
+		int prot = calls % 2 ? PROT_READ | PROT_WRITE : PROT_READ;
 
 		atomic_store(&shared.turn, 1);
 		while (!is_present(pagemap, room + 64 * PAGE))
@@ -122,7 +123,7 @@ static void overlap(int count, size_t size)
 			sched_yield();
 		madvise(room, size, MADV_DONTNEED);
 	}
-	printf("%lu %lu %d %d\n", (uintptr_t)room, (uintptr_t)room + size, waited, neighbour);
+	printf("%lu %lu %d %d %d\n", (uintptr_t)room, (uintptr_t)room + size, calls, waited, neighbour);
 }
 
 /* ---- forks ---- */
