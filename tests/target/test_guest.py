@@ -210,7 +210,7 @@ def test_facts(new: Guest, old: Guest) -> None:
     assert facts["memory_given_bytes"] == 2 << 30 > facts["memory_bytes"] > 1 << 30
     assert (facts["accel"], facts["link"]) == ("tcg", "virtio")
     assert facts["qemu_version"][0].isdigit()
-    assert new.notes[0] == guest.TCG_NOTE
+    assert guest.TCG_NOTE in new.notes
     # Its drivers are modules, which were found beside the image, and what they need with them.
     assert old.facts()["link"] == "virtio"
 
@@ -267,7 +267,8 @@ def test_specimens(which: str, request: pytest.FixtureRequest, tmp_path: Path) -
     locked = by_fault.loc["read-while-write-locked", "read"]
     reason = {"new": "VMA write-locked", "old": "no per-VMA locks"}[which]
     assert f"(mmap: {reason})" in locked["what"]
-    assert locked["acquired"] == (8 if which == "new" else locked["faults"])
+    # A touch that found the writer about to leave is made again, and may have been one more.
+    assert (8 if which == "new" else locked["faults"]) <= locked["acquired"] <= locked["faults"]
 
 
 @pytest.mark.parametrize("which", ["new", "old"])
@@ -349,15 +350,43 @@ def test_a_guest_says_how_its_processors_run(new: Guest) -> None:
 # ---- other ways to boot ----
 
 
+def failing_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Have QEMU's first boots end as with a processor whose timer is dead, later ones work."""
+    found, script = qemu.find(), tmp_path / "qemu"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        f"fd = os.open({str(tmp_path / 'boots')!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n"
+        f"if os.fstat(fd).st_size >= {times}:\n"
+        f"    os.execv({found.path!r}, [{found.path!r}, *sys.argv[1:]])\n"
+        "os.write(fd, b'.')\n"
+        "console = next(w.partition(':')[2] for w in sys.argv if w.startswith('file:'))\n"
+        f"open(console, 'wb').write({machine._NO_TIMER + b' 1'!r})\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(qemu, "find", lambda architecture: found._replace(path=str(script)))
+
+
+def test_a_guest_without_a_timer_is_booted_again_thrice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    failing_qemu(tmp_path, monkeypatch, times=5)
+    with pytest.raises(TargetLost, match="no timer interrupt on processor 1"):
+        Guest(guests.stock("6.1"), accel="tcg", modules="")
+    assert (tmp_path / "boots").read_text() == "..."
+
+
 def test_without_a_virtio_driver_the_serial_port_serves(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A byte of it is a trap into QEMU each, so that what crosses it is little."""
+    failing_qemu(tmp_path, monkeypatch, times=2)
     monkeypatch.setattr(regime, "of", lambda target: regime.Regime("none", "not looked at"))
     content = random.Random(2).randbytes(100_000)
     (tmp_path / "data").write_bytes(content)
     with Guest(guests.stock("6.1"), accel="tcg", modules="", memory="512M", cpus=1) as target:
         assert target.facts()["link"] == "serial"
+        assert any(note.startswith("This guest is boot 3: ") for note in target.notes)
         there = target.push(tmp_path / "data")
         assert target.read(there) == content
         workload = Workload(workload="small-allocs-mt", bytes="1m")

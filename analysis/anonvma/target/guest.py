@@ -46,6 +46,7 @@ _MODULES = ("virtio_pci", "virtio_console")
 # words come within one, and the whole boot takes two or three.
 _KVM_SILENCE = 5.0
 _BOOT_SILENCE = 60.0
+_BOOTS = 3
 
 _KVM_FAILED: dict[tuple[Path, str], str] = {}
 """By image, why KVM did not boot it. Only failures, and only in this process: another try costs
@@ -211,22 +212,35 @@ class Guest(Remote):
             return f"a trial boot did not work ({error.cause})"
 
     def _started(self, accel: str, silence: float) -> Machine:
-        """Boot, as long as the console has something to say every so often."""
-        machine = Machine(self._local, self._words(accel), accel, self.name, self.memory)
-        size, changed = -1, time.monotonic()
-        try:
-            while machine.link.wait_for_hello(0.1) is None:
-                now = machine.console_size()
-                if now != size:
-                    size, changed = now, time.monotonic()
-                if "KVM internal error" in machine.qemu_log():  # it is stopped; QEMU stays
-                    raise machine.explain("stopped with a KVM internal error")
-                if time.monotonic() - changed > silence:
-                    raise machine.explain(f"did not boot, its console silent for {silence:g} s")
-        except BaseException:
-            machine.stop()
-            raise
+        """Boot, and boot again where a processor's timer never fires."""
+        for boot in range(1, _BOOTS + 1):
+            machine = Machine(self._local, self._words(accel), accel, self.name, self.memory)
+            try:
+                self._wait_for_init(machine, silence)
+                break
+            except BaseException as error:
+                machine.stop()
+                if boot == _BOOTS or not (isinstance(error, TargetLost) and machine.lacks_timer()):
+                    raise
+        if boot > 1:
+            self.notes.append(
+                f"This guest is boot {boot}: before it, a virtual processor's timer never fired, "
+                f"which happens under QEMU {self._qemu.version}."
+            )
         return machine
+
+    @staticmethod
+    def _wait_for_init(machine: Machine, silence: float) -> None:
+        """Wait as long as the console has something to say every so often."""
+        size, changed = -1, time.monotonic()
+        while machine.link.wait_for_hello(0.1) is None:
+            now = machine.console_size()
+            if now != size:
+                size, changed = now, time.monotonic()
+            if "KVM internal error" in machine.qemu_log():  # it is stopped; QEMU stays
+                raise machine.explain("stopped with a KVM internal error")
+            if time.monotonic() - changed > silence:
+                raise machine.explain(f"did not boot, its console silent for {silence:g} s")
 
     def _kept(
         self, error: TargetLost, keep: Callable[[TargetLost, dict[str, Any]], Path]

@@ -22,6 +22,7 @@ from anonvma.target.local import Local
 from anonvma.target.remote import console_line
 
 _PORT = "anonvma"  # the virtio port's name; analysis/guest/init.c looks for it
+_NO_TIMER = b"guest-init: no timer interrupt on processor"  # init.c says it
 _PATIENCE = 30.0  # seconds without a heartbeat
 
 
@@ -47,6 +48,7 @@ class Machine:
         second = Path(local.place(f"second-{accel}"))
         fifos = [second.with_name(second.name + end) for end in (".out", ".in")]
         for fifo in fifos:
+            fifo.unlink(missing_ok=True)  # of a boot before
             os.mkfifo(fifo, 0o600)
         # For reading and writing, since opening one end alone would wait for the other.
         held = [os.open(fifo, os.O_RDWR | os.O_CLOEXEC) for fifo in fifos]
@@ -102,6 +104,10 @@ class Machine:
         except FileNotFoundError:  # QEMU did not come to make it
             return b""
         return re.sub(rb"(Linux version \S+ )\(\S+@\S+\)", rb"\1(builder)", text)
+
+    def lacks_timer(self) -> bool:
+        """Whether init has found a processor whose timer never fires."""
+        return _NO_TIMER in self.console()
 
     def console_size(self) -> int:
         """Return how much the console has said."""
