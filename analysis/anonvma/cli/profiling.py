@@ -34,9 +34,9 @@ def import_command(files: tuple[Path, ...], into: Path | None, limit: int | None
     """Make a run of FILES of perf that were gathered without anonvma.
 
     FILES are a recording, as perf.data (a file, what a pipe wrote, or the directory of `perf record
-    --threads`) or as the text of `perf script`, or the output of `perf stat` (plain, in any locale,
-    -x, or -j, with or without -I, -A, -r and their like), or one of each. Which is which is told by
-    what is in them. Executions that `perf stat --append` put into one file are repeats of the run.
+    --threads`) or as the text of `perf script`, or the JSON of `perf stat -j` (with or without -I,
+    -A, -r and their like), or one of each. Which is which is told by what is in them. Executions
+    that `perf stat -j --append` put into one file are repeats of the run.
 
     Every line of a text is accounted for: one that is not perf's own is named, and the file
     refused.

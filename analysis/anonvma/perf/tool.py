@@ -246,7 +246,7 @@ def parse_stat(text: bytes) -> list[dict[str, Any]]:
         multiplexed; None without support), ``supported`` (bool).
     """
     found = (_counter(line) for line in text.decode(errors="replace").splitlines())
-    return [_row(counter) for counter in found if counter is not None]
+    return [row(counter) for counter in found if counter is not None]
 
 
 def parse_intervals(text: bytes) -> list[dict[str, Any]]:
@@ -259,13 +259,14 @@ def parse_intervals(text: bytes) -> list[dict[str, Any]]:
     """
     found = (_counter(line) for line in text.decode(errors="replace").splitlines())
     return [
-        {"seconds": float(counter["interval"]), **_row(counter)}
+        {"seconds": float(counter["interval"]), **row(counter)}
         for counter in found
         if counter is not None and isinstance(counter.get("interval"), int | float)
     ]
 
 
-def _row(counter: dict[str, Any]) -> dict[str, Any]:
+def row(counter: dict[str, Any]) -> dict[str, Any]:
+    """Return a counter of ``perf stat -j`` as a row of `parse_stat`."""
     value = str(counter["counter-value"])
     supported = value != "<not supported>"
     running = _number(str(counter.get("pcnt-running", 100.0)))
