@@ -99,8 +99,8 @@ def test_samples_that_stand_for_nothing_are_said(tmp_path: Path) -> None:
 
 
 def test_counters_alone(tmp_path: Path) -> None:
-    path = tmp_path / "stat.csv"
-    path.write_text("44,,page-faults,306721,100.00,,\n")
+    path = tmp_path / "stat.json"
+    path.write_text('{"counter-value" : "44", "event" : "page-faults", "pcnt-running" : 100.00}\n')
     run = import_files([path], tmp_path / "runs")
     assert perf_profile.sentences(run) == [] and len(counters.counters(run)) == 1
     assert len(changes.table({"one": [run], "two": [run]}))

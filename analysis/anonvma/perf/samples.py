@@ -18,7 +18,7 @@ from anonvma.perf import recording as perf_data
 from anonvma.perf import script as perf_script
 from anonvma.perf.recording import Recording
 from anonvma.perf.script import Parser
-from anonvma.perf.stacks import Inline, Profile
+from anonvma.perf.stacks import Profile
 from anonvma.target.target import Target
 
 _PIECE = 1 << 20
@@ -35,7 +35,6 @@ def read(
     scratch: Path,
     *,
     privileged: bool,
-    inlines: Inline | None = None,
     limit: int | None = None,
 ) -> tuple[Recording, Profile]:
     """Return what a recording is, and its samples.
@@ -53,8 +52,6 @@ def read(
         Where to write what is wanted for the moment only; its name gets endings.
     privileged : bool
         Whether to run perf privileged.
-    inlines : callable, optional
-        See `anonvma.perf.script.Parser.finish`.
     limit : int, optional
         Bytes that the recording, and the text about it, may have.
 
@@ -80,12 +77,12 @@ def read(
     try:
         abridged = deduplicated.abridge(file, part)
         if abridged:
-            found = abridged.whole(printed(part).printed(), recording.names, inlines)
+            found = abridged.whole(printed(part).printed(), recording.names)
             if found:
                 return recording, found
     finally:
         part.unlink(missing_ok=True)
-    return recording, _whole(printed(path), recording, inlines)
+    return recording, _whole(printed(path), recording)
 
 
 def read_named(target: Target, words: list[str], scratch: Path, *, limit: int | None) -> Profile:
@@ -147,7 +144,7 @@ def _piece(stream: IO[bytes]) -> bytes:
     return read1(_PIECE)
 
 
-def _whole(parser: Parser, recording: Recording, inlines: Inline | None) -> Profile:
+def _whole(parser: Parser, recording: Recording) -> Profile:
     """Return the samples of a recording that was printed as a whole.
 
     Raises
@@ -156,7 +153,7 @@ def _whole(parser: Parser, recording: Recording, inlines: Inline | None) -> Prof
         When the text has more samples than the recording, or fewer: a symbol or a path in it then
         passed for text of perf's own.
     """
-    profile = parser.finish(comms=recording.names, inlines=inlines)
+    profile = parser.finish(comms=recording.names)
     if recording.samples >= 0 and len(profile.samples) != recording.samples:
         raise ProfileError(
             f"perf script printed {len(profile.samples):,} samples of the {recording.samples:,} "

@@ -82,14 +82,10 @@ class Perf(NamedTuple):
     Attributes
     ----------
     path, version : str
-    offsets : bool
-        Whether ``perf script`` tells where in its file a frame is by a field of its own (dsoff).
-        Before there was one (6.4) it printed that in place of the address.
     """
 
     path: str
     version: str
-    offsets: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -134,19 +130,9 @@ class Perf(NamedTuple):
         """Return ``perf script``, with its symbols but nothing from another program.
 
         What is inlined perf asks addr2line for, once a frame, and misnames the innermost function
-        (6.1); `anonvma.perf.inlined` does it once a file.
+        (6.1): its time counts for the function that it is inlined into.
         """
-        offsets = ["-F", "+dsoff"] if self.offsets else []
-        return [
-            *self.command,
-            "script",
-            "--force",
-            "--no-inline",
-            "-i",
-            recording,
-            *words,
-            *offsets,
-        ]
+        return [*self.command, "script", "--force", "--no-inline", "-i", recording, *words]
 
 
 class _Brought(Perf):
@@ -182,7 +168,7 @@ def bring(target: Target) -> Perf | None:
         return None
     for library in libraries:
         target.push(Path(library))
-    brought = _Brought(target.push(Path(found.path)), found.version, found.offsets)
+    brought = _Brought(target.push(Path(found.path)), found.version)
     done = target.run([*brought.command, "--version"])
     return brought if done.returncode == 0 else None
 
@@ -208,9 +194,7 @@ def find(target: Target) -> Perf | None:
             continue
         match = re.match(rb"perf version (\S+)", done.stdout)
         if done.returncode == 0 and match:
-            # Refused as usage (129) where there is no such field, before the file is looked at.
-            trial = target.run([path, "script", "-F", "ip,sym,dso,dsoff", "-i", "/dev/null"])
-            return Perf(path, match[1].decode(errors="replace"), trial.returncode != 129)
+            return Perf(path, match[1].decode(errors="replace"))
     return None
 
 
