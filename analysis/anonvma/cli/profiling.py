@@ -66,7 +66,6 @@ _WRITTEN_AS = {
     ".svg": "a flame graph",
     ".png": "a flame graph",
     ".folded": "folded stacks (flamegraph.pl, speedscope)",
-    ".perf.txt": "for the Firefox profiler",
 }
 
 
@@ -170,8 +169,7 @@ def _write_profile(found: list[Run], event: str | None, below: str | None, outpu
             axes = flame.plot(this, *base, event=event, below=below, title=title, names=names)
             axes.get_figure(root=True).savefig(output)  # type: ignore[union-attr]
         else:
-            write = export.folded if ending == ".folded" else export.firefox
             first = next(iter(profile.of_run(this).values()))
-            output.write_text(write(first, event), encoding="utf-8")
+            output.write_text(export.folded(first, event), encoding="utf-8")
     except OSError as error:
         raise AnonvmaError(f"cannot write {output}: {error.strerror}.") from None
