@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -16,12 +17,7 @@ from typing import Any
 from anonvma.base import paths, scratch
 from anonvma.base.errors import PrivilegeError, TargetError
 from anonvma.target.facts import facts_of
-from anonvma.target.sysctl import (
-    Guardian,
-    before_raising,
-    put_back_after,
-    sysctl_path,
-)
+from anonvma.target.sysctl import Guard, held, sysctl_path
 from anonvma.target.target import Process, Raised, Stream, Target
 
 _PATIENCE_MS = 60_000  # for another run that has a sysctl raised
@@ -264,10 +260,10 @@ class Local(Target):
     def sysctl_at_least(self, name: str, value: int) -> Iterator[Raised]:
         """Have the sysctl `name` at `value` or more while the block runs, and put it back.
 
-        A guardian process raises it and puts it back when its standard input ends: at the end of
+        A guard raises it and puts it back when its standard input ends: at the end of
         the block, or when we are killed. It leaves alone what someone else has changed meanwhile.
         Of several runs on one machine only one raises a sysctl at a time; the others wait for it,
-        and say for whom. What a guardian that was killed itself left raised, the next puts back.
+        and say for whom. What a guard that was killed itself left raised, the next puts back.
 
         Yields
         ------
@@ -283,52 +279,32 @@ class Local(Target):
         if not path.is_file():
             raise TargetError(f"this kernel has no sysctl {name}.")
         present = int(self.read(str(path)))
-        with self._guarded(path, name, value, present) as raised:
-            yield raised
-
-    @contextmanager
-    def _guarded(self, path: Path, name: str, value: int, present: int) -> Iterator[Raised]:
+        as_it_is = Raised(name, present, present)
         if value <= 0 or (present >= value and not self._may_be_root()):
-            yield Raised(name, present, present)
+            yield as_it_is
             return
-        guardian = self._guardian(path, value)
-        with guardian:
-            said = guardian.answer()
-            while note := before_raising(name, said):
-                if said.startswith("recovered "):
-                    self.notes.append(note)
-                sys.stderr.write(f"anonvma: {note}\n")
-                said = guardian.answer()
-            if not said.startswith("raised "):
-                if present >= value and not said.startswith("process "):  # no sudo, no /run
-                    yield Raised(name, present, present)
-                    return
-                raise TargetError(f"cannot raise {name} to {value}: {said}.")
-            old, new = map(int, said.split()[1:])
-            raised = Raised(name, old, new)
-            try:
-                yield raised
-            finally:
-                raised.note = guardian.dismiss(raised)
-                if raised.note:
-                    self._put_back_after(path, raised)
+
+        def otherwise(said: str) -> Raised:
+            if present >= value and not said.startswith("process "):  # no sudo, no /run
+                return as_it_is
+            raise TargetError(f"cannot raise {name} to {value}: {said}.")
+
+        guard = functools.partial(self._guard, path)
+        with held(
+            guard, name, value, say=_to_stderr, notes=self.notes, otherwise=otherwise
+        ) as raised:
+            yield raised
 
     def _may_be_root(self) -> bool:
         return os.geteuid() == 0 or shutil.which("sudo") is not None
 
-    def _put_back_after(self, path: Path, raised: Raised) -> None:
-        """Have a new guardian put back what ours, which somebody killed, has left raised."""
-        with self._guardian(path, 0) as guardian:
-            said = guardian.answer()
-            raised.note = put_back_after(raised, said) or raised.note
-
-    def _guardian(self, path: Path, value: int) -> Guardian:
+    def _guard(self, path: Path, value: int) -> Guard:
         sudo = self._sudo()
         # In a session of its own a signal to our process group does not reach it.
         session = ["setsid", "--wait"] if sudo else []
         agent = self.push(paths.program("anonvma-agent"))
         argv = [*sudo, *session, agent, "raise", str(path), str(value), str(os.getpid())]
-        return Guardian(
+        return Guard(
             subprocess.Popen(
                 [*argv, f"{_PATIENCE_MS}"],
                 stdin=subprocess.PIPE,
@@ -337,6 +313,10 @@ class Local(Target):
                 start_new_session=not sudo,
             )
         )
+
+
+def _to_stderr(sentence: str) -> None:
+    sys.stderr.write(f"anonvma: {sentence}\n")
 
 
 def _make_work_directory() -> Path:

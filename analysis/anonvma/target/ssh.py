@@ -51,6 +51,7 @@ had.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -58,19 +59,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anonvma.base.errors import PrivilegeError, TargetError, TargetLost
+from anonvma.base.errors import PrivilegeError, TargetError
 from anonvma.target import wire
 from anonvma.target.facts import facts_of
 from anonvma.target.link import Link
 from anonvma.target.remote import Remote, console_line
-from anonvma.target.remote_process import RemoteProcess
 from anonvma.target.ssh_connection import AGENT, Connection
 from anonvma.target.ssh_host import check_host
-from anonvma.target.sysctl import before_raising, put_back, put_back_after, sysctl_path
+from anonvma.target.sysctl import Guard, held, sysctl_path
 from anonvma.target.target import Raised
 
 _PROBE = "vmaprobe"
@@ -294,58 +294,22 @@ class Ssh(Remote):
         if value <= 0:
             yield Raised(name, present, present)
             return
-        guard = self._guard(path, value)
-        with guard:
-            said = _line(guard)
-            while note := before_raising(name, said):
-                if said.startswith("recovered "):
-                    self.notes.append(note)
-                self._say(note)
-                said = _line(guard)
-            if not said.startswith("raised "):
-                hint = "; raise it there before, as root" if self._privilege != "root" else ""
-                raise TargetError(
-                    f"cannot raise {name} from {present} to {value} on the target: {said}{hint}."
-                )
-            old, new = map(int, said.split()[1:])
-            raised = Raised(name, old, new)
-            try:
-                yield raised
-            finally:
-                raised.note = _dismiss(guard, raised)
-                if raised.note:
-                    with suppress(TargetLost):
-                        self._put_back_after(path, raised)
 
-    def _put_back_after(self, path: str, raised: Raised) -> None:
-        """Have a new guard put back what ours, which somebody killed, has left raised."""
-        guard = self._guard(path, 0)
-        with guard:
-            assert guard.stdin is not None
-            raised.note = put_back_after(raised, _line(guard)) or raised.note
-            guard.stdin.close()  # it ends in no other way
-            guard.wait()
+        def otherwise(said: str) -> Raised:
+            hint = "; raise it there before, as root" if self._privilege != "root" else ""
+            raise TargetError(
+                f"cannot raise {name} from {present} to {value} on the target: {said}{hint}."
+            )
 
-    def _guard(self, path: str, value: int) -> RemoteProcess:
+        guard = functools.partial(self._guard, path)
+        with held(
+            guard, name, value, say=self._say, notes=self.notes, otherwise=otherwise
+        ) as raised:
+            yield raised
+
+    def _guard(self, path: str, value: int) -> Guard:
         streams = (subprocess.PIPE, subprocess.PIPE, subprocess.DEVNULL)
-        return self.link.start([path, str(value)], *streams, wire.AS_GUARD)
-
-
-def _line(guard: RemoteProcess) -> str:
-    assert guard.stdout is not None
-    return console_line(guard.stdout.readline().decode(errors="replace")) or "no answer"
-
-
-def _dismiss(guard: RemoteProcess, raised: Raised) -> str | None:
-    """Let the guard put the old value back; a sentence if it did not."""
-    assert guard.stdin is not None
-    try:
-        guard.stdin.close()
-        said = _line(guard)
-        guard.wait()
-    except (TargetLost, BrokenPipeError):  # it is told by the end of the link
-        return f"{raised.name} was {raised.old}; the lost target puts it back by itself."
-    return put_back(raised, said)
+        return Guard(self.link.start([path, str(value)], *streams, wire.AS_GUARD))
 
 
 # ---- words ----

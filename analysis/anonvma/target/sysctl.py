@@ -5,44 +5,96 @@ from __future__ import annotations
 
 import re
 import subprocess
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from anonvma.base.errors import TargetError
-from anonvma.target.target import Raised
+from anonvma.base.errors import TargetError, TargetLost
+from anonvma.base.text import printable
+from anonvma.target.target import Process, Raised
 
 _SYSCTL_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 
 
-class Guardian:
-    """The process that has a sysctl raised, ``anonvma-agent raise``."""
+class Guard(AbstractContextManager["Guard"]):
+    """The process that has a sysctl raised, ``anonvma-agent raise``, here or behind a link.
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
-        self._popen = popen
-        self.pipes = popen  # a context manager that closes them and waits
+    Parameters
+    ----------
+    process : Popen or Process
+        Its standard input and output are pipes; when the former ends, it puts the old value back.
+    """
 
-    def __enter__(self) -> Guardian:
-        return self
+    def __init__(self, process: subprocess.Popen[bytes] | Process) -> None:
+        self._process = process
 
     def __exit__(self, *_: object) -> None:
-        with self.pipes:
-            assert self._popen.stdin is not None
-            with suppress(BrokenPipeError):
-                self._popen.stdin.close()
+        with suppress(TargetLost), self._process:
+            self._end()
+
+    def _end(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it is dead already; its answer will say so
+            self._process.stdin.close()
+        self._process.wait()
 
     def answer(self) -> str:
         """Return its next line: what it did, or why it could not."""
-        assert self._popen.stdout is not None
-        return self._popen.stdout.readline().decode(errors="replace").strip() or "no answer"
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode(errors="replace")
+        return printable(line.strip()) or "no answer"
 
     def dismiss(self, raised: Raised) -> str | None:
         """Let it put the old value back; a sentence if it did not."""
-        assert self._popen.stdin is not None
-        with suppress(BrokenPipeError):  # it is dead already; its answer will say so
-            self._popen.stdin.close()
-        said = self.answer()
-        self._popen.wait()
-        return put_back(raised, said)
+        try:
+            self._end()
+            return put_back(raised, self.answer())
+        except TargetLost:  # it is told by the end of the link
+            return f"{raised.name} was {raised.old}; the lost target puts it back by itself."
+
+
+@contextmanager
+def held(
+    guard: Callable[[int], Guard],
+    name: str,
+    value: int,
+    *,
+    say: Callable[[str], None],
+    notes: list[str],
+    otherwise: Callable[[str], Raised],
+) -> Iterator[Raised]:
+    """Have a sysctl at a value while the block runs.
+
+    Parameters
+    ----------
+    guard : callable
+        Starts one, given the value.
+    name, value
+    say : callable
+        Takes a sentence for whoever waits.
+    notes : list of str
+        Gets those that belong to the run.
+    otherwise : callable
+        Given what a guard said that raised nothing, tells the value to go on with, or raises.
+    """
+    with guard(value) as first:
+        said = first.answer()
+        while note := before_raising(name, said):
+            if said.startswith("recovered "):
+                notes.append(note)
+            say(note)
+            said = first.answer()
+        if not said.startswith("raised "):
+            yield otherwise(said)
+            return
+        raised = Raised(name, *map(int, said.split()[1:]))
+        try:
+            yield raised
+        finally:
+            raised.note = first.dismiss(raised)
+            if raised.note:  # somebody killed it: a new one puts back what it left raised
+                with suppress(TargetLost), guard(0) as second:
+                    raised.note = put_back_after(raised, second.answer()) or raised.note
 
 
 def before_raising(name: str, said: str) -> str | None:
