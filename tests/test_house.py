@@ -66,6 +66,7 @@ def test_that_test_finds_what_is_too_long() -> None:
 READS_ANOTHER_PROGRAM = {
     "collect/environment.py": "/proc/cpuinfo",
     "perf/stat_file.py": "perf stat",
+    "perf/stat_lines.py": "perf stat",
     "perf/tool.py": "perf stat",
     "study/store.py": "DuckDB's errors",
     "target/guest.py": "QEMU's log",

@@ -175,6 +175,8 @@ def test_files_that_are_refused(recording: Path, tmp_path: Path) -> None:
 
 GIVEN = (
     b"bench 100 [000] 10.000100: 1000000 cpu-clock: \n\t1234 spin+0x4 (/srv/bench)\n\n" * 2,
+    b" Performance counter stats for 'x':\n\n 1,000 a\n 2.50 msec b\n 1.5 seconds time elapsed\n",
+    b"CPU0,10,,cycles,100,100.00,,\nCPU1,30,,cycles,100,50.00,,\n",
     b'{"counter-value" : "7.5", "unit" : "", "event" : "x", "pcnt-running" : 9.00}\n',
 )
 

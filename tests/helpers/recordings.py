@@ -16,6 +16,7 @@ import pytest
 from anonvma.perf import recording as perf_data
 from anonvma.perf import samples, tool
 from anonvma.perf import script as perf_script
+from anonvma.perf.inlined import Inlines
 from anonvma.perf.stacks import Profile
 from anonvma.target.local import Local
 
@@ -68,21 +69,23 @@ def perf() -> tool.Perf:
     return found
 
 
-def read(recording: Path) -> Profile:
+def read(recording: Path, *, inlines: bool = False) -> Profile:
     """A recording as samples, the way `collect` and `import` read it."""
     with Local() as here:
+        how = Inlines(here) if inlines else None
         scratch = recording.with_name("script")
-        return samples.read(here, recording, script, scratch, privileged=False)[1]
+        return samples.read(here, recording, script, scratch, privileged=False, inlines=how)[1]
 
 
-def read_whole(recording: Path) -> Profile:
+def read_whole(recording: Path, *, inlines: bool = False) -> Profile:
     """The same from the text about every sample."""
     about = perf_data.read(recording)
     words = script(recording, perf_script.fields(about.has_cpu, about.has_period))
     text = subprocess.run(words, capture_output=True, check=True, env=ENVIRONMENT).stdout
     parser = perf_script.Parser(cpu=about.has_cpu, period=about.has_period)
     parser.feed(text)
-    return parser.finish(comms=about.names)
+    with Local() as here:
+        return parser.finish(comms=about.names, inlines=Inlines(here) if inlines else None)
 
 
 def report(recording: Path, *words: str) -> dict[str, tuple[float, ...]]:

@@ -186,13 +186,15 @@ def test_intervals_of_a_recorded_run() -> None:
 # ---- what perf stat itself writes ----
 
 EVENTS = "task-clock,page-faults,context-switches"
+FORMATS = {"plain": [], "json": ["-j"], "fields": ["-x", ","], "semicolons": ["-x", ";"]}
 
 
 @pytest.mark.parametrize("interval", [[], ["-I", "50"], ["-I", "50", "--summary"]])
-def test_real_output_is_read(interval: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_real_output_is_read(form: str, interval: list[str], tmp_path: Path) -> None:
     recordings.require_perf()
     path = tmp_path / "stat"
-    words = ["perf", "stat", "-o", path, "-j", "-e", EVENTS, *interval]
+    words = ["perf", "stat", "-o", path, "-e", EVENTS, *FORMATS[form], *interval]
     busy = "x = [bytearray(4096) for _ in range(20000)]\nfor i in range(3000000): pass"
     subprocess.run([*words, "--", "/usr/bin/python3", "-c", busy], check=True)
     (found,) = stat_file.read(path.read_bytes())
@@ -207,3 +209,5 @@ def test_real_output_is_read(interval: list[str], tmp_path: Path) -> None:
         counted = sum(value for value in faults if value is not None)
         assert counted == pytest.approx(totals["page-faults"]["value"], rel=0.01)
         assert found.seconds and found.seconds >= found.intervals[-1]["seconds"] * 0.999
+    elif form == "plain":
+        assert found.seconds and found.seconds > 0

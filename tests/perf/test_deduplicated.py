@@ -99,13 +99,13 @@ def same(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> bool:
     return ours[:-1] == theirs[:-1] and all(our == their for our, their in known)
 
 
-def test_threads_and_names(tmp_path: Path) -> None:
+def test_threads_names_and_inlined_functions(tmp_path: Path) -> None:
     program = recordings.known_program(tmp_path)
     how = ["-g", "--sample-cpu", "-F", "997", "-e", "cpu-clock"]
     recording = recordings.record(tmp_path / "perf.data", *how, "--", program, recordings.QUOTA)
     assert abridged(recording) is not None
-    ours = recordings.read(recording)
-    assert rows(ours) == rows(recordings.read_whole(recording))
+    ours = recordings.read(recording, inlines=True)
+    assert rows(ours) == rows(recordings.read_whole(recording, inlines=True))
     # Stacks that have the same frames are one.
     stacks = [
         tuple(ours.frame_ids[begin:end].tolist())

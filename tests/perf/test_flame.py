@@ -212,6 +212,17 @@ def test_folded_stacks_are_lines() -> None:
     )
 
 
+def test_text_for_firefox_is_text_of_perf_script() -> None:
+    profile = read([TEXT], theirs=True)
+    again = read([export.firefox(profile).encode()], theirs=True)
+    assert list(again.samples["period"]) == [30, 10, 60]
+    assert list(again.samples["comm"]) == ["a b", "a b", "c"]
+    assert dict(perf_profile.self_(again)) == pytest.approx(dict(perf_profile.self_(profile)))
+    # What the Firefox profiler takes for a frame: an address, a symbol, a file without blanks.
+    for line in export.firefox(profile).splitlines():
+        assert not line.startswith("\t") or re.fullmatch(r"\s+\w+ .+ \(\S+\)", line)
+
+
 @pytest.mark.parametrize(
     ("name", "begins"),
     [
@@ -219,6 +230,7 @@ def test_folded_stacks_are_lines() -> None:
         ("f.png", b"\x89PNG"),
         ("f.svg", b"<?xml"),
         ("f.folded", b"vmload;"),
+        ("f.perf.txt", b"vmload "),
     ],
 )
 def test_the_command_writes_each(name: str, begins: bytes, tmp_path: Path) -> None:
@@ -237,4 +249,4 @@ def test_the_command_prints_tables_or_says_why_not() -> None:
     done = invoke(cli.main, ["profile", "specimens"])
     assert done.exit_code == 1 and "no table samples" in done.output
     done = invoke(cli.main, ["profile", "early-profile-1", "-o", "x.pdf"])
-    assert done.exit_code == 2 and ".folded (" in done.output
+    assert done.exit_code == 2 and ".perf.txt" in done.output

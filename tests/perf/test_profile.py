@@ -44,12 +44,14 @@ GROW = "<alloc::vec::Vec<T> as known::Grow>::grow"
 
 
 def test_functions_have_the_shares_they_were_given(known: Path) -> None:
-    profile = recordings.read(known)
+    profile = recordings.read(known, inlines=True)
     assert len(profile.samples) > 200
     shares = perf_profile.children(profile)
     once = {
         "recurse": QUOTA,  # however deep it recurs
-        "outermost": QUOTA,  # with what is inlined into it
+        "outermost": QUOTA,
+        "middle": QUOTA,
+        "innermost": QUOTA,
         recordings.method(shares.index): QUOTA,
         recordings.called(shares.index, GROW, "grow"): QUOTA,
         recordings.called(shares.index, "known::rusty", "rusty"): QUOTA,
@@ -58,6 +60,19 @@ def test_functions_have_the_shares_they_were_given(known: Path) -> None:
         "main": 5 * QUOTA,
     }
     assert {name: shares[name] for name in once} == pytest.approx(once, abs=NEAR)
+
+
+def test_inlined_functions_are_told_from_others(known: Path) -> None:
+    frames = recordings.read(known, inlines=True).frames
+    inlined = set(frames.loc[frames["inlined"], "symbol"])
+    assert {"innermost", "middle"} <= inlined
+    assert not {"outermost", "recurse", "main"} & inlined
+    assert "middle" not in set(recordings.read(known).frames["symbol"])
+
+
+def test_callers_of_an_inlined_chain_are_in_order(known: Path) -> None:
+    paths = perf_profile.calltrace(recordings.read(known, inlines=True), levels=3)
+    assert paths["innermost.middle.outermost"] == pytest.approx(QUOTA, abs=NEAR)
 
 
 def test_threads_have_their_names_whole_and_their_shares(known: Path) -> None:

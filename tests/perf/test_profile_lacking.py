@@ -15,6 +15,7 @@ from anonvma.collect.importing import import_files
 from anonvma.compare import changes
 from anonvma.perf import counters, export, flame
 from anonvma.perf import profile as perf_profile
+from anonvma.perf.script import read
 from anonvma.report import changes as report_changes
 from anonvma.report import output
 from anonvma.run.runs import Run
@@ -79,7 +80,11 @@ def test_whatever_a_recording_lacks(text: str, tmp_path: Path) -> None:
         assert way(run) is not None
         plt.close("all")
     profile = perf_profile.of_run(run)[1]
-    assert export.folded(profile)
+    for write in (export.folded, export.firefox):
+        assert write(profile)
+    again = read([export.firefox(profile).encode()], theirs=True)
+    assert len(again.samples) == len(perf_profile.select(profile).samples)
+    assert again.samples["cpu"].isna().all() == profile.samples["cpu"].isna().all()
     for shares in (perf_profile.self_, perf_profile.children, perf_profile.parts):
         assert shares(profile).between(0, 100.001).all()
 
@@ -89,12 +94,13 @@ def test_samples_that_stand_for_nothing_are_said(tmp_path: Path) -> None:
     assert metrics.of(run).empty
     with pytest.raises(ProfileError, match="period of 0"):
         perf_profile.sentences(run)
-    assert export.folded(perf_profile.of_run(run)[1])
+    for write in (export.folded, export.firefox):
+        assert write(perf_profile.of_run(run)[1])
 
 
 def test_counters_alone(tmp_path: Path) -> None:
-    path = tmp_path / "stat.json"
-    path.write_text('{"counter-value" : "44", "event" : "page-faults", "pcnt-running" : 100.00}\n')
+    path = tmp_path / "stat.csv"
+    path.write_text("44,,page-faults,306721,100.00,,\n")
     run = import_files([path], tmp_path / "runs")
     assert perf_profile.sentences(run) == [] and len(counters.counters(run)) == 1
     assert len(changes.table({"one": [run], "two": [run]}))

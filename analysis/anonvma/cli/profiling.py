@@ -34,9 +34,9 @@ def import_command(files: tuple[Path, ...], into: Path | None, limit: int | None
     """Make a run of FILES of perf that were gathered without anonvma.
 
     FILES are a recording, as perf.data (a file, what a pipe wrote, or the directory of `perf record
-    --threads`) or as the text of `perf script`, or the JSON of `perf stat -j` (with or without -I,
-    -A, -r and their like), or one of each. Which is which is told by what is in them. Executions
-    that `perf stat -j --append` put into one file are repeats of the run.
+    --threads`) or as the text of `perf script`, or the output of `perf stat` (plain, in any locale,
+    -x, or -j, with or without -I, -A, -r and their like), or one of each. Which is which is told by
+    what is in them. Executions that `perf stat --append` put into one file are repeats of the run.
 
     Every line of a text is accounted for: one that is not perf's own is named, and the file
     refused.
@@ -66,6 +66,7 @@ _WRITTEN_AS = {
     ".svg": "a flame graph",
     ".png": "a flame graph",
     ".folded": "folded stacks (flamegraph.pl, speedscope)",
+    ".perf.txt": "for the Firefox profiler",
 }
 
 
@@ -169,7 +170,8 @@ def _write_profile(found: list[Run], event: str | None, below: str | None, outpu
             axes = flame.plot(this, *base, event=event, below=below, title=title, names=names)
             axes.get_figure(root=True).savefig(output)  # type: ignore[union-attr]
         else:
+            write = export.folded if ending == ".folded" else export.firefox
             first = next(iter(profile.of_run(this).values()))
-            output.write_text(export.folded(first, event), encoding="utf-8")
+            output.write_text(write(first, event), encoding="utf-8")
     except OSError as error:
         raise AnonvmaError(f"cannot write {output}: {error.strerror}.") from None

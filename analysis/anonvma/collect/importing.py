@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Anyone's files become a run: perf.data, the text of ``perf script``, what ``perf stat -j`` wrote.
+"""Anyone's files become a run: perf.data, the text of ``perf script``, the output of ``perf stat``.
 
 A recording may be malicious. So the kind of a file is told by its content, `anonvma.perf.recording`
 checks its sizes before perf sees it, and perf runs with no configuration, cache or search path,
@@ -125,8 +125,8 @@ class _Import:
             self._keep(path, "samples", self._text(path))
         else:
             raise ProfileError(
-                f"{path} is neither a perf.data, nor text of 'perf script' with times, nor what "
-                "'perf stat -j' wrote."
+                f"{path} is neither a perf.data, nor text of 'perf script' with times, nor output "
+                "of 'perf stat'."
             )
 
     def _keep(self, path: Path, name: str, found: Profile) -> None:
@@ -292,6 +292,12 @@ class _Import:
             rows = [unknown | {"seconds": seconds.get(n), "repeat": n} for n, _ in _each(found)]
             self._put({"repeats": rows})
         self.repeats = max(self.repeats, len(found))
+        several = sorted({one.runs for one in found if one.runs > 1})
+        if several:
+            counts = " and ".join(map(str, several))
+            self.notes.append(
+                f"Counts and times are the means of {counts} executions, which perf stat -r made."
+            )
         lacking = perf.unsupported(row for one in found for row in one.totals)
         if lacking:
             self.unobserved.append(

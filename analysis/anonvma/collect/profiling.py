@@ -16,6 +16,7 @@ from anonvma.perf import features
 from anonvma.perf import samples as perf_record
 from anonvma.perf import tool as perf
 from anonvma.perf.events import SOFTWARE_EVENTS, TIME_EVENTS
+from anonvma.perf.inlined import Inlines
 from anonvma.perf.tool import Perf, Settings
 
 _COUNTED = ("perf_stat", "perf_intervals")
@@ -127,12 +128,14 @@ class Profiler:
         try:
             self.target.pull(output, file)
             features.blank_host_name(file)
+            inlines = Inlines(self.target)
             recording, found = perf_record.read(
                 self.target,
                 file,
                 lambda path, fields: tool.script(self.target.push(path), *fields),
                 self._raw(repeat, "script"),
                 privileged=True,
+                inlines=None if inlines.reason else inlines,
             )
         except ProfileError as error:
             reason = str(error).rstrip(".").replace(str(file), "what it recorded")
@@ -145,6 +148,8 @@ class Profiler:
             self.results.notes.append(
                 f"perf record lost {recording.lost:,} samples in repeat {repeat}."
             )
+        if inlines.reason:
+            self.results.lacks("inlined functions in stacks", inlines.reason, "install binutils")
 
     def _run_profiled(self, repeat: int, name: str, words: list[str], what: str) -> bool:
         """Run the workload, or watch the process, under perf; tell whether that worked."""

@@ -30,7 +30,7 @@ from anonvma.perf import raw_samples
 from anonvma.perf.raw_samples import Samples
 from anonvma.perf.recording import PIECE, File
 from anonvma.perf.recording_format import Record, Sample
-from anonvma.perf.stacks import Columns, Comms, Frames, Printed, Profile
+from anonvma.perf.stacks import Columns, Comms, Frames, Inline, Printed, Profile
 
 _Ints = npt.NDArray[np.int64]
 
@@ -79,14 +79,16 @@ class Abridged(NamedTuple):
     lengths: _Ints
     address: _Ints
 
-    def whole(self, printed: Printed, comms: Comms | None = None) -> Profile | None:
+    def whole(
+        self, printed: Printed, comms: Comms | None = None, inlines: Inline | None = None
+    ) -> Profile | None:
         """Return the samples of the whole recording; None if the part was not what was printed.
 
         Parameters
         ----------
         printed : Printed
             What ``perf script`` said of the part.
-        comms : callable, optional
+        comms, inlines : callable, optional
             See `anonvma.perf.script.Parser.finish`.
         """
         order = np.argsort(printed.columns.time, kind="stable")
@@ -98,7 +100,7 @@ class Abridged(NamedTuple):
         if lines is None or names is None:
             return None
         used, place = np.unique(lines, return_inverse=True)
-        frames = Frames.named([printed.lines[line] for line in used.tolist()])
+        frames = Frames.named([printed.lines[line] for line in used.tolist()], inlines)
         stack, stacks = _distinct(*frames.stacks(place[self.address], self.lengths)[:2])
         samples = self.samples
         codes, known = comms(samples.tid, samples.time) if comms else (_none(samples.tid), [])

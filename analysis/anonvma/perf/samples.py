@@ -18,7 +18,7 @@ from anonvma.perf import recording as perf_data
 from anonvma.perf import script as perf_script
 from anonvma.perf.recording import Recording
 from anonvma.perf.script import Parser
-from anonvma.perf.stacks import Profile
+from anonvma.perf.stacks import Inline, Profile
 from anonvma.target.target import Target
 
 _PIECE = 1 << 20
@@ -35,6 +35,7 @@ def read(
     scratch: Path,
     *,
     privileged: bool,
+    inlines: Inline | None = None,
     limit: int | None = None,
 ) -> tuple[Recording, Profile]:
     """Return what a recording is, and its samples.
@@ -52,6 +53,8 @@ def read(
         Where to write what is wanted for the moment only; its name gets endings.
     privileged : bool
         Whether to run perf privileged.
+    inlines : callable, optional
+        See `anonvma.perf.script.Parser.finish`.
     limit : int, optional
         Bytes that the recording, and the text about it, may have.
 
@@ -77,12 +80,12 @@ def read(
     try:
         abridged = deduplicated.abridge(file, part)
         if abridged:
-            found = abridged.whole(printed(part).printed(), recording.names)
+            found = abridged.whole(printed(part).printed(), recording.names, inlines)
             if found:
                 return recording, found
     finally:
         part.unlink(missing_ok=True)
-    return recording, _whole(printed(path), recording)
+    return recording, _whole(printed(path), recording, inlines)
 
 
 def read_named(target: Target, words: list[str], scratch: Path, *, limit: int | None) -> Profile:
@@ -144,7 +147,7 @@ def _piece(stream: IO[bytes]) -> bytes:
     return read1(_PIECE)
 
 
-def _whole(parser: Parser, recording: Recording) -> Profile:
+def _whole(parser: Parser, recording: Recording, inlines: Inline | None) -> Profile:
     """Return the samples of a recording that was printed as a whole.
 
     Raises
@@ -153,7 +156,7 @@ def _whole(parser: Parser, recording: Recording) -> Profile:
         When the text has more samples than the recording, or fewer: a symbol or a path in it then
         passed for text of perf's own.
     """
-    profile = parser.finish(comms=recording.names)
+    profile = parser.finish(comms=recording.names, inlines=inlines)
     if recording.samples >= 0 and len(profile.samples) != recording.samples:
         raise ProfileError(
             f"perf script printed {len(profile.samples):,} samples of the {recording.samples:,} "

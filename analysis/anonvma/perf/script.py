@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from anonvma.base.errors import ProfileError
 from anonvma.perf import script_lines
-from anonvma.perf.stacks import Columns, Comms, Printed, Profile
+from anonvma.perf.stacks import Columns, Comms, Inline, Printed, Profile
 
 
 def fields(cpu: bool = True, period: bool = True) -> tuple[str, ...]:
@@ -273,7 +273,7 @@ class Parser:
             list(self.lines),
         )
 
-    def finish(self, comms: Comms | None = None) -> Profile:
+    def finish(self, comms: Comms | None = None, inlines: Inline | None = None) -> Profile:
         """Return the samples, once all text was fed; see `Printed.profile`.
 
         Raises
@@ -281,7 +281,7 @@ class Parser:
         ProfileError
             When there was text but no sample in it.
         """
-        return self.printed().profile(comms)
+        return self.printed().profile(comms, inlines)
 
 
 def read(

@@ -64,6 +64,7 @@ class Profile:
 
 
 Comms = Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[npt.NDArray[Any], list[bytes]]]
+Inline = Callable[[list[tuple[bytes, bytes, int]]], list[list[bytes]]]
 
 
 class Columns(NamedTuple):
@@ -105,28 +106,33 @@ class Columns(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """What lines about frames say.
+    """What lines about frames say: each is a frame, or several where functions were inlined.
 
     Attributes
     ----------
     table : DataFrame
         Columns as in the table ``frames``.
-    ids : array of uint32
-        The frame of each line.
+    first, ids : array of int64, array of uint32
+        Line `i` is the frames ``ids[first[i]:first[i + 1]]``, the innermost first.
     """
 
     table: pd.DataFrame
+    first: npt.NDArray[np.int64]
     ids: npt.NDArray[np.uint32]
 
     @classmethod
-    def named(cls, lines: list[bytes]) -> Frames:
+    def named(cls, lines: list[bytes], inlines: Inline | None) -> Frames:
         """Name the frames: lines that differ in the address alone are one."""
+        parts = [script_lines.frame_of(line) for line in lines]
+        within = inlines(parts) if inlines else [[] for _ in parts]
         known: dict[tuple[bytes, bytes, bool, bool], int] = {}
-        ids = []
-        for symbol, file, address in map(script_lines.frame_of, lines):
-            inlined = file == b"inlined"
-            key = (symbol, b"" if inlined else file, _is_kernel(address, file), inlined)
-            ids.append(known.setdefault(key, len(known)))
+        ids, first = [], [0]
+        for (symbol, file, address), inner in zip(parts, within, strict=True):
+            kernel = _is_kernel(address, file)
+            keys = [(name, file, kernel, True) for name in inner]
+            keys.append((symbol, b"" if file == b"inlined" else file, kernel, file == b"inlined"))
+            ids += [known.setdefault(key, len(known)) for key in keys]
+            first.append(len(ids))
         frames = pd.DataFrame(
             {
                 "frame": np.arange(len(known), dtype=np.uint32),
@@ -137,7 +143,7 @@ class Frames(NamedTuple):
             },
             columns=schema.columns("frames"),
         )
-        return cls(frames, np.array(ids, np.uint32))
+        return cls(frames, np.array(first, np.int64), np.array(ids, np.uint32))
 
     def stacks(
         self, lines: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
@@ -151,7 +157,11 @@ class Frames(NamedTuple):
         lengths : array
             How many each stack has.
         """
-        return np.concatenate(([0], np.cumsum(lengths))), self.ids[lines], self.table
+        each = np.diff(self.first)[lines]
+        ends = np.concatenate(([0], np.cumsum(each)))
+        within = np.arange(ends[-1]) - np.repeat(ends[:-1], each)
+        offsets = ends[np.concatenate(([0], np.cumsum(lengths)))]
+        return offsets, self.ids[np.repeat(self.first[lines], each) + within], self.table
 
 
 def _is_kernel(address: int, file: bytes) -> bool:
@@ -203,7 +213,7 @@ class Printed(NamedTuple):
     stacks: list[tuple[int, ...]]
     lines: list[bytes]
 
-    def profile(self, comms: Comms | None = None) -> Profile:
+    def profile(self, comms: Comms | None = None, inlines: Inline | None = None) -> Profile:
         """Return the samples, their frames named.
 
         Parameters
@@ -211,13 +221,16 @@ class Printed(NamedTuple):
         comms : callable, optional
             Given arrays of tids and times in ns, returns an array of codes and the names they
             stand for.
+        inlines : callable, optional
+            Given symbol, file and address of every frame, returns for each the functions inlined
+            there, the innermost first.
         """
         codes, names = self.comms, self.comm_names
         if comms:
             codes, names = comms(self.columns.tid, self.columns.time)
         flat = np.fromiter(chain(*self.stacks), np.int64)
         lines, frames = np.unique(flat, return_inverse=True)
-        named = Frames.named([self.lines[line] for line in lines.tolist()])
+        named = Frames.named([self.lines[line] for line in lines.tolist()], inlines)
         lengths = np.fromiter(map(len, self.stacks), np.int64, len(self.stacks))
         return Profile(
             self.columns.table(self.event_names, codes, names), *named.stacks(frames, lengths)

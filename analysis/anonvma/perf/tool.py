@@ -82,10 +82,14 @@ class Perf(NamedTuple):
     Attributes
     ----------
     path, version : str
+    offsets : bool
+        Whether ``perf script`` tells where in its file a frame is by a field of its own (dsoff).
+        Before there was one (6.4) it printed that in place of the address.
     """
 
     path: str
     version: str
+    offsets: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -130,9 +134,19 @@ class Perf(NamedTuple):
         """Return ``perf script``, with its symbols but nothing from another program.
 
         What is inlined perf asks addr2line for, once a frame, and misnames the innermost function
-        (6.1): its time counts for the function that it is inlined into.
+        (6.1); `anonvma.perf.inlined` does it once a file.
         """
-        return [*self.command, "script", "--force", "--no-inline", "-i", recording, *words]
+        offsets = ["-F", "+dsoff"] if self.offsets else []
+        return [
+            *self.command,
+            "script",
+            "--force",
+            "--no-inline",
+            "-i",
+            recording,
+            *words,
+            *offsets,
+        ]
 
 
 class _Brought(Perf):
@@ -168,7 +182,7 @@ def bring(target: Target) -> Perf | None:
         return None
     for library in libraries:
         target.push(Path(library))
-    brought = _Brought(target.push(Path(found.path)), found.version)
+    brought = _Brought(target.push(Path(found.path)), found.version, found.offsets)
     done = target.run([*brought.command, "--version"])
     return brought if done.returncode == 0 else None
 
@@ -194,7 +208,9 @@ def find(target: Target) -> Perf | None:
             continue
         match = re.match(rb"perf version (\S+)", done.stdout)
         if done.returncode == 0 and match:
-            return Perf(path, match[1].decode(errors="replace"))
+            # Refused as usage (129) where there is no such field, before the file is looked at.
+            trial = target.run([path, "script", "-F", "ip,sym,dso,dsoff", "-i", "/dev/null"])
+            return Perf(path, match[1].decode(errors="replace"), trial.returncode != 129)
     return None
 
 
@@ -230,7 +246,7 @@ def parse_stat(text: bytes) -> list[dict[str, Any]]:
         multiplexed; None without support), ``supported`` (bool).
     """
     found = (_counter(line) for line in text.decode(errors="replace").splitlines())
-    return [row(counter) for counter in found if counter is not None]
+    return [_row(counter) for counter in found if counter is not None]
 
 
 def parse_intervals(text: bytes) -> list[dict[str, Any]]:
@@ -243,14 +259,13 @@ def parse_intervals(text: bytes) -> list[dict[str, Any]]:
     """
     found = (_counter(line) for line in text.decode(errors="replace").splitlines())
     return [
-        {"seconds": float(counter["interval"]), **row(counter)}
+        {"seconds": float(counter["interval"]), **_row(counter)}
         for counter in found
         if counter is not None and isinstance(counter.get("interval"), int | float)
     ]
 
 
-def row(counter: dict[str, Any]) -> dict[str, Any]:
-    """Return a counter of ``perf stat -j`` as a row of `parse_stat`."""
+def _row(counter: dict[str, Any]) -> dict[str, Any]:
     value = str(counter["counter-value"])
     supported = value != "<not supported>"
     running = _number(str(counter.get("pcnt-running", 100.0)))

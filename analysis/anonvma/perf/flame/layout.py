@@ -10,7 +10,8 @@ gained (red) or lost (blue). Functions that spin for mmap_lock have a colour of 
 anywhere, works with a keyboard alone, and without its script is still a picture. Among libraries,
 d3-flame-graph and speedscope want a JavaScript bundle several times the size of all this, or the
 network; those for Python draw other profilers' formats; none draws a difference that keeps what
-vanished. So it is drawn here, and `anonvma.perf.export` writes what speedscope loads.
+vanished. So it is drawn here, and `anonvma.perf.export` writes what speedscope and the Firefox
+profiler load.
 """
 
 from __future__ import annotations
