@@ -255,7 +255,7 @@ def test_explorer_in_jupyterlab(lab: Lab, browser: webdriver.Chrome) -> None:
     page.choose("other", "early-small-allocs-mt-1")
     page.open_tab("What differs")
     page.until_shown(r"B is small-allocs-mt on Linux 6\.12")
-    page.until_shown(r"(?s)Beware.*parameter bytes")
+    page.until_shown(r"(?s)Beware.*bytes")
     page.picture("02-differs")
 
     # Back, and each control of the filter.

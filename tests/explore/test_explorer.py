@@ -218,7 +218,7 @@ def test_what_differs_is_what_the_runs_hold() -> None:
             left = faults[(faults[list(like)].astype("str") == pd.Series(like)).all(axis=1)]
             row = transitions[(transitions[list(like)] == pd.Series(like)).all(axis=1)]
             assert row[name].item() == left["count"].sum() / faults["repeat"].nunique()
-    regimes = environment.set_index("what").loc["regime"]
+    regimes = environment.set_index("fact").loc["regime"]
     assert (regimes["A"], regimes["B"]) == ("early", "delayed")
     assert not any("Beware" in words for words in view.words)
     explorer.controls["state"].value = ("zero-page",)

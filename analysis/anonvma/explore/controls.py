@@ -9,7 +9,6 @@ in `anonvma.explore.explorer`.
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
-from anonvma.base import paths
 from anonvma.base.errors import SelectionError
 from anonvma.base.text import printable
 from anonvma.collect.preflight import LIVE as LIVE
@@ -239,22 +237,10 @@ def lay_out(c: Controls, status: ipywidgets.Widget, views: ipywidgets.Tab) -> ip
         c["fold"].description = UNFOLD if change["new"] else FOLD
 
     c["fold"].observe(fold, "value")
-    style = ipywidgets.HTML(f"<style>{_STYLE}</style>" + _KEYS_ARE_OURS + _unsaved())
+    style = ipywidgets.HTML(f"<style>{_STYLE}</style>" + _KEYS_ARE_OURS)
     whole = ipywidgets.VBox([style, status, c["fold"], columns])
     whole.add_class("anonvma")
     return whole
-
-
-def _unsaved() -> str:
-    """Say it where the notebook cannot be saved: its user may not write to the checkout."""
-    notebooks = paths.root() / "notebooks"
-    if os.access(notebooks, os.W_OK):
-        return ""
-    return (
-        "<p class='anonvma-note' role='note'>This notebook can be changed and run, and not saved: "
-        f"its kernel runs as user number {os.getuid()}, who cannot write to the checkout. To keep "
-        "a changed notebook choose File, Download; exports are kept.</p>"
-    )
 
 
 # ---- what they offer, and what is written into them ----

@@ -20,7 +20,7 @@ from anonvma.base.text import printable
 from anonvma.explore.filter import STATES, size
 from anonvma.explore.selection import Selection
 from anonvma.explore.source import Source
-from anonvma.report import output
+from anonvma.report import layout, output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,19 +124,6 @@ def trimmed(table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _tables(view: View) -> list[pd.DataFrame]:
-    """Its tables, without what a name could do to a terminal or a page."""
-    tables = []
-    for table in view.tables:
-        clean = table.copy()
-        for name in clean:
-            if not pd.api.types.is_numeric_dtype(clean[name]):
-                text = clean[name].astype("object")
-                clean[name] = text.map(lambda v: printable(v) if isinstance(v, str) else v)
-        tables.append(clean)
-    return tables
-
-
 def _png(figure: Figure) -> bytes:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=120, metadata={"Software": None})
@@ -152,7 +139,7 @@ def as_html(view: View) -> str:
             f'<img alt="{html.escape(told)}" style="max-width:100%;background:#fff" '
             f'src="data:image/png;base64,{data}">'
         )
-    for table in _tables(view):
+    for table in view.tables:
         parts.append(f'<div class="anonvma-table">{output.styled(table).data}</div>')
     return "\n".join(parts)
 
@@ -162,16 +149,10 @@ def display(view: View) -> None:
     from IPython.display import Markdown
     from IPython.display import display as show
 
-    said = "\n\n".join(_markdown(words) for words in view.words)
+    said = "\n\n".join(layout.in_markdown(words) for words in view.words)
     show(Markdown(said))  # type: ignore[no-untyped-call]
     for figure, told in view.figures:
         data = {"image/png": base64.b64encode(_png(figure)).decode(), "text/plain": told}
         show(data, raw=True, metadata={"image/png": {"alt": told}})  # type: ignore[no-untyped-call]
-    for table in _tables(view):
+    for table in view.tables:
         show(output.styled(table))  # type: ignore[no-untyped-call]
-
-
-def _markdown(words: str) -> str:
-    """Return plain words so that Markdown shows them as they are."""
-    words = printable(words)
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|~$" else c for c in words)

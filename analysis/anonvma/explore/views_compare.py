@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from anonvma.compare import conditions
 from anonvma.explore.filter import STATES, Filter
 from anonvma.explore.source import Source
 from anonvma.explore.view import MOST, Shown, View
@@ -29,8 +30,7 @@ def differs(shown: Shown) -> View:
     if wanted != shown.selection.filter:
         words.append("Processes and addresses of one run mean nothing in the other: left out here.")
     environment = _environment(shown.source, other)
-    careful = environment.loc[environment["kind"] == "workload", "what"]
-    environment = environment.drop(columns="kind")
+    careful = environment.loc[environment["aspect"].isin(["workload", "parameters"]), "fact"]
     if len(careful):
         words.append(f"Beware: not the same work in both ({', '.join(careful)}).")
     table = _side_by_side(shown.source, other, wanted)
@@ -128,32 +128,7 @@ def _plot_side_by_side(table: pd.DataFrame, ax: Axes) -> None:
 
 
 def _environment(a: Source, b: Source) -> pd.DataFrame:
-    """What differs between two runs besides their results: kind, what, A, B."""
-    facts = [_facts(source) for source in (a, b)]
-    rows = [
-        {"kind": key[0], "what": key[1], "A": str(one), "B": str(other)}
-        for key in dict.fromkeys([*facts[0], *facts[1]])
-        if (one := facts[0].get(key, "-")) != (other := facts[1].get(key, "-"))
-    ]
-    return pd.DataFrame(rows, columns=["kind", "what", "A", "B"])
-
-
-def _facts(source: Source) -> dict[tuple[str, str], object]:
-    """Return the facts of a source by their kind, ``target`` or ``workload``, and their name."""
-    if source.run is None:
-        return {("target", "kind"): "live", ("target", "page_size"): source.vmas.page_size}
-    manifest = source.run.manifest
-    target = {name: value for name, value in manifest.target.items() if name != "perf_version"}
-    target["regime"] = manifest.features.get("regime", {}).get("name")
-    target["repeats"] = manifest.repeats
-    given = {
-        f"parameter {name}": value
-        for name, value in manifest.parameters.items()
-        if name != "workload"
-    }
-    work = {"workload": manifest.workload.name, **given}
-    return {
-        (kind, name): value
-        for kind, facts in (("target", target), ("workload", work))
-        for name, value in facts.items()
-    }
+    """What differs between two runs besides their results; nothing where one is live."""
+    if a.run is None or b.run is None:
+        return pd.DataFrame(columns=["aspect", "fact", "A", "B"])
+    return conditions.differences({"A": [a.run], "B": [b.run]})

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""PNG images without their metadata: no text, date or position of where they were made."""
+"""PNG images without their metadata: no text, date or position of where they were made.
+
+nbconvert embeds images as they are, and the redactor cannot see into what is compressed; whoever
+adds a picture to 06-report publishes what is written in it, unless it is taken out here.
+"""
 
 from __future__ import annotations
 

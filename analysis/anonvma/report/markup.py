@@ -4,6 +4,10 @@
 The HTML of a notebook may hold whatever a process, a file or its author put there. It is parsed
 and written anew: comments, scripts, handlers, frames, addresses to load from, and images that
 are not PNG are left out; PNG lose their metadata; text and attributes are redacted.
+
+nbconvert's sanitizer (bleach) drops scripts as well. But it knows of no wall, and the wall has to
+look at words and not at markup, where a user called "span" would cost every tag of that name; so
+the page is parsed here in any case, and what must not run, load or hide is left out on the way.
 """
 
 from __future__ import annotations

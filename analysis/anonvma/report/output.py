@@ -34,7 +34,7 @@ def styled(table: pd.DataFrame, source: str = "") -> HTML:
     """
     from IPython.display import HTML
 
-    shown = tabular.in_columns(table).style.hide().format(escape="html")
+    shown = tabular.in_columns(table).map(printable).style.hide().format(escape="html")
     sides = {True: "text-align: right", False: "text-align: left"}
     alike = [
         {"selector": f".col{place}", "props": sides[pd.api.types.is_numeric_dtype(table[name])]}
