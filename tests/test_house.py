@@ -85,6 +85,8 @@ VOCABULARY = {
 
 SAID = {"title", "caption", "note", "notes", "paragraphs", "reason", "remedy", "sentences"}
 """What attributes with sentences are called."""
+SAID_COLUMNS = {"why", "evidence", "explain", "missing"}
+"""What columns of sentences are called; one without is null."""
 
 METHODS = {
     *("startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition"),
@@ -103,7 +105,12 @@ def prose_in(node: ast.AST) -> Iterator[str]:
 
 
 def is_said(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr in SAID
+    match node:
+        case ast.Attribute(attr=name):
+            return name in SAID
+        case ast.Subscript(slice=ast.Constant(value=name)):
+            return name in SAID_COLUMNS
+    return False
 
 
 def is_read(node: ast.AST) -> bool:
@@ -148,6 +155,8 @@ def test_nothing_is_learnt_from_a_sentence_a_title_or_a_note() -> None:
         'lacking.reason.removesuffix(".")',
         're.search("no such file", said)',
         'table["what"].str.contains("left bare")',
+        'table["why"] != UNEXPLAINED',
+        'row["evidence"].startswith(word)',
     ],
 )
 def test_that_test_finds_a_sentence_that_is_read(source: str) -> None:

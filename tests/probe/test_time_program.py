@@ -19,8 +19,8 @@ from anonvma.base.errors import FaultsError
 from anonvma.collect.tracing import workload_processes
 from anonvma.collect.workload import Workload
 from anonvma.collect.workload_output import parse_throughput
-from anonvma.probe.time_file import CPUS, LOCKS, Times, read
-from anonvma.run.vocabulary import CONTEXTS
+from anonvma.probe.time_file import LOCKS, Times, read
+from anonvma.run.vocabulary import CONTEXTS, CPUS
 
 TICK = 10_000_000  # ns: what the scheduler's accounts may lag behind, for each task
 SMALL = Workload(workload="small-allocs-mt", threads=4, bytes="16m", unit="40k")

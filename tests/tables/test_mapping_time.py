@@ -134,8 +134,8 @@ def test_parts_of_one_mapping_by_hand() -> None:
 
 
 def test_every_state_has_a_part() -> None:
-    from anonvma.probe.time_file import CPUS, LOCKS
-    from anonvma.run.vocabulary import CONTEXTS
+    from anonvma.probe.time_file import LOCKS
+    from anonvma.run.vocabulary import CONTEXTS, CPUS
 
     parts = {mapping_time._part(*state) for state in
              ((c, lock, cpu) for c in CONTEXTS for lock in LOCKS for cpu in CPUS)}  # fmt: skip

@@ -28,7 +28,6 @@ from anonvma.compare.outcomes import PARTS, VARIES
 Version = tuple[int, ...]
 _COMPARED = [part for part in PARTS if part not in ("tracing", "kernel")]
 _ABOUT = {"regime": "page faults", "source": "specimens: source"}
-UNEXPLAINED = "unexplained"
 
 
 class Cause(NamedTuple):
@@ -42,7 +41,7 @@ class Cause(NamedTuple):
     from_: str
     to: str
     commit: str
-    why: str
+    why: str | None
 
     def explains(self, part: str, subject: str, old: _Seen, new: _Seen) -> bool:
         """Tell whether this is why a subject has another outcome on one kernel than before."""
@@ -67,7 +66,7 @@ class _Seen(NamedTuple):
     outcome: str
 
 
-_UNKNOWN = Cause("", "", "", "", "", "", "", "", UNEXPLAINED)
+_UNEXPLAINED = Cause("", "", "", "", "", "", "", "", None)
 
 
 def _fits(pattern: str, text: object) -> bool:
@@ -143,7 +142,7 @@ def between(found: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         One row per change: part, subject, old and new (kernels), before and after (outcomes), since
-        and commit (empty where unexplained) and why.
+        and commit (empty where unexplained) and why (null where unexplained).
     """
     about, rows = kernels(found), []
     releases = about["release"].to_dict()
@@ -167,13 +166,17 @@ def between(found: pd.DataFrame) -> pd.DataFrame:
 
 def _cause(part: str, subject: str, old: _Seen, new: _Seen) -> Cause:
     fitting = (cause for cause in causes() if cause.explains(part, subject, old, new))
-    return next(fitting, _UNKNOWN)
+    return next(fitting, _UNEXPLAINED)
 
 
 def grouped(changed: pd.DataFrame) -> pd.DataFrame:
     """Return the changes with those of one kind as one row: count, and the subjects' names."""
     same = ["old", "new", "part", "before", "after", "since", "commit", "why"]
-    rows = changed.groupby(same, sort=False)["subject"].agg([len, "; ".join]).reset_index()
+    rows = (
+        changed.groupby(same, sort=False, dropna=False)["subject"]
+        .agg([len, "; ".join])
+        .reset_index()
+    )
     rows = rows.rename(columns={"len": "count", "join": "subjects"})
     return rows[
         ["old", "new", "part", "count", "before", "after", "since", "commit", "why", "subjects"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from anonvma.base.axes import own
-from anonvma.compare.kernel_changes import UNEXPLAINED, Alike, between, differing, kernels
+from anonvma.compare.kernel_changes import Alike, between, differing, kernels
 from anonvma.compare.outcomes import NO_FAULT, NOT_MADE, PARTS
 from anonvma.tables.empty_figure import blank
 
@@ -67,7 +67,7 @@ def plot(found: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def _explained(found: pd.DataFrame) -> dict[tuple[str, str, str], bool]:
     changed = between(found)
     keys = zip(changed["part"], changed["subject"], changed["new"], strict=True)
-    return dict(zip(keys, changed["why"] != UNEXPLAINED, strict=True))
+    return dict(zip(keys, changed["why"].notna(), strict=True))
 
 
 def _draw(

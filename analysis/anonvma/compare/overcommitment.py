@@ -22,6 +22,7 @@ from anonvma.base.numerals import interval, number, percent
 from anonvma.compare import changes
 from anonvma.run import processors
 from anonvma.run.runs import Run, having
+from anonvma.run.vocabulary import QUEUED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +112,7 @@ def _shares(run: Run) -> dict[str, float]:
     table = run.table("time")
     ns, cpu = table["ns"].astype("float64"), table["cpu"].astype("str")
     asks, runs = table["lock"].astype("str") == "waiting", cpu == "running"
-    queued = cpu.str.startswith(("woken", "preempted"))
+    queued = cpu.isin(QUEUED)
     parts = (asks & runs, asks & ~runs, ~asks & queued)
     return {name: 100 * ns[part].sum() / ns.sum() for name, part in zip(_HOW, parts, strict=True)}
 

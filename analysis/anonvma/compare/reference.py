@@ -174,7 +174,7 @@ def _beside(theirs: Mapping[Any, Any], ours: pd.DataFrame, note: str) -> dict[st
         }  # fmt: skip
     mine = ours.loc[name]
     moved = mine["verdict"] in changes.CHANGED
-    up = told.startswith(("+", "over"))
+    up = not theirs["change"].startswith("-")
     direction = "no change"
     if moved:
         direction = "same" if (mine["verdict"] == changes.Verdict.HIGHER) == up else "other"

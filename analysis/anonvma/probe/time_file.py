@@ -18,12 +18,9 @@ import pandas as pd
 
 from anonvma.base.errors import FaultsError
 from anonvma.probe.counts import processes_of
+from anonvma.run.vocabulary import QUEUED
 
 LOCKS = ("none", "waiting", "reading", "writing")
-CPUS = (
-    *("running", "sleeping", "woken", "woken, behind others"),
-    *("preempted", "preempted, behind others"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +49,6 @@ class Times:
 
 
 _RUNNING = ("running",)
-_QUEUED = CPUS[2:]
 
 
 def read(text: bytes, mine: Collection[int] | None = None) -> Times:
@@ -147,7 +143,7 @@ def _totals(found: Mapping[str, Any], mine: set[int]) -> dict[str, Any]:
         "window_ns": int(wall),
         "ran_ns": spent(_RUNNING) + of(every, "tracer_ns"),
         "exec_ns": of(every, "exec_ns"),
-        "queued_ns": spent(_QUEUED),
+        "queued_ns": spent(QUEUED),
         # A kernel without CONFIG_SCHED_INFO has no such account.
         "run_delay_ns": of(every, "queued_ns") or None,
         "user_ns": of(within, "user_ns"),

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from anonvma.base.section import Key, Section
-from anonvma.compare.kernel_changes import UNEXPLAINED, between, counts, grouped, kernels
+from anonvma.compare.kernel_changes import between, counts, grouped, kernels
 from anonvma.compare.outcomes import NOT_MADE, PARTS
 from anonvma.report import reproduction
 from anonvma.report.reproduction import commit_of
@@ -45,7 +45,7 @@ def _of(found: pd.DataFrame, pair: tuple[str, str]) -> pd.DataFrame:
 
 def _changed(changed: pd.DataFrame, found: pd.DataFrame) -> str:
     of = int(counts(found)["subjects"].sum())
-    unknown = int((changed["why"] == UNEXPLAINED).sum())
+    unknown = int(changed["why"].isna().sum())
     if changed.empty:
         return f"none of {of:,} outcomes changed"
     return f"{len(changed)} of {of:,} outcomes changed, {unknown or 'none'} of them unexplained"
@@ -144,13 +144,12 @@ def newest_said(found: pd.DataFrame) -> str:
 def reasons_said(changed: pd.DataFrame) -> list[str]:
     """Say why, a paragraph for each cause, the unexplained ones last: changes as `grouped`."""
     said = []
-    known = changed[changed["why"] != UNEXPLAINED]
-    for why, rows in known.groupby("why", sort=False):
+    for why, rows in changed.groupby("why", sort=False):
         where = ", ".join(dict.fromkeys(rows["old"] + " to " + rows["new"]))
         since = [f"Linux {release}" for release in rows["since"].unique() if release]
         source = ", ".join([*since, *filter(None, rows["commit"].unique())])
         said.append(f"{where}: {why}{f' ({source})' if source else ''}.")
-    unknown = changed[changed["why"] == UNEXPLAINED]
+    unknown = changed[changed["why"].isna()]
     for row in unknown.itertuples():
         what = f"{PARTS[str(row.part)]}: {row.before} became {row.after} ({row.subjects})"
         said.append(f"Unexplained, {row.old} to {row.new}: {what}.")

@@ -35,6 +35,10 @@ CONTEXTS = (
 )
 """What a task is about, to the tracing of time."""
 
+QUEUED = ("woken", "woken, behind others", "preempted", "preempted, behind others")
+CPUS = ("running", "sleeping", *QUEUED)
+"""What a task has of a processor, to the tracing of time; those in `QUEUED` wait for one."""
+
 PAGE_FAULT = "page fault"
 """Who acquires mmap_lock, where that is a page fault: the word of locks.h for this caller."""
 
