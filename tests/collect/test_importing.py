@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import platform
 import random
@@ -88,6 +89,7 @@ FORMS = {
     "switched": ["--switch-output"],
     "all processors": ["-a", "-g"],
     "no times of samples' periods": ["-c", "1000000"],
+    "a group that its leader samples": ["-e", "{cpu-clock,page-faults}:S"],
 }
 
 
@@ -95,7 +97,8 @@ FORMS = {
 def test_however_it_was_recorded(form: str, tmp_path: Path) -> None:
     recordings.require_perf()
     path = tmp_path / "perf.data"
-    words = ["perf", "record", "-q", "-N", *FORMS[form], "-e", "cpu-clock", "-o", str(path), "--"]
+    event = [] if "-e" in FORMS[form] else ["-e", "cpu-clock"]
+    words = ["perf", "record", "-q", "-N", *FORMS[form], *event, "-o", str(path), "--"]
     done = subprocess.run([*words, *BUSY], capture_output=True, env=recordings.ENVIRONMENT)
     found = sorted(tmp_path.glob("perf.data*"))
     if done.returncode or not found:
@@ -116,6 +119,21 @@ def test_a_recording_of_a_pipe(tmp_path: Path) -> None:
     table = import_files([path], tmp_path / "runs").table("samples")
     assert len(table) == text_of(path, "-F", "comm,time").count(b"\n")
     assert "python3" in set(table["comm"])
+    whole = path.read_bytes()
+    for length in (19, 1000, len(whole) // 2, len(whole) - 1):
+        end, ends = 16, set()
+        while end < len(whole):  # no record of this stream has more behind it
+            end += int.from_bytes(whole[end + 6 : end + 8], "little")
+            ends.add(end)
+        if length not in ends:
+            path.write_bytes(whole[:length])
+            assert "is cut short" in refused(path, tmp_path / "cut")
+
+
+def test_a_mark_of_utf_8_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "perf.txt"
+    path.write_bytes(codecs.BOM_UTF8 + GIVEN[0])
+    assert set(import_files([path], tmp_path / "runs").table("samples")["comm"]) == {"bench"}
 
 
 def test_a_directory_of_something_else_is_named(tmp_path: Path) -> None:

@@ -154,6 +154,27 @@ def test_cgroups_and_units() -> None:
     assert (found.totals[0]["event"], found.totals[0]["unit"]) == ("power/energy-pkg/", "Furlongs")
 
 
+@pytest.mark.parametrize("sep", ["++", "|||", "*#", "%", " ; ", "=>"])
+@pytest.mark.parametrize("place", ["", "CPU0", "S0-D0-C0", "worker-4711"])
+def test_any_text_may_stand_between_fields(sep: str, place: str) -> None:
+    fields = [*[place] * bool(place), *["2"] * place.startswith("S0")]
+    rows = [["1.5", "msec", "task-clock"], ["44", "", "page-faults"], ["7", "", "minor-faults"]]
+    lines = [
+        sep.join([f"     {0.1 * second:.9f}", *fields, *row, "306721", "100.00", "0.14", "M/sec"])
+        for second in (1, 2)
+        for row in rows
+    ]
+    text = "\n".join(["# started on Thu Nov 20 10:00:00 2025", "", *lines, ""])
+    assert stat_file.is_stat(text.encode())
+    assert values(text) == {"task-clock": 3, "page-faults": 88, "minor-faults": 14}
+
+
+def test_blanks_before_a_line_make_it_no_metric_of_the_one_before() -> None:
+    text = "44  page-faults 306721 100.00 0.140 M/sec\n     and something else\n"
+    with pytest.raises(ProfileError, match="line 2 is neither"):
+        read(text)
+
+
 def test_fields() -> None:
     repeated = "4700,,page-faults,0.31%,101000000,100.00,47.0,K/sec\n"
     assert values(repeated) == {"page-faults": 4700}

@@ -11,6 +11,7 @@ of processes, events and functions are text to everything after.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import platform
@@ -23,8 +24,8 @@ import pyarrow as pa
 
 from anonvma.base import paths
 from anonvma.base.errors import ProfileError, RunError, SetupError, TargetError
+from anonvma.perf import piped, samples, script, script_lines, stat_file
 from anonvma.perf import recording as perf_data
-from anonvma.perf import samples, script, script_lines, stat_file
 from anonvma.perf import tool as perf
 from anonvma.perf.recording import Recording
 from anonvma.perf.stacks import Profile
@@ -116,6 +117,7 @@ class _Import:
             return
         start = _start_of(path)
         if start.startswith(b"PERFILE2") and len(start) >= 16 and start[8:16] == _OF_A_PIPE:
+            piped.check_whole(path)
             self._keep(path, "samples", self._named(path))
         elif start.startswith((b"PERFILE2", b"2ELIFREP")):
             self._keep(path, "samples", self._recording(path))
@@ -125,8 +127,8 @@ class _Import:
             self._keep(path, "samples", self._text(path))
         else:
             raise ProfileError(
-                f"{path} is neither a perf.data, nor text of 'perf script' with times, nor output "
-                "of 'perf stat'."
+                f"{path} is neither a perf.data, nor text of 'perf script' that has the thread, "
+                "the time and the event of each sample, nor output of 'perf stat'."
             )
 
     def _keep(self, path: Path, name: str, found: Profile) -> None:
@@ -370,10 +372,12 @@ def _start_of(path: Path) -> bytes:
         raise ProfileError(f"cannot read {path}: {error.strerror}.") from None
     if not start:
         raise ProfileError(f"{path} is empty.")
-    return start
+    return start.removeprefix(codecs.BOM_UTF8)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:  # an editor's, no part of a name
+            file.seek(0)
         while piece := file.read(_PIECE):
             yield piece

@@ -52,8 +52,9 @@ class Recording:
     periods : list of int
         What each event's samples stand for where they have no period of their own.
     samples, lost : int
-        How many it has, and how many the kernel said were lost; `samples` is -1 in a compressed
-        recording, which is not looked into.
+        How many it has, and how many the kernel said were lost; `samples` is -1 where that is not
+        what perf prints: of a compressed recording, which is not looked into, and of groups that
+        their leader samples.
     names : Names
         Of its threads.
     """
@@ -175,6 +176,7 @@ class File:
             )
         counts = self._counts()
         compressed = counts.get(Record.COMPRESSED, 0) + counts.get(Record.COMPRESSED2, 0)
+        grouped = any(attr.is_group for attr in self.attrs)
         if not counts.get(Record.SAMPLE) and not compressed:
             raise ProfileError(f"{self._path} holds no samples: nothing ran while it recorded.")
         return Recording(
@@ -187,7 +189,7 @@ class File:
             has_cpu=all(kind & Sample.CPU for kind in kinds),
             has_period=all(kind & Sample.PERIOD for kind in kinds),
             periods=[attr.period for attr in self.attrs],
-            samples=-1 if compressed else counts.get(Record.SAMPLE, 0),
+            samples=-1 if compressed or grouped else counts.get(Record.SAMPLE, 0),
             lost=self._lost(),
             names=Names(list(named(self))),
         )
@@ -205,16 +207,16 @@ class File:
             raise self.damaged(f"it claims {size // self._attr_size} events")
         attrs = []
         for start in range(offset, offset + size, self._attr_size):
-            _, _, _, period, kind, _, flags = recording_format.ATTR.unpack_from(self.data, start)
+            _, _, _, period, kind, form, flags = recording_format.ATTR.unpack_from(self.data, start)
             ids = recording_format.SECTION.unpack_from(
                 self.data, start + self._attr_size - recording_format.SECTION.size
             )
             period = (
                 1 if flags & recording_format.FREQUENCY else min(period, recording_format.LATEST)
             )
-            attrs.append(
-                Attr(Sample(kind), period, ids, bool(flags & recording_format.SAMPLE_ID_ALL))
-            )
+            on_all = bool(flags & recording_format.SAMPLE_ID_ALL)
+            group = bool(kind & Sample.READ and form & recording_format.FORMAT_GROUP)
+            attrs.append(Attr(Sample(kind), period, ids, on_all, group))
         return attrs
 
     @cached_property

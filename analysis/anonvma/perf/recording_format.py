@@ -60,6 +60,7 @@ class Record(enum.IntEnum):
     BPF_EVENT = 18
     CGROUP = 19
     TEXT_POKE = 20
+    TRACING_DATA = 66
     FINISHED_ROUND = 68
     ID_INDEX = 69
     AUXTRACE = 71
@@ -72,6 +73,8 @@ class Record(enum.IntEnum):
     FINISHED_INIT = 82
     COMPRESSED2 = 83
 
+
+FORMAT_GROUP = 1 << 3  # a bit of perf_event_attr's read_format
 
 # In the order in which sample_id has them at a record's end.
 _AFTER_TIME = (Sample.ID, Sample.STREAM_ID, Sample.CPU, Sample.IDENTIFIER)
@@ -98,6 +101,8 @@ class Attr(NamedTuple):
     """Offset and size of its ids, an u64 each, in the file."""
     on_all: bool
     """Whether records that are no samples have a time, too."""
+    is_group: bool = False
+    """Whether a sample has the counts of all events of a group, of which perf makes one of each."""
 
     @property
     def time_place(self) -> int:

@@ -200,7 +200,7 @@ def _people_patterns() -> Iterable[re.Pattern[str]]:
             yield re.compile(rf"{before}{_VALUE}\s+{unit}{_EVENT}{cgroup}{_BEHIND}\s*")
 
 
-_SEPARATORS = (",", ";", "\t", "|", ":", "^", "~", "@", "&", "!", "||", "::", ", ", " ")
+_SEPARATORS = (",", ";", "\t", "|", ":", " ")  # the usual ones; -x takes any text
 _LONGEST = 4096  # characters of a line
 
 
@@ -216,15 +216,16 @@ def fields(lines: Sequence[tuple[int, str]], locale: Locale) -> list[Line] | Non
         When most lines are of this format and one is not; it is named.
     """
     best, shape = 0, None
-    for separator in _SEPARATORS:
+    for separator in _separators(lines):
         for place in PLACES.values():
             pattern = _csv_pattern(separator, place)
-            count = 0
+            count, counts_any = 0, False
             for _, text in lines:
-                if len(text) > _LONGEST or pattern.fullmatch(text) is None:
+                match = pattern.fullmatch(text) if len(text) <= _LONGEST else None
+                if match is None:
                     break
-                count += 1
-            if count > best:
+                count, counts_any = count + 1, counts_any or match["event"] is not None
+            if counts_any and count > best:
                 best, shape = count, pattern
     if shape is None:
         return None
@@ -253,6 +254,12 @@ def fields(lines: Sequence[tuple[int, str]], locale: Locale) -> list[Line] | Non
     return found
 
 
+def _separators(lines: Sequence[tuple[int, str]]) -> Iterable[str]:
+    """Return what may stand between fields: what stands behind the first numbers, or begins so."""
+    behind = re.findall(r"[0-9]([^\w<-]{1,4})", lines[0][1][:256]) if lines else []
+    return dict.fromkeys([*_SEPARATORS, *(marks[:n] for marks in behind for n in range(1, 5))])
+
+
 def _csv_pattern(separator: str, place: str) -> re.Pattern[str]:
     sep = re.escape(separator)
     word = rf"[^{sep}]*"
@@ -268,7 +275,7 @@ def _csv_pattern(separator: str, place: str) -> re.Pattern[str]:
         rf"(?:(?P<cgroup>{word}){sep})?(?:(?:{number}|-?nan|inf)%{sep})?"
         rf"[0-9]+{sep}(?P<running>[0-9]+[{points}][0-9]{{2}})(?:{sep}.*)?"
     )
-    further = rf"{sep}{{4,}}{word}{sep}.*"
+    further = rf"{sep}{{4,}}(?:-?(?:{number}|nan){sep}.*)?"
     return re.compile(rf"{before}(?:{counter}|{further})\s*")
 
 
