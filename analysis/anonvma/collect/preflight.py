@@ -63,10 +63,10 @@ def refuse_ignored(workload: Workload, given: Collection[str], prefix: str = "")
     if useless:
         raise ParameterError(
             f"{' and '.join(useless)} would be ignored: workload {workload.workload!r} is no case "
-            f"of vmload, and {_KIND_SAID[workload.kind]}; leave out {_them(useless)}."
+            f"of vmload, and {_KIND_SAID[workload.kind]}; leave {_them(useless)} out."
             if workload.kind != "case"
             else f"{' and '.join(useless)} would be ignored: {_KIND_SAID['case']}, and is not "
-            f"watched for a time; leave out {_them(useless)}."
+            f"watched for a time; leave {_them(useless)} out."
         )
 
 
@@ -93,6 +93,7 @@ def collection(values: Mapping[str, Any], given: Collection[str], prefix: str = 
     """
     from anonvma.collect import program, targets
     from anonvma.collect.workload import Workload
+    from anonvma.perf import tool
 
     where = values["target"]
     own = {name: values[name] for name in Workload.model_fields if name in values}
@@ -102,16 +103,18 @@ def collection(values: Mapping[str, Any], given: Collection[str], prefix: str = 
     workload = Workload(**own)
     if "run" in given:
         raise ParameterError(
-            "run would be ignored: with a target a run is collected; leave out the one or other."
+            "run would be ignored: with a target a run is collected; leave one of them out."
         )
     targets.check(where)
     refuse_ignored(workload, given, prefix)
-    settings(**{name: values[name] for name in ("repeats", "trace", *_OF_PERF)})
+    asked = settings(**{name: values[name] for name in ("repeats", "trace", *_OF_PERF)})
     if where == "local":
         with targets.parse(where) as here:
             here.require_privilege()
             program.offer(workload, here)
             workload.check(here)
+            if values["events"]:
+                tool.check_events(here, asked.counted)
 
 
 def settings(
@@ -176,7 +179,7 @@ def notebook(values: Mapping[str, Any], given: Collection[str]) -> None:
     if "share" in values and "run" in about and len(about) > 1:
         raise ParameterError(
             "run would be ignored, or base and head would: a report is about a run or about two "
-            "conditions; leave out the one or the others."
+            "conditions; leave one or the others out."
         )
     for name in given:
         value = values[name]

@@ -27,6 +27,7 @@ Touch = Literal["user", "kernel"]
 
 _SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MAX_MAP_COUNT = (1 << 31) - 1  # sysctl_max_map_count is an int
+_WORD = 8  # bytes that vmload reads or writes at once
 _MAPPINGS_OF_A_PROGRAM = 1024  # program, stacks of its threads, and room to spare
 
 
@@ -42,8 +43,8 @@ def parse_size(text: str | int, what: str = "size") -> int:
     size = int(match[1], 0 if "x" in match[1] else 10) * _SUFFIXES[match[2]] if match else 0
     if size < 1 or size >= 1 << 63:
         raise WorkloadError(
-            f"{what} {text!r} is not a size: give a number of bytes above 0, with k, m, g or t "
-            "behind it if you like, such as 800m."
+            f"{what} {text!r} is not a size: give a number of bytes above 0 and below 2**63, with "
+            "k, m, g or t behind it if you like, such as 800m."
         )
     return size
 
@@ -206,6 +207,8 @@ class Workload(Steps):
     def _divided(self) -> Workload:
         if self.workload not in _known_cases():
             return self
+        if self.unit is not None and self.unit < _WORD:
+            raise WorkloadError(f"unit is {self.unit}: a mapping has at least {_WORD} bytes.")
         share = self.threads * self._page_size
         if self.bytes % share:
             nearest = max(self.bytes // share, 1) * share

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anonvma.base.errors import ParameterError, TargetError
+from anonvma.base.nearest import hint
 from anonvma.perf.events import HARDWARE_EVENTS, SOFTWARE_EVENTS, TIME_EVENTS
 from anonvma.target import architecture
 from anonvma.target.local import Local
@@ -225,6 +226,33 @@ def refusal(target: Target, perf: Perf, events: Sequence[str]) -> str | None:
         return str(error)
     said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
     return (said[0] if said else f"exit status {done.returncode}") if done.returncode else None
+
+
+def check_events(target: Target, events: Sequence[str]) -> None:
+    """Refuse events that somebody asked for and the target's perf does not take.
+
+    Where perf counts nothing at all, or is not there, that is another matter, and no error.
+
+    Raises
+    ------
+    ParameterError
+        One sentence that names the first such event.
+    """
+    found = find(target)
+    if found is None or refusal(target, found, events) is None:
+        return
+    if refusal(target, found, SOFTWARE_EVENTS):
+        return
+    wrong = next((event for event in events if refusal(target, found, [event])), None)
+    if wrong is None:  # each for itself, but not together
+        raise ParameterError(f"events: {refusal(target, found, events)}")
+    listed = target.run([*found.command, "list", "--raw-dump"]).stdout.decode(errors="replace")
+    otherwise = "'perf list' has those that there are."
+    known = [*HARDWARE_EVENTS, *listed.split()]
+    raise ParameterError(
+        f"events: perf {found.version} takes no event {wrong!r} on target {target.name}: "
+        f"{hint(wrong, known, otherwise)}"
+    )
 
 
 def parse_stat(text: bytes) -> list[dict[str, Any]]:
