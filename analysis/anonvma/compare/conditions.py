@@ -132,6 +132,12 @@ def differences(conditions: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     -------
     DataFrame
         One row per fact that is not alike: aspect, fact, then a column per condition (str).
+
+    Examples
+    --------
+    >>> found = differences(find(["early-small-allocs-mt-*", "delayed-small-allocs-mt-*"]))
+    >>> found["fact"].tolist()
+    ['kernel_release', 'image_sha256', 'regime']
     """
     told = {name: _facts(runs[0]) for name, runs in conditions.items()}
     rows = []

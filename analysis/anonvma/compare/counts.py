@@ -109,6 +109,13 @@ def expected(runs: Sequence[Run]) -> pd.DataFrame:
     DataFrame
         One row per run: run, regime, mappings, pages, then faults and aborts, each expected,
         counted and the difference, which is what starting and holding the program costs.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = expected([runs.find("early-small-allocs-mt-1")])
+    >>> found.loc[0, ["pages", "faults expected", "aborts expected"]].tolist()
+    [65536, 65536, 65536]
     """
     looked = having(runs, "census")
     table = metrics.matrix(looked)

@@ -82,7 +82,13 @@ def causes() -> list[Cause]:
 
 
 def version(release: object) -> Version:
-    """Return the numbers of a release, such as (6, 12, 117); a release of a series ends early."""
+    """Return the numbers of a release, such as (6, 12, 117); a release of a series ends early.
+
+    Examples
+    --------
+    >>> version("6.12.117-early")
+    (6, 12, 117)
+    """
     match = re.match(r"\d+(\.\d+){0,2}", str(release))
     return tuple(map(int, match[0].split("."))) if match else ()
 
@@ -95,6 +101,12 @@ def kernels(found: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Index: kernel. Columns: release (null where it never ran), regime, source (of the faults
         of specimens), series (from 0) and why_not (why there is no run of it).
+
+    Examples
+    --------
+    >>> from anonvma.compare import outcomes
+    >>> kernels(outcomes.find("kernels")).loc[["early", "delayed"], "regime"].tolist()
+    ['early', 'delayed']
     """
     table = found.groupby("kernel", sort=False).agg(release=("release", "first"))
     for name, subject in _ABOUT.items():
@@ -143,6 +155,13 @@ def between(found: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         One row per change: part, subject, old and new (kernels), before and after (outcomes), since
         and commit (empty where unexplained) and why (null where unexplained).
+
+    Examples
+    --------
+    >>> from anonvma.compare import outcomes
+    >>> found = between(outcomes.find("kernels"))
+    >>> found.loc[0, ["part", "before", "after", "since"]].tolist()
+    ['regime', 'none', 'early', '6.4']
     """
     about, rows = kernels(found), []
     releases = about["release"].to_dict()
@@ -219,6 +238,12 @@ def counts(found: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Index: part. Columns: subjects, same (on all kernels where it was observed), differ, and
         vary (from boot to boot of one kernel).
+
+    Examples
+    --------
+    >>> from anonvma.compare import outcomes
+    >>> counts(outcomes.find("kernels")).loc["regime"].tolist()
+    [1, 0, 1, 0]
     """
     differ = {(each.part, name) for each in differing(found) for name in each.subjects}
     rows = [

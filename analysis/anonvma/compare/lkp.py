@@ -77,7 +77,13 @@ def error(mean: float, sd: float | None) -> str:
 
 
 def change(base: float, mean: float, absolute: bool) -> str:
-    """Return what a mean has changed by."""
+    """Return what a mean has changed by.
+
+    Examples
+    --------
+    >>> change(100.0, 250.0, False).strip()
+    '+150.0%'
+    """
     by, end = _by(base, mean, absolute), "  " if absolute else "% "
     shape = ".1f" if abs(by) < 100_000 else ".2g"
     return f"{by:+{_REL}{shape}}{end}"

@@ -85,7 +85,14 @@ def of_runs(
 
 
 def of_run(run: Run) -> Iterator[Outcome]:
-    """Yield the outcomes of one run: of the specimens, or of a case of vmload."""
+    """Yield the outcomes of one run: of the specimens, or of a case of vmload.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> next(of_run(runs.find("early-specimens-1"))).outcome
+    'early'
+    """
     regime = run.manifest.features.get("regime") or {}
     yield Outcome("regime", "page faults", regime.get("name"), regime.get("evidence"))
     if "specimens" in run.manifest.tables:

@@ -57,6 +57,13 @@ def ratios(by_level: Levels) -> pd.DataFrame:
     DataFrame
         One row per level: overcommitment, virtual, real, n_base, n, base, mean (MiB/s), ratio, low,
         high.
+
+    Examples
+    --------
+    >>> from anonvma.compare import conditions
+    >>> found = conditions.find(["early=over-early-*", "delayed=over-delayed-*"])
+    >>> ratios(levels(found))[["virtual", "real"]].to_numpy().tolist()
+    [[4, 2], [8, 2]]
     """
     rows = []
     for level, conditions in by_level.items():

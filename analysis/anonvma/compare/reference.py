@@ -57,6 +57,11 @@ def mail(file: Path | None = None) -> pd.DataFrame:
     ------
     RunError
         When the file is missing or damaged.
+
+    Examples
+    --------
+    >>> mail().loc[1, ["metric", "change"]].tolist()
+    ['perf-stat.overall.cycles-between-cache-misses', '+565.6%']
     """
     file = file or paths.root() / "data" / "reference" / "mail.csv"
     words = {"change": "str", "metric": "str"}

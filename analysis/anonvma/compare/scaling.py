@@ -42,7 +42,13 @@ Array = npt.NDArray[np.float64]
 
 
 def law(tasks: npt.ArrayLike, rate: float, serial: float, crosstalk: float) -> Array:
-    """Return the throughput that the law gives for numbers of tasks."""
+    """Return the throughput that the law gives for numbers of tasks.
+
+    Examples
+    --------
+    >>> float(law(4.0, 100.0, 0.0, 0.0)), float(law(4.0, 100.0, 1.0, 0.0))
+    (400.0, 100.0)
+    """
     n = np.asarray(tasks, float)
     found: Array = rate * n / (1 + serial * (n - 1) + crosstalk * n * (n - 1))
     return found

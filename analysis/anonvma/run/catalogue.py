@@ -105,7 +105,13 @@ def known() -> list[str]:
 
 
 def named_pattern(text: str) -> tuple[str | None, str]:
-    """Return the name and the pattern of ``NAME=PATTERN``, or None and a pattern alone."""
+    """Return the name and the pattern of ``NAME=PATTERN``, or None and a pattern alone.
+
+    Examples
+    --------
+    >>> named_pattern("early=other-*")
+    ('early', 'other-*')
+    """
     name, equals, pattern = text.partition("=")
     is_named = bool(equals) and not set(name) & set("/*?")
     return (name, pattern) if is_named else (None, text)

@@ -47,7 +47,15 @@ class Processors(NamedTuple):
 
 
 def of_run(run: Run) -> Processors | None:
-    """Return the CPUs of a run's guest; None where it ran in none of ours."""
+    """Return the CPUs of a run's guest; None where it ran in none of ours.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = of_run(runs.find("over-early-4-1"))
+    >>> found.virtual, found.real
+    (4, 2)
+    """
     target = run.manifest.target
     if target.get("kind") != "guest":
         return None

@@ -252,12 +252,24 @@ def find_all(pattern: str) -> list[Run]:
     ------
     RunError
         When none matches, or one cannot be opened.
+
+    Examples
+    --------
+    >>> [run.id for run in find_all("early-anon-w-seq-mt-*")]
+    ['early-anon-w-seq-mt-1', 'early-anon-w-seq-mt-2']
     """
     return _whole(catalogue.all_places(pattern))
 
 
 def having(opened: Sequence[Run], *tables: str) -> list[Run]:
-    """Return those of some runs that have all of these tables: not each boot need be traced."""
+    """Return those of some runs that have all of these tables: not each boot need be traced.
+
+    Examples
+    --------
+    >>> every = find_all("early-small-allocs-mt-*")
+    >>> having(every, "locks")[0].id
+    'early-small-allocs-mt-1'
+    """
     return [run for run in opened if set(tables) <= set(run.manifest.tables)]
 
 

@@ -289,5 +289,11 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 def columns(name: str) -> list[str]:
-    """Return the names of a table's columns that follow ``repeat``."""
+    """Return the names of a table's columns that follow ``repeat``.
+
+    Examples
+    --------
+    >>> columns("frames")
+    ['frame', 'symbol', 'file', 'kernel', 'inlined']
+    """
     return [column for column in SCHEMAS[name].names if column != "repeat"]

@@ -41,6 +41,12 @@ FLAGS = {
 
 
 def flag_names(flags: int) -> list[str]:
-    """Return the names of the bits that are set, lowest first; ``bit N`` where there is none."""
+    """Return the names of the bits that are set, lowest first; ``bit N`` where there is none.
+
+    Examples
+    --------
+    >>> flag_names(0x75)
+    ['READ', 'EXEC', 'MAYREAD', 'MAYWRITE', 'MAYEXEC']
+    """
     known = {number: name for name, number in FLAGS.items()}
     return [known.get(n, f"bit {n}") for n in range(64) if flags >> n & 1]

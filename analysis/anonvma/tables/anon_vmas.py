@@ -113,7 +113,15 @@ def total(chains: pd.DataFrame) -> Total:
 
 
 def by_sharing(chains: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per kind of sharing: anon_vmas, chains (links), vmas (whose own they are)."""
+    """Return one row per kind of sharing: anon_vmas, chains (links), vmas (whose own they are).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = by_sharing(last(runs.find("small-allocs-mt")))
+    >>> list(found.index)
+    ['unshared', 'VMAs of one process', 'processes']
+    """
     groups = anon_vmas(chains).groupby("sharing", observed=False)
     table = groups.agg(anon_vmas=("links", "size"), chains=("links", "sum"), vmas=("vmas", "sum"))
     table = table.reindex(SHARING) if len(chains) else table.head(0)

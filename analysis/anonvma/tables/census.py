@@ -188,6 +188,13 @@ def by_process(vmas: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
     DataFrame
         Index: tgid, the process with most bare VMAs first. Columns: comm, vmas, anonymous,
         bare, a column per class, zero (pages).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = by_process(last(runs.find("early-small-allocs-mt-1")), 1)
+    >>> found[["comm", "zero"]].to_numpy().tolist()
+    [['vmload', 65536]]
     """
     groups = vmas.groupby("tgid")
     table = groups.agg(

@@ -81,6 +81,13 @@ def side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
         faults (per operation, when each page is read afterwards; of fork those of the child),
         became (what the VMA was then); then decided_by and since (the kernel function, and the
         release that made it so; empty where it always was).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = side_by_side(last(runs.find("specimens")))
+    >>> found.loc["MADV_FREE", ["became, bare", "became, anon_vma"]].tolist()
+    ['bare', 'anon_vma']
     """
     if rows.empty:
         table = pd.DataFrame(columns=["operation", "decided_by", "since"]).set_index("operation")

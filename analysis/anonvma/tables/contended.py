@@ -85,6 +85,13 @@ def by_name(contended: pd.DataFrame) -> pd.DataFrame:
         One row per lock, by what it belongs to, its type and its caller, most time first: lock, of
         (see `named`), type, asked_by, waits (mean of one repeat), wait_ms (summed, likewise),
         mean_ns and longest_ns.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = by_name(runs.find("early-small-allocs-mt-1").table("contended"))
+    >>> found.loc[0, ["lock", "asked_by"]].tolist()
+    ['mmap_lock', 'page fault']
     """
     n = max(int(contended["repeat"].nunique()), 1)
     keys = ["lock", "of", "type", "asked_by"]

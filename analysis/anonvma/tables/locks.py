@@ -102,6 +102,14 @@ def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         One row per caller and mode, the largest difference first: asked_by, mode, then a column per
         kernel (mean of its repeats and runs) and difference, the last less the first. No rows
         where one of them has no run that was traced.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> names = ("early", "delayed")
+    >>> found = callers_side_by_side({n: runs.find_all(f"{n}-small-allocs-mt-1") for n in names})
+    >>> found.loc[0, ["asked_by", "mode"]].tolist()
+    ['page fault', 'read']
     """
     traced = {name: having(each, "locks") for name, each in runs.items()}
     if not all(traced.values()):

@@ -108,6 +108,12 @@ def unit_of(conditions: Mapping[str, Sequence[Run]]) -> Unit:
 
     A mapping, where the workload marks what it times and makes some; else a page fault, else an
     execution: what a command maps to start is not its work.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> unit_of({"early": [runs.find("early-small-allocs-mt-1")]}).name
+    'mapping'
     """
     every = sums([run for each in conditions.values() for run in each])
     if not every["in_window"].all():

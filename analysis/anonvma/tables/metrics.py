@@ -86,6 +86,12 @@ def matrix(runs: Sequence[Run]) -> pd.DataFrame:
     DataFrame
         float64, means of the repeats; null where a run does not have a metric. Index: the
         places of the runs, from 0.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> matrix([runs.find("small-allocs-mt")])["census.bare"].tolist()
+    [20482.0]
     """
     rows = [_of_run(run) for run in runs]
     table = pd.DataFrame(rows, index=pd.RangeIndex(len(runs)), dtype="float64")

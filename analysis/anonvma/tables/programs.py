@@ -48,6 +48,13 @@ def survey(programs: Mapping[str, Run], missing: Mapping[str, str] | None = None
         it taken, per thousand) and wait_ms; early adds (acquisitions that an early check would
         add, per thousand faults, as `anonvma.tables.faults.counterfactual` has it); anon_vmas, and
         unshared (share of them that no census of a process saw with more than one VMA).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = survey({"git": runs.find("programs-git")})
+    >>> found["zero-page"].tolist()
+    [0.0]
     """
     rows = {name: _row(run) for name, run in programs.items()}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS).astype("float64")

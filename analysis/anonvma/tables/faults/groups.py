@@ -92,6 +92,13 @@ def transitions(faults: pd.DataFrame) -> pd.DataFrame:
         One row per change that occurred, most frequent first: before, after, ended (``done``, or
         ``error``: in a signal, or refused to the kernel), then the mean number of faults in one
         repeat that read, wrote and executed, and all.
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = transitions(traced(runs.find("early-small-allocs-mt-1")))
+    >>> found[["before", "after", "read"]].to_numpy().tolist()[0]
+    ['bare', 'bare', 65536.0]
     """
     found = faults.astype({"count": "float64"})
     found = found.assign(ended=np.where(found["result"] == "error", "error", "done"))
@@ -178,6 +185,13 @@ def by_origin(faults: pd.DataFrame) -> pd.DataFrame:
         One row per origin, most faults first: origin, faults (mean of one repeat), found bare,
         left bare, and mean_ns (mean time of one fault that has a time; null where the source has
         none).
+
+    Examples
+    --------
+    >>> from anonvma.run import runs
+    >>> found = by_origin(traced(runs.find("early-small-allocs-mt-1")))
+    >>> found[["origin", "found bare", "left bare"]].to_numpy().tolist()[0]
+    ['private /dev/zero', 65536.0, 65536.0]
     """
     found = handled(faults)
     found = found[found["before"].isin(["bare", "anon_vma"])]
