@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the programs counted of page faults, by kinds of VMA and groups of like faults, as JSON. */
+/* What the programs counted of page faults, by kinds of VMA and groups of like faults, as JSON:
+ * there are a few hundred groups at most, and whoever runs vmaprobe by itself reads them. Events,
+ * of which there may be millions, are records of a fixed size. That both say the same, words and
+ * all, tests/probe/test_faults_program.py checks.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>

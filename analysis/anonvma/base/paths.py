@@ -78,3 +78,11 @@ def program(name: str, arch: str = "") -> Path:
             f"{name} is not built ({path} is missing or not executable): run '{words}' first."
         )
     return path
+
+
+def short(path: Path) -> str:
+    """Return a path as it is shorter: from here, if it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

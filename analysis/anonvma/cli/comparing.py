@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from anonvma.base.paths import short
 from anonvma.cli import options
 from anonvma.cli.completion import Pattern, WorkloadName
-from anonvma.cli.group import given_in, main, short
+from anonvma.cli.group import given_in, main
 
 if TYPE_CHECKING:
     import pandas as pd

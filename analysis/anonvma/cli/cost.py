@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from anonvma.base.paths import short
 from anonvma.cli import options
-from anonvma.cli.group import json_of, main, short
+from anonvma.cli.group import json_of, main
 from anonvma.collect import targets
 
 if TYPE_CHECKING:

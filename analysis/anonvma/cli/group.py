@@ -8,7 +8,6 @@ import errno
 import importlib.metadata
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,14 +115,6 @@ def json_of(header: dict[str, Any], tables: dict[str, pd.DataFrame]) -> str:
     """Return one JSON object: what is said first, then each table as a list of rows."""
     records = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
     return json.dumps({**header, **records}, indent=2)
-
-
-def short(path: Path) -> str:
-    """Return a path as it is shorter: from here, if it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def given_in(context: click.Context) -> set[str]:

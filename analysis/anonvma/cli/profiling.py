@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from anonvma.base.errors import AnonvmaError
+from anonvma.base.paths import short
 from anonvma.cli import options
 from anonvma.cli.completion import RunName
-from anonvma.cli.group import json_of, main, short
+from anonvma.cli.group import json_of, main
 
 if TYPE_CHECKING:
     import pandas as pd

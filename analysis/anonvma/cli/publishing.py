@@ -13,9 +13,10 @@ import click
 
 from anonvma.base import paths
 from anonvma.base.errors import MailError
+from anonvma.base.paths import short
 from anonvma.base.text import printable
 from anonvma.cli.completion import Publishable, RunName
-from anonvma.cli.group import main, short
+from anonvma.cli.group import main
 
 if TYPE_CHECKING:
     from anonvma.report import mail, mail_lint, publish

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from anonvma.base import paths
+from anonvma.base.paths import short
 from anonvma.cli import options
 from anonvma.cli.bar import Bar
 from anonvma.cli.completion import RunName, WorkloadName
-from anonvma.cli.group import given_in, main, short
+from anonvma.cli.group import given_in, main
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

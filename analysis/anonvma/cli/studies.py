@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from anonvma.base import paths
-from anonvma.cli.group import main, short
+from anonvma.base.paths import short
+from anonvma.cli.group import main
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What ``perf stat`` wrote for somebody else: JSON (-j), fields (-x,), or for a person to read.
 
+All three, since what is sent around is mostly the last, and whoever was sent it cannot measure
+again. No library reads any of them.
+
 Each may have intervals (-I) and a summary, and several executions one after the other (--append).
 Output by processor, socket, thread or cgroup is summed up, each event over its places. Every line
 is accounted for: a count, one that `anonvma.perf.stat_lines` knows to be none, or the file is

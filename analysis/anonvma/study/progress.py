@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from anonvma.base.paths import short
 from anonvma.base.text import printable
 from anonvma.study import directory, runner
 from anonvma.study.matrix import Study
@@ -79,16 +80,9 @@ def _say_end(study: Study, outcome: Outcome, written: Path | None) -> None:
     else:
         click.echo("The job is done." if wanted == 1 else f"All {wanted} jobs are done.")
     if written:
-        click.echo(f"{'text':10} {_short(written / 'report.txt')}")
-        click.echo(f"{'HTML':10} {_short(written / 'report.html')}")
-    click.echo(f"{'runs':10} {_short(outcome.directory / 'cells')}")
-
-
-def _short(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        click.echo(f"{'text':10} {short(written / 'report.txt')}")
+        click.echo(f"{'HTML':10} {short(written / 'report.html')}")
+    click.echo(f"{'runs':10} {short(outcome.directory / 'cells')}")
 
 
 class _Lines:

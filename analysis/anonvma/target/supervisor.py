@@ -16,6 +16,10 @@ A keeper and not only PR_SET_PDEATHSIG, because that signal is forgotten at a ch
 process group would not do either, since a workload may make its own. As a *subreaper*
 (PR_SET_CHILD_SUBREAPER) the keeper inherits every orphan below it, so "no child left" means that
 nothing is left.
+
+``anonvma-agent`` does the same behind ssh and in guests. Here it would have to be compiled before
+a perf.data can be imported or `doctor` can say what is lacking; and it would stand between us and
+the descriptors that are handed to a command, on which QEMU and ssh themselves run.
 """
 
 from __future__ import annotations
