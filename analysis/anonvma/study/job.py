@@ -10,6 +10,12 @@ the plan wants; nothing else counts, no exit status and no marker of Snakemake's
 it, run, executed notebook and log, lies in ``work/NAME``, and becomes ``cells/NAME`` by one rename.
 So a job is there whole or not at all, whichever process is killed. A lock is held while it runs, so
 that it never runs twice; what a killed process left in ``work`` is deleted by the next.
+
+What Snakemake is not trusted with, and why: it tells what is out of date by the times of files,
+where a job is out of date when its kernel, notebook or probe is another (so it is given markers).
+Killed, it leaves its jobs running and its lock behind (so a job watches a lifeline, and holds a
+lock of its own, and one of the machine for all studies of a user). Its log says that a job failed,
+not why, nor how long the rest will take (so each job has a file of events).
 """
 
 from __future__ import annotations

@@ -16,12 +16,6 @@ A study's directory holds
 
 Snakemake decides what runs when and where: the order, one job at a time on each host, retries,
 clusters. It does not decide what is done: only `anonvma.study.job.complete` does.
-
-What is kept beside it, and why it is not trusted with that: it tells what is out of date by the
-times of files, where a job is out of date when its kernel, notebook or probe is another (markers,
-which it is given). Killed, it leaves its jobs running and its lock behind (a lifeline, which a job
-watches; a lock of each job, and one of the machine for all studies of a user). Its log says that a
-job failed, not why, nor how long the rest will take (events, a file of them for each job).
 """
 
 from __future__ import annotations
