@@ -88,23 +88,24 @@ notebooks: ## run them again on the recorded data, to commit
 
 ##@ Kernels in guests
 
-kernels: ## two kernels that differ in the early check (SERIES=7.3), or BASE= and HEAD= of TREE=
+kernels: ## two kernels that differ in the early check (SERIES=7.3, ARCH=arm64), or BASE= and HEAD= of TREE=
 	@$(NEEDS) kernels guest
 	@python=$$(analysis/setup/find-python) && $(WITH_MAKE) "$$python" analysis/setup/kernels \
 		$${SERIES:+--series "$$SERIES"} $${TREE:+--tree "$$TREE"} \
 		$${BASE:+--base "$$BASE"} $${HEAD:+--head "$$HEAD"} \
-		$${ALSO:+--also "$$ALSO"} $${JOBS:+--jobs "$$JOBS"}
+		$${ALSO:+--also "$$ALSO"} $${JOBS:+--jobs "$$JOBS"} \
+		$${ARCH:+--arch "$$ARCH"} $${PAGES:+--pages "$$PAGES"}
 
 test-kernels: ## build that pair, and test it
 	@$(NEEDS) venv build measure kernels guest
 	@$(MAKE) ready probe workload guest
-	@$(MAKE) kernels SERIES= TREE= BASE= HEAD= ALSO=
+	@$(MAKE) kernels SERIES= TREE= BASE= HEAD= ALSO= ARCH= PAGES=
 	$(PYTEST) -m kernels tests $(ARGS)
 
 survey: ## every stock kernel and the pair, each against the one before; an hour and a half
 	@$(NEEDS) venv build measure kernels guest
 	@$(MAKE) ready probe workload guest
-	@$(MAKE) kernels SERIES= TREE= BASE= HEAD= ALSO=
+	@$(MAKE) kernels SERIES= TREE= BASE= HEAD= ALSO= ARCH= PAGES=
 	@$(WITH_MAKE) analysis/setup/stock-kernel --image-only all
 	@$(WITH_MAKE) analysis/setup/stock-kernel --image-only ubuntu-6.8
 	@$(WITH_MAKE) $(BIN)/anonvma batch data/studies/kernels.yaml $(ARGS)
@@ -162,7 +163,8 @@ help:
 	@echo '  OS_PACKAGES=no      leave the operating system as it is; say what it lacks'
 	@echo '  PYTHON=python3.13   make .venv with this Python (3.11 or later)'
 	@echo '  WORKERS=1           run so many tests side by side; by default one more than CPUs, 4 at most'
-	@echo '  ARCH=arm64          build also the programs that guests of arm64 run, into build/arm64'
+	@echo '  ARCH=arm64          build also the programs that guests of arm64 run, into build/arm64;'
+	@echo '                      or the two kernels for it (kernels), with PAGES=64k of pages of 64 KiB'
 	@echo '  COST=0              seconds for what mmap_lock costs here (report); 0 leaves it out'
 	@echo "  ARGS='-k census'    pass these on to the command: report, demo, test or bench"
 	@echo '  SERIES=7.3          build kernels from this series of Debian, or from its newest (newest)'

@@ -52,11 +52,12 @@ $(O)/%.o: $(srctree)%.c
 	@mkdir -p $(@D) && head -c 9 $< >$@ && sleep 0.3
 	@if grep -n FAULTY $<; then echo '$<:1: error: it is faulty'; exit 1; fi
 	@cp --no-preserve=timestamps $< $@
-bzImage: $(OBJECTS)
+boot := $(O)/arch/$(or $(ARCH),x86)/boot
+bzImage Image: $(OBJECTS)
 	@echo '  LD      vmlinux'
-	@mkdir -p $(O)/include/config $(O)/arch/x86/boot
+	@mkdir -p $(O)/include/config $(boot)
 	@echo 6.12.0$(LOCALVERSION) >$(O)/include/config/kernel.release
-	@touch $(O)/System.map && cat $^ >$(O)/arch/x86/boot/bzImage
+	@touch $(O)/System.map && cat $^ >$(boot)/$@
 """
 TOY_NAMES = ["init/main", "kernel/fork", "mm/memory", "mm/mmap", "mm/rmap", "mm/vmscan"]
 TOY_FILES = len(TOY_NAMES)
@@ -171,11 +172,13 @@ def test_every_line_of_the_fragment_took_effect(pair: dict[str, Path], name: str
     assert json.loads((pair[name] / "kernel.json").read_text())["config_missing"] == []
 
 
-def test_every_line_of_the_fragment_says_why() -> None:
+@pytest.mark.parametrize("file", sorted(FRAGMENT.parent.glob("*.fragment")), ids=lambda x: x.name)
+def test_every_line_of_a_fragment_says_why(file: Path) -> None:
     """Each option stands below a comment, its own or that of the lines it stands with."""
-    for paragraph in FRAGMENT.read_text().split("\n\n"):
-        assert paragraph.startswith("#"), paragraph
-    options = [line.partition("=")[0] for line in fragment_lines()]
+    text = file.read_text()
+    for paragraph in text.split("\n\n"):
+        assert paragraph.startswith("# "), paragraph
+    options = re.findall(r"(?m)^(?:# )?(CONFIG_\w+)(?:=| is not set$)", text)
     assert len(options) == len(set(options))
 
 
@@ -249,6 +252,23 @@ def test_only_early_has_the_check(tree: Path) -> None:
         f"{tree.parent}/build/{name}/bzImage" for name in ("delayed", "early")
     ]
     assert not list((tree.parent / "build").glob("work-*"))
+
+
+def test_kernels_of_another_machine(tree: Path) -> None:
+    """They are configured by the usual lines, but for those that its own files replace."""
+    done = kernels(tree, "--arch=arm64", "--pages=64k")
+    place = tree.parent / "build/arm64-64k"
+    assert done.stdout.splitlines()[-2:] == [
+        f"{place}/{name}/Image" for name in ("delayed", "early")
+    ]
+    assert CHECK in (place / "early/Image").read_text()
+    assert "clang" in json.loads((place / "early/kernel.json").read_text())["compiler"]
+    config = (place / "delayed/config").read_text().splitlines()
+    assert {"CONFIG_ARM64_64K_PAGES=y", "# CONFIG_ACPI is not set"} <= set(config)
+    assert "CONFIG_ACPI=y" not in config and "CONFIG_PER_VMA_LOCK_STATS=y" in config
+    assert refusal(tree, "--arch=arm64", "--pages=3k").endswith(
+        "no kernel of arm64 with pages of 3k is configured in data/kernels."
+    )
 
 
 def test_line_of_the_fragment_without_effect_is_named(tree: Path) -> None:
