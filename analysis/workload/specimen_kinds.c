@@ -666,6 +666,24 @@ const struct kind kinds[] = {
 	  .before = register_uffd, .touch_by = touch_by_userfaultfd,
 	  .explain = ALWAYS(UFFD_PREPARES) },
 
+	/* what only some processors have */
+	{ .name = "mte", .origin_note = "private anonymous memory with tags",
+	  .made_by = "mmap(PROT_MTE, MAP_PRIVATE | MAP_ANONYMOUS)",
+	  .needs = "arm64 with MTE, and Linux 5.10 or later", .touches = U | R | W | RW,
+	  .prot = RDWR, .flags = ANON, .map = map_tagged_memory,
+	  .explain = anonymous },
+	{ .name = "tagged-pointer",
+	  .origin_note = "private anonymous memory, touched through a pointer with a tag",
+	  .made_by = "mmap(MAP_PRIVATE | MAP_ANONYMOUS)",
+	  .needs = "arm64, whose MMU ignores a pointer's top byte", .touches = R | W | RW,
+	  .prot = RDWR, .flags = ANON, .touch_by = touch_by_tagged_pointer,
+	  .explain = anonymous },
+	{ .name = "shadow-stack", .origin_note = "shadow stack",
+	  .made_by = "map_shadow_stack()",
+	  .needs = "x86-64 with CET and Linux 6.6, or arm64 with GCS and Linux 6.13",
+	  .touches = U | R | W, .map = make_shadow_stack, .touch_by = touch_shadow_stack,
+	  .explain = anonymous },
+
 	/* not anonymous to the kernel: vm_ops is set */
 	{ .name = "shared-anonymous", .origin_note = "shared anonymous memory",
 	  .made_by = "mmap(MAP_SHARED | MAP_ANONYMOUS)", .touches = U | R | W | RW, .prot = RDWR,

@@ -129,6 +129,11 @@ int touch_write_locked(struct specimen *s);
 int touch_beside_writer(struct specimen *s);
 int touch_by_userfaultfd(struct specimen *s);
 
+int map_tagged_memory(struct specimen *s);
+int touch_by_tagged_pointer(struct specimen *s);
+int make_shadow_stack(struct specimen *s);
+int touch_shadow_stack(struct specimen *s);
+
 int protect_none(struct specimen *s);
 int protect_readonly(struct specimen *s);
 int split_middle(struct specimen *s);

@@ -229,7 +229,7 @@ def test_every_key_is_in_the_readme() -> None:
 
 STOCK = """\
 targets: ["guest:{kernel}"]
-kernels: ["stock:PATTERN", early]
+kernels: ["stock:PATTERN", early, arm64/early]
 workloads: [specimens]
 """
 
@@ -237,18 +237,20 @@ workloads: [specimens]
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
-        ("*", ["6.1", "ubuntu-6.8", "6.12", "7.3", "7.3.10", "early"]),
-        ("7.*", ["7.3", "7.3.10", "early"]),
+        ("*", ["6.1", "ubuntu-6.8", "6.12", "7.3", "7.3.10", "early", "arm64-early"]),
+        ("7.*", ["7.3", "7.3.10", "early", "arm64-early"]),
+        ("arm64/*", ["arm64-6.12", "arm64-7.3", "early", "arm64-early"]),
     ],
 )
 def test_stock_kernels_are_those_there_by_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, names: list[str]
 ) -> None:
-    for name in ("7.3.10", "6.12", "ubuntu-6.8", "7.3", "6.1"):
+    for name in ("7.3.10", "6.12", "ubuntu-6.8", "7.3", "6.1", "arm64/7.3", "arm64/6.12"):
         (tmp_path / "stock" / name).mkdir(parents=True)
         (tmp_path / "stock" / name / "vmlinuz").write_text(name)
-    (tmp_path / "kernels" / "early").mkdir(parents=True)
-    (tmp_path / "kernels" / "early" / "bzImage").write_text("early")
+    for image in ("early/bzImage", "arm64/early/Image"):
+        (tmp_path / "kernels" / image).parent.mkdir(parents=True)
+        (tmp_path / "kernels" / image).write_text(image)
     monkeypatch.setattr(paths, "build", lambda: tmp_path)
     monkeypatch.setattr(paths, "program", lambda name: Path(__file__))
     fingerprint.tools.cache_clear()

@@ -28,6 +28,13 @@ def programs() -> Path:
     return build() / "programs"
 
 
+def kernel(name: str) -> Path:
+    """Return the image that ``make kernels`` builds under a name: ``early``, ``arm64/early``."""
+    directory = build() / "kernels" / name
+    image = directory / "Image"  # of arm64
+    return image if image.exists() else directory / "bzImage"
+
+
 def runs() -> Path:
     """Return the directory that new runs go to: ``$ANONVMA_RUNS``, else ``data/runs``."""
     return Path(os.environ.get("ANONVMA_RUNS") or root() / "data" / "runs")

@@ -102,7 +102,8 @@ class Target(_Named):
 
     def names(self) -> Iterable[str]:
         """Return this machine, the kernels that are built, and the hosts that ssh knows by name."""
-        images = sorted((paths.build() / "kernels").glob("*/bzImage"))
+        kernels = paths.build() / "kernels"
+        images = sorted([*kernels.glob("*/bzImage"), *kernels.glob("arm64*/*/Image")])
         return ["local", *(f"guest:{image}" for image in images), *map("ssh:{}".format, _hosts())]
 
 

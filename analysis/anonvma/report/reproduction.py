@@ -192,9 +192,10 @@ def commands(opened: Sequence[Run], analysed: bool = False) -> list[str]:
     guests = {_guest_of(run) for run in opened}
     if guests <= {None}:
         return [*typed, *_local(opened[0].manifest)]
-    typed.append("make venv build")
-    if guests & set(_PAIR):
-        typed.append("make kernels")
+    arch = " ARCH=arm64" if any(map(_is_arm64, opened)) else ""
+    typed.append(f"make venv build{arch}")
+    if guests - {None, "IMAGE"}:
+        typed.append(f"make kernels{arch}")
     if guests == set(_PAIR):
         cpus = opened[0].manifest.target["cpus"]
         return [*typed, f".venv/bin/anonvma pair --boots {_boots(opened)} --cpus {cpus}"]
@@ -205,12 +206,18 @@ def _boots(opened: Sequence[Run]) -> int:
     return max(sum(_guest_of(run) == name for run in opened) for name in _PAIR)
 
 
+def _is_arm64(run: Run) -> bool:
+    return run.manifest.target.get("architecture") == "aarch64"
+
+
 def _guest_of(run: Run) -> str | None:
     """Which kernel of the pair a run's was, ``IMAGE`` for any other image, None without one."""
     if run.manifest.target.get("kind") != "guest":
         return None
     release = str(run.manifest.target["kernel_release"])
-    return next((name for name in _PAIR if release.endswith(f"-{name}")), "IMAGE")
+    place = "arm64/" if _is_arm64(run) else ""
+    names = (f"{place}{name}" for name in _PAIR if release.endswith(f"-{name}"))
+    return next(names, "IMAGE")
 
 
 def _local(manifest: Manifest) -> list[str]:
@@ -248,7 +255,8 @@ def _in_guests(opened: Sequence[Run]) -> list[str]:
     typed: list[str] = []
     for run in opened:
         name = _guest_of(run)
-        image = "IMAGE" if name in (None, "IMAGE") else f"build/kernels/{name}/bzImage"
+        file = "Image" if _is_arm64(run) else "bzImage"
+        image = "IMAGE" if name in (None, "IMAGE") else f"build/kernels/{name}/{file}"
         typed += _collected(f"guest:{image}", run.manifest)
     return list(dict.fromkeys(typed))
 

@@ -121,7 +121,7 @@ def kernels() -> dict[str, Path]:
     RunError
         When it has not.
     """
-    images = {name: paths.build() / "kernels" / name / "bzImage" for name in ("early", "delayed")}
+    images = {name: paths.kernel(name) for name in ("early", "delayed")}
     for name, image in images.items():
         if not image.exists():
             raise RunError(f"there is no kernel {name!r} ({image}): run 'make kernels' first.")

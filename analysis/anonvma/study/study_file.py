@@ -117,7 +117,9 @@ def quoted(text: object) -> str:
 
 def _stock_kernels(place: Path, pattern: str) -> dict[str, str]:
     """Return the kernels that stock-kernel has fetched, whatever distribution's, by version."""
-    there = {file.parent.name: str(file) for file in place.glob("*/vmlinuz")}
+    # Those of another architecture are in a directory of its name.
+    files = place.glob("/".join("*" for _ in pattern.split("/")) + "/vmlinuz")
+    there = {str(file.parent.relative_to(place)): str(file) for file in files}
     found = [name for name in there if fnmatch.fnmatchcase(name, pattern)]
     if not found:
         raise ValueError(
@@ -125,7 +127,7 @@ def _stock_kernels(place: Path, pattern: str) -> dict[str, str]:
             "analysis/setup/stock-kernel, such as 'stock-kernel --image-only newest'"
         )
     by_version = sorted(found, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
-    return {name: there[name] for name in by_version}
+    return {name.replace("/", "-"): there[name] for name in by_version}
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smh]?)")
@@ -185,7 +187,7 @@ class Model(BaseModel):
             if name.startswith("stock:"):
                 found |= _stock_kernels(built / "stock", name.removeprefix("stock:"))
             else:
-                found[name] = str(built / "kernels" / name / "bzImage")
+                found[name.replace("/", "-")] = str(paths.kernel(name).absolute())
         return found
 
     @field_validator("targets", "kernels")

@@ -28,6 +28,8 @@ class Architecture(NamedTuple):
         Debian's package of that.
     board : str
         QEMU's ``-machine``.
+    emulated : str
+        What that has besides under TCG.
     cpu : str
         QEMU's ``-cpu`` under TCG.
     console : str
@@ -42,6 +44,7 @@ class Architecture(NamedTuple):
     qemu: str
     package: str
     board: str
+    emulated: str
     cpu: str
     console: str
     loader: str
@@ -64,6 +67,7 @@ X86 = Architecture(
     qemu="qemu-system-x86_64",
     package="qemu-system-x86",
     board="pc",
+    emulated="",
     cpu="max",
     console="ttyS0",
     loader="ld-linux-x86-64.so.2",
@@ -76,6 +80,8 @@ ARM64 = Architecture(
     package="qemu-system-arm",
     # The newest interrupt controller there is: the older one has 8 processors at most.
     board="virt,gic-version=max",
+    # Memory for tags, without which its processor has no MTE.
+    emulated=",mte=on",
     # The architecture's own algorithm of pointer authentication is half of the time under TCG.
     cpu="max,pauth-impdef=on",
     console="ttyAMA0",

@@ -264,10 +264,11 @@ class Guest(Remote):
         machine = self._architecture
         how = f"tcg,thread={self._qemu.threads}" if accel == "tcg" else accel
         cpu = "host" if accel == "kvm" else machine.cpu
+        board = machine.board + (machine.emulated if accel == "tcg" else "")
         return [
             self._qemu.path,
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *("-machine", machine.board, "-accel", how, "-cpu", cpu),
+            *("-machine", board, "-accel", how, "-cpu", cpu),
             *("-smp", str(self.cpus), "-m", f"size={self.memory >> 20}M"),
             *("-kernel", str(self._kernel), "-initrd", str(self._initramfs)),
             *("-append", f"console={machine.console} panic=-1 {self._append}".strip()),
