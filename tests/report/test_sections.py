@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,13 +43,15 @@ def test_answer_of_the_recorded_run(run: Run) -> None:
     assert answer.finding(run).endswith(": 20,480 of 20,495 VMAs read, no anon_vma")
 
 
-def changed(run: Run, census: pd.DataFrame) -> Any:
-    """The run, as if its census had been another."""
+class Changed(Run):
+    """A run, as if its census had been another."""
 
-    def table(name: str) -> pd.DataFrame:
-        return census if name == "census" else run.table(name)
+    def __init__(self, run: Run, census: pd.DataFrame) -> None:
+        super().__init__(run.path, run.manifest)
+        self._census = census
 
-    return SimpleNamespace(manifest=run.manifest, table=table, id=run.id)
+    def table(self, name: str) -> pd.DataFrame:
+        return self._census if name == "census" else super().table(name)
 
 
 def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
@@ -63,7 +62,7 @@ def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
         bare=census["bare"] & ~written,
         **{"class": census["class"].where(~written)},
     )
-    said, *_ = answer.sentences(changed(run, census))
+    said, *_ = answer.sentences(Changed(run, census))
     assert said.startswith("Not here. After small-allocs-mt")
     assert "2 are bare (vm_ops is NULL, and so is anon_vma): 2 guard." in said
 
@@ -71,7 +70,7 @@ def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
 def test_repeats_that_disagree_are_shown(run: Run) -> None:
     census = run.table("census")
     fewer = census[(census["repeat"] != 2) | (census.groupby("repeat").cumcount() % 2 == 0)]
-    first, *_ = answer.sentences(changed(run, fewer))
+    first, *_ = answer.sentences(Changed(run, fewer))
     assert "and 20,480 in 5 repeats" in first
 
 
@@ -146,7 +145,7 @@ def test_mappings_of_dev_zero_that_have_no_file(run: Run) -> None:
     census = run.table("census")
     mapped = census["origin"] == "private /dev/zero"
     origin = census["origin"].astype(object).mask(mapped, "private anonymous")
-    other = changed(run, census.assign(origin=origin))
+    other = Changed(run, census.assign(origin=origin))
     command = run.manifest.workload.model_copy(
         update={"maps": "private /dev/zero", "mappings": 20480}
     )
@@ -157,7 +156,7 @@ def test_mappings_of_dev_zero_that_have_no_file(run: Run) -> None:
     assert mapped_said.startswith("small-allocs-mt mapped /dev/zero, privately, 20,480 times. This")
     assert "vm_file is NULL" in mapped_said
     # Where the census has them by that name there is nothing to say.
-    named = changed(run, census)
+    named = Changed(run, census)
     named.manifest = other.manifest
     assert verdict.of_run(named).unnamed is None
     assert verdict.of_run(run).unnamed is None
@@ -170,5 +169,5 @@ def test_alarm_comes_first(run: Run) -> None:
         zero=census["zero"].mask(wrong, census["zero"] - 1),
         note=census["note"].astype(object).mask(wrong, "pages that are not the zero page"),
     )
-    first, *_ = answer.sentences(changed(run, census))
+    first, *_ = answer.sentences(Changed(run, census))
     assert first.startswith("Beware: 20,480 bare VMAs hold 20,480 pages that are not the zero page")

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from anonvma.base import statistics
-from anonvma.run.runs import Run
+from anonvma.run.runs import Run, once
 from anonvma.tables.faults.groups import traced_repeats
 
 COLUMNS = ["figure", "n", "mean", "low", "high", "from"]
@@ -60,6 +60,7 @@ def table(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+@once
 def numbers(run: Run) -> dict[Figure, statistics.Estimate]:
     """Return the same numbers by what they are."""
     return {figure: statistics.estimate(values) for _, figure, values in _measured(run)}

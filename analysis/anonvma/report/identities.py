@@ -69,7 +69,7 @@ def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
         if column not in FOREIGN and frame[column].dtype.name not in ("str", "category"):
             continue
         kind = FOREIGN.get(column, "word")
-        words = {str(word) for word in frame[column].dropna().unique()}
+        words = {str(word) for word in frame[column].unique() if not pd.isna(word)}
         if column in _KERNELS:
             words = {word for word in words if not _COUNTED.fullmatch(word)}
         if column == "function":  # of the kernel, but for those that a module is named with

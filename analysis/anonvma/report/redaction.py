@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from anonvma.base import bounded
 from anonvma.base.errors import RedactionError
@@ -284,9 +285,9 @@ class Shared(Run):
         super().__init__(run.path, Manifest.model_validate(shown))
         self.id = wall.scrub(run.id)
 
-    def table(self, name: str) -> pd.DataFrame:
+    def _frame(self, name: str, table: pa.Table) -> pd.DataFrame:
         """Return a table as `Run.table` does, the words that are not ours replaced."""
-        frame = super().table(name)
+        frame = super()._frame(name, table)
         for column, kind, words in list(foreign(frame)):
             frame[column] = _replaced(frame[column], kind, words, self._wall)
         return frame

@@ -14,7 +14,7 @@ import enum
 
 import pandas as pd
 
-from anonvma.run.runs import Run
+from anonvma.run.runs import Run, once
 from anonvma.tables import census, faults, losses
 
 
@@ -115,6 +115,7 @@ class Verdict:
         return self.zero > traced.stayed + 1  # one more or less is the start of a program
 
 
+@once
 def of_run(run: Run) -> Verdict:
     """Return what a run with a census says to the question."""
     manifest = run.manifest

@@ -16,10 +16,13 @@ Everything downstream needs this directory and nothing else.
 from __future__ import annotations
 
 import collections
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -31,6 +34,11 @@ from anonvma.run import files as run_files
 from anonvma.run.jobs import FAILURE
 from anonvma.run.manifest import Manifest, TableFile, read_manifest
 from anonvma.run.schema import SCHEMAS
+
+_MANY = 100_000  # rows
+_KEPT = 1 << 20
+"""Bytes of the largest table that an open run keeps."""
+_T = TypeVar("_T")
 
 
 class Run:
@@ -50,6 +58,7 @@ class Run:
         self.path = path
         self.id = path.name
         self.manifest = manifest
+        self._frames: dict[str, pd.DataFrame] = {}
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
@@ -81,14 +90,25 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """Return a table as a frame, its columns as `anonvma.run.schema` describes them.
 
+        A run that is open does not change, and a comparison asks for the same tables again and
+        again: small ones are read once. The frame is the caller's own (pandas copies on writing).
+
         Raises
         ------
         RunError
             When the run has no such table.
         """
+        if name in self._frames:
+            return self._frames[name].copy(deep=False)
+        table = self.arrow(name)
+        frame = self._frame(name, table)
+        if table.nbytes <= _KEPT:
+            self._frames[name] = frame.copy(deep=False)
+        return frame
+
+    def _frame(self, name: str, table: pa.Table) -> pd.DataFrame:
         # A column of counts stays one of whole numbers where some are null.
         whole = {pa.uint64(): pd.UInt64Dtype(), pa.int64(): pd.Int64Dtype()}
-        table = self.arrow(name)
         with self._read(self.path / self.manifest.tables[name].file):
             frame: pd.DataFrame = table.to_pandas(types_mapper=whole.get)
         return frame
@@ -112,7 +132,9 @@ class Run:
         ):
             run_files.check_unpacked(file, parquet)
             held = parquet.schema_arrow.names
-            table = parquet.read([column for column in columns or held if column in held])
+            wanted = [column for column in columns or held if column in held]
+            # Threads cost more than they save where a table is small, and nearly all are.
+            table = parquet.read(wanted, use_threads=parquet.metadata.num_rows > _MANY)
             if wrong := soundness.fault(name, table):
                 raise RunError(f"{file} is damaged: {wrong}.")
         for column in SCHEMAS[name]:  # one that came later, or it would not be open
@@ -150,6 +172,19 @@ class Run:
                 _check_hash(self.path / file, entry.sha256)
                 return self.path / file
         raise RunError(f"run {self.id} has no raw file {file!r}.")
+
+
+def once(work: Callable[[Run], _T]) -> Callable[[Run], _T]:
+    """Have what a function works out of a run kept while it is open, for no run changes."""
+    known: weakref.WeakKeyDictionary[Run, _T] = weakref.WeakKeyDictionary()
+
+    @functools.wraps(work)
+    def kept(run: Run) -> _T:
+        if run not in known:
+            known[run] = work(run)
+        return known[run]
+
+    return kept
 
 
 def _check_size(file: Path, size: int) -> None:

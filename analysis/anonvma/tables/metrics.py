@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,7 +32,7 @@ import pyarrow as pa
 
 from anonvma.perf import counters as perf_stat
 from anonvma.perf import profile
-from anonvma.run.runs import Run
+from anonvma.run.runs import Run, once
 
 Row = tuple[int, str, float]
 """Repeat, metric, value."""
@@ -93,7 +92,7 @@ def matrix(runs: Sequence[Run]) -> pd.DataFrame:
     >>> matrix([runs.find("small-allocs-mt")])["census.bare"].tolist()
     [20482.0]
     """
-    rows = [_of_run(run) for run in runs]
+    rows = [_means(run) for run in runs]
     table = pd.DataFrame(rows, index=pd.RangeIndex(len(runs)), dtype="float64")
     table = table.reindex(columns=sorted(table.columns))
     # Of a profile, rows below 0.05 % are left out, event by event.
@@ -113,16 +112,7 @@ def matrix(runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-_known: weakref.WeakKeyDictionary[Run, dict[str, float]] = weakref.WeakKeyDictionary()
-
-
-def _of_run(run: Run) -> dict[str, float]:
-    """Return the means of a run's repeats; a run that is open does not change, so only once."""
-    if run not in _known:
-        _known[run] = _means(run)
-    return _known[run]
-
-
+@once
 def _means(run: Run) -> dict[str, float]:
     """Average the repeats of a run: of what only occurs, over all that were looked at."""
     sums: dict[str, float] = defaultdict(float)

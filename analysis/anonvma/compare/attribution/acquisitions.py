@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from anonvma.base.axes import own
-from anonvma.run.runs import Run, having
+from anonvma.run.runs import Run, having, once
 from anonvma.run.vocabulary import PAGE_FAULT
 from anonvma.tables import locks
 from anonvma.tables.faults.groups import timed_count
@@ -56,6 +56,7 @@ def _wide(columns: Sequence[pd.Series[float]]) -> pd.DataFrame:
     return pd.concat(list(columns), axis=1, keys=range(len(columns))).fillna(0.0)
 
 
+@once
 def _fault_groups(run: Run) -> pd.DataFrame:
     """Return faults and the acquisitions they amount to, by kind, as means of one repeat."""
     table = run.table("faults")
@@ -81,6 +82,7 @@ def _fault_groups(run: Run) -> pd.DataFrame:
     return sums / repeats
 
 
+@once
 def _callers(run: Run) -> pd.DataFrame:
     """Return the acquisitions and waits of the workload by caller, as means of one repeat."""
     table = run.table("locks")
@@ -93,14 +95,17 @@ def _callers(run: Run) -> pd.DataFrame:
 
 def _zero_page_vmas(runs: Sequence[Run]) -> pd.Series[float]:
     """Return how many zero-page VMAs of each origin there were, mean of the repeats."""
-    counts = []
-    for run in runs:
-        if "census" in run.manifest.tables:
-            table = run.table("census")
-            found = table[table["class"] == "zero-page"]
-            repeats = max(int(table["repeat"].nunique()), 1)
-            counts.append(found["origin"].astype("object").value_counts() / repeats)
+    counts = [_by_origin(run) for run in having(runs, "census")]
     return _wide(counts).mean(axis=1) if counts else pd.Series(dtype="float64")
+
+
+@once
+def _by_origin(run: Run) -> pd.Series[float]:
+    table = run.table("census")
+    found = table[table["class"] == "zero-page"]
+    repeats = max(int(table["repeat"].nunique()), 1)
+    counts: pd.Series[float] = found["origin"].astype("object").value_counts() / repeats
+    return counts
 
 
 def taken(conditions: Mapping[str, Sequence[Run]], most: int = 5) -> pd.DataFrame:
