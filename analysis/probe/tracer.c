@@ -4,6 +4,7 @@
  * kernel, and how often the kernel did not run one.
  */
 #include <errno.h>
+#include <linux/bpf.h>
 #include <linux/perf_event.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,6 +209,37 @@ static int attach_all(struct tracer *tracer)
 	return 0;
 }
 
+/*
+ * kernel/trace/bpf_trace.c: without CONFIG_FPROBE no such link is made. To no function at all
+ * none is anywhere, but for another reason, so this tells before all else has been verified.
+ */
+static bool multi_is_refused(void)
+{
+	static const struct bpf_insn nothing[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = BPF_TRACE_KPROBE_MULTI);
+	LIBBPF_OPTS(bpf_link_create_opts, nowhere);
+	int program = bpf_prog_load(BPF_PROG_TYPE_KPROBE, NULL, "GPL", nothing, 2, &opts), error;
+
+	if (program < 0)
+		return false;
+	error = bpf_link_create(program, 0, BPF_TRACE_KPROBE_MULTI, &nowhere);
+	close(program);
+	return error == -EOPNOTSUPP;
+}
+
+static bool wants_multi(const struct tracer *tracer)
+{
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program, tracer->object)
+		if (bpf_program__autoload(program) && is_multi(program))
+			return true;
+	return false;
+}
+
 static int load_as(struct tracer *tracer, const struct embedded *embedded,
 		   void (*prepare)(struct tracer *tracer, void *arg), void *arg)
 {
@@ -223,6 +255,8 @@ static int load_as(struct tracer *tracer, const struct embedded *embedded,
 			bpf_program__set_expected_attach_type(program, 0);
 	}
 	prepare(tracer, arg);
+	if (wants_multi(tracer) && multi_is_refused())
+		return -EOPNOTSUPP;
 	error = bpf_object__load(tracer->object);
 	return error ? error : attach_all(tracer);
 }
@@ -243,7 +277,6 @@ int tracer_load(struct tracer *tracer, const struct embedded *embedded,
 	tracer->plain = has_function("bpf_task_from_pid") && tracepoints_are_preemptible();
 	tracer->single = false;
 	error = load_as(tracer, embedded, prepare, arg);
-	/* kernel/trace/bpf_trace.c, without CONFIG_FPROBE */
 	if (error == -EOPNOTSUPP && single_kprobes_serve()) {
 		tracer->single = true;
 		error = load_again(tracer, embedded, prepare, arg);
