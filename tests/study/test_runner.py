@@ -233,38 +233,29 @@ def test_what_has_changed_is_done_again_and_nothing_else(
 # ---- failures ----
 
 
-def test_a_lost_target_is_a_failure_of_its_cell_alone_and_another_ends_the_study(
+def test_a_lost_target_or_program_is_a_failure_of_its_cell_alone_and_another_ends_the_study(
     tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     slow = [{"workload": "slow", "name": f"slow{n}", "threads": n} for n in (1, 2, 3)]
-    for seed in range(1000):  # an order that begins with the failures
-        file = studies.write(tmp_path, **tiny, workloads=["lose", "fail", *slow], seed=seed)
+    for seed in range(10000):  # an order that begins with the failures
+        file = studies.write(tmp_path, **tiny, workloads=["lose", "lack", "fail", *slow], seed=seed)
         cells = [cell.name for cell in study.read(file).cells]
-        if cells[:2] == ["lose-1", "fail-1"]:
+        if cells[:3] == ["lose-1", "lack-1", "fail-1"]:
             break
     output = tmp_path / "out"
     done = studies.run(file, output, "--json")
     assert done.returncode == 1, done.stderr
     told = studies.events(done)
     assert told[0]["event"] == "plan" and told[-1]["event"] == "end"
-    assert studies.tries(file)[:3] == ["lose 1", "lose 1", "fail 1"]
+    assert studies.tries(file)[:4] == ["lose 1", "lose 1", "lack 1", "fail 1"]
     failed = records(output, told)
     assert [(e["cell"], e["again"]) for e in failed] == [
-        ("lose-1", True), ("lose-1", False), ("fail-1", False),
+        ("lose-1", True), ("lose-1", False), ("lack-1", False), ("fail-1", False),
     ]  # fmt: skip
     assert told[-1]["failed"]["lose-1"] == "the guest panicked"
+    assert told[-1]["failed"]["lack-1"] == "it is not here"
     # What Snakemake had begun by then is done; it had not begun everything.
     assert cells[-1] not in runs_by_cell(output)
-
-
-def test_a_program_that_is_lacking_is_a_failure_of_its_cell_alone(
-    tiny: dict[str, Any], tmp_path: Path
-) -> None:
-    file = studies.write(tmp_path, **tiny, workloads=["lack", "a", "b"])
-    done = studies.run(file, tmp_path / "out", "--json")
-    assert done.returncode == 1, done.stderr
-    assert studies.events(done)[-1]["failed"] == {"lack-1": "it is not here"}
-    assert set(runs_by_cell(tmp_path / "out")) == {"a-1", "b-1"}
 
 
 # Which job runs where. The notebook does not care what its target is, so ssh targets need no
