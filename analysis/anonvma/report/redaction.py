@@ -158,6 +158,7 @@ class Wall:
 
     def leaks(self, text: str) -> list[str]:
         """Return the facts that are still in a text, in any spelling of `_spellings`."""
+        text = _PICTURE.sub("", text)
         return [value for value in self._present(text) if _pattern(value).search(text)]
 
     def narrowed(self, document: str) -> Wall:
@@ -209,6 +210,10 @@ def _plural(kind: str, count: int) -> str:
 class _Open(Wall):
     def scrub(self, text: str, *, shapes: bool = True) -> str:
         return text
+
+
+# Most of a page, and what its letters spell by chance is no fact.
+_PICTURE = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]{1000,}")
 
 
 def _spellings(value: str) -> set[str]:

@@ -27,6 +27,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -95,21 +97,28 @@ def matrix(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [_means(run) for run in runs]
     table = pd.DataFrame(rows, index=pd.RangeIndex(len(runs)), dtype="float64")
     table = table.reindex(columns=sorted(table.columns))
+    values = table.to_numpy(copy=True)
+    names = np.array(table.columns, dtype="str")
     # Of a profile, rows below 0.05 % are left out, event by event.
     sampled = {prefix for name in table if (prefix := _of_event(str(name)))}
     for prefix in (*_COUNTED_APART, *sorted(sampled)):
-        columns = [name for name in table if str(name).startswith(prefix)]
-        looked = table[columns].notna().any(axis=1)
-        table.loc[looked, columns] = table.loc[looked, columns].fillna(0.0)
-    kernels = pd.Series([run.manifest.target.get("kernel_release") for run in runs])
-    counters = [name for name in table if str(name).startswith("proc-vmstat.")]
-    counters = [name for name in counters if not str(name).startswith("proc-vmstat.nr_")]
-    for kernel in kernels.unique():
-        same = table.loc[kernels == kernel, counters]
-        known = [name for name in counters if same[name].notna().any()]
-        among = (kernels == kernel) & table[counters].notna().any(axis=1)
-        table.loc[among, known] = table.loc[among, known].fillna(0.0)
-    return table
+        _fill(values, np.char.startswith(names, prefix))
+    kernels = np.array(
+        [run.manifest.target.get("kernel_release") or "" for run in runs], dtype="str"
+    )
+    counters = np.char.startswith(names, _COUNTERS) & ~np.char.startswith(names, _LEVELS)
+    for kernel in set(kernels) - {""}:  # of runs that do not name theirs nothing is known
+        same = values[kernels == kernel]
+        _fill(same, counters & ~np.isnan(same).all(axis=0))
+        values[kernels == kernel] = same
+    return pd.DataFrame(values, index=table.index, columns=table.columns)
+
+
+def _fill(values: npt.NDArray[np.float64], columns: npt.NDArray[np.bool_]) -> None:
+    """Let what a row lacks of these columns be 0, if it has one of them: so they were looked at."""
+    part = values[:, columns]
+    part[np.isnan(part) & ~np.isnan(part).all(axis=1, keepdims=True)] = 0.0
+    values[:, columns] = part
 
 
 @once
