@@ -7,7 +7,6 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made import ChangedRun
 
 from anonvma.base import paths, tabular
 from anonvma.base.errors import RunError
@@ -55,12 +55,7 @@ def run_of(tables: dict[str, pd.DataFrame], **manifest: Any) -> Any:
     told = {"tables": held, "repeats": REPEATS, "unobserved": [], **manifest}
     told["workload"] = RECORDED.manifest.workload.model_copy(update={"maps": None})  # any program
     copied = RECORDED.manifest.model_copy(update=told)
-    return SimpleNamespace(
-        manifest=copied,
-        id=RECORDED.id,
-        path=RECORDED.path,
-        table=lambda name: tables[name].copy(),
-    )
+    return ChangedRun(RECORDED, tables, copied)
 
 
 def one_fault(**values: Any) -> dict[str, Any]:

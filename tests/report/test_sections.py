@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from made import ChangedRun
 
 from anonvma.base import statistics, tabular
 from anonvma.base.section import Section
@@ -43,17 +44,6 @@ def test_answer_of_the_recorded_run(run: Run) -> None:
     assert answer.finding(run).endswith(": 20,480 of 20,495 VMAs read, no anon_vma")
 
 
-class Changed(Run):
-    """A run, as if its census had been another."""
-
-    def __init__(self, run: Run, census: pd.DataFrame) -> None:
-        super().__init__(run.path, run.manifest)
-        self._census = census
-
-    def table(self, name: str) -> pd.DataFrame:
-        return self._census if name == "census" else super().table(name)
-
-
 def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
     census = run.table("census")
     written = census["class"] == "zero-page"
@@ -62,7 +52,7 @@ def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
         bare=census["bare"] & ~written,
         **{"class": census["class"].where(~written)},
     )
-    said, *_ = answer.sentences(Changed(run, census))
+    said, *_ = answer.sentences(ChangedRun(run, {"census": census}))
     assert said.startswith("Not here. After small-allocs-mt")
     assert "2 are bare (vm_ops is NULL, and so is anon_vma): 2 guard." in said
 
@@ -70,7 +60,7 @@ def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
 def test_repeats_that_disagree_are_shown(run: Run) -> None:
     census = run.table("census")
     fewer = census[(census["repeat"] != 2) | (census.groupby("repeat").cumcount() % 2 == 0)]
-    first, *_ = answer.sentences(Changed(run, fewer))
+    first, *_ = answer.sentences(ChangedRun(run, {"census": fewer}))
     assert "and 20,480 in 5 repeats" in first
 
 
@@ -145,7 +135,7 @@ def test_mappings_of_dev_zero_that_have_no_file(run: Run) -> None:
     census = run.table("census")
     mapped = census["origin"] == "private /dev/zero"
     origin = census["origin"].astype(object).mask(mapped, "private anonymous")
-    other = Changed(run, census.assign(origin=origin))
+    other = ChangedRun(run, {"census": census.assign(origin=origin)})
     command = run.manifest.workload.model_copy(
         update={"maps": "private /dev/zero", "mappings": 20480}
     )
@@ -156,7 +146,7 @@ def test_mappings_of_dev_zero_that_have_no_file(run: Run) -> None:
     assert mapped_said.startswith("small-allocs-mt mapped /dev/zero, privately, 20,480 times. This")
     assert "vm_file is NULL" in mapped_said
     # Where the census has them by that name there is nothing to say.
-    named = Changed(run, census)
+    named = ChangedRun(run, {"census": census})
     named.manifest = other.manifest
     assert verdict.of_run(named).unnamed is None
     assert verdict.of_run(run).unnamed is None
@@ -169,5 +159,5 @@ def test_alarm_comes_first(run: Run) -> None:
         zero=census["zero"].mask(wrong, census["zero"] - 1),
         note=census["note"].astype(object).mask(wrong, "pages that are not the zero page"),
     )
-    first, *_ = answer.sentences(Changed(run, census))
+    first, *_ = answer.sentences(ChangedRun(run, {"census": census}))
     assert first.startswith("Beware: 20,480 bare VMAs hold 20,480 pages that are not the zero page")
