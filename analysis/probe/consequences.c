@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * vmaprobe consequences: what bareness costs beside page faults. Each operation is done to a VMA
- * that is bare and to one that differs in that alone: a page of it was written, and given back.
+ * that is bare and to one that differs in that alone: a page of it was written, and given back; or,
+ * where only pages of its own show what bareness spares, it keeps them.
  *
  * The kernel's own tracepoint counts how often mmap_lock was acquired meanwhile, through perf
  * events of this task. The last VMA of each stays until a census has been taken of it.
@@ -110,11 +111,13 @@ static bool make(struct trial *trial, const struct operation *operation)
 		return false;
 	/* Without CONFIG_TRANSPARENT_HUGEPAGE there is nothing to keep away. */
 	madvise(trial->at, trial->length, MADV_NOHUGEPAGE);
-	if (!trial->bare) {
+	if (!trial->bare && operation->contents == WRITTEN) {
+		memset(trial->at, 1, trial->length);
+	} else if (!trial->bare) {
 		*trial->at = 1;
 		madvise(trial->at, trial->length, MADV_DONTNEED);
 	}
-	if (operation->contents == ZERO_PAGES)
+	if (operation->contents != NOTHING)
 		touch(trial);
 	return true;
 }
@@ -143,6 +146,9 @@ static void try_once(const struct consequences *all, const struct operation *ope
 	/* What else a child faults on, such as its rseq area, it does not fault on each time. */
 	if (outcome->trials > 1 && outcome->last.child_faults < trial->child_faults)
 		trial->child_faults = outcome->last.child_faults;
+	/* A page in a batch of another CPU's, on its way to the LRU list, is passed over. */
+	if (outcome->trials > 1 && outcome->last.pages > trial->pages)
+		trial->pages = outcome->last.pages;
 	outcome->last = *trial;
 }
 
@@ -152,7 +158,7 @@ static void try(const struct consequences *all, size_t number, bool bare)
 	struct outcome *outcome = &all->outcomes[number][bare];
 	char *place = (char *)0x7c0000000000 + (2 * number + bare) * 8 * HUGE_SIZE;
 	struct trial trial = { .at = place, .page = sysconf(_SC_PAGESIZE), .bare = bare,
-			       .file = -1, .child_faults = -1, .dumped = -1 };
+			       .file = -1, .child_faults = -1, .dumped = -1, .pages = -1 };
 
 	trial.length = operation->huge ? HUGE_SIZE : PAGES * trial.page;
 	munmap(place, 4 * HUGE_SIZE);
@@ -160,7 +166,8 @@ static void try(const struct consequences *all, size_t number, bool bare)
 		try_once(all, operation, &trial, outcome);
 		return;
 	}
-	outcome->setup_error = errno;
+	outcome->setup_error = errno ? errno : ENODEV;
+	outcome->last = trial;
 	if (trial.file >= 0)
 		close(trial.file);
 	munmap(place, 4 * HUGE_SIZE);
@@ -169,7 +176,7 @@ static void try(const struct consequences *all, size_t number, bool bare)
 /* In turns, so that whatever else goes on meets both. */
 static void try_operation(const struct consequences *all, size_t number)
 {
-	int trials = operations[number].once ? 1 : operations[number].huge ? 4 : TRIALS;
+	int trials = operations[number].trials ? operations[number].trials : TRIALS;
 
 	for (int i = 0; i < 2 * trials && !interrupted; i++)
 		if (!all->outcomes[number][i & 1].setup_error)
@@ -212,7 +219,9 @@ static void print_outcome(FILE *file, const struct consequences *all, size_t num
 	print_number(file, "faults_after", outcome->faults_after);
 	print_number(file, "child_faults", last->child_faults);
 	print_number(file, "dumped", last->dumped);
-	json_pair(file, "error", error ? strerrorname_np(error) : NULL, "}");
+	print_number(file, "pages", last->pages);
+	json_pair(file, "error", error && last->lacks ? last->lacks :
+			 error ? strerrorname_np(error) : NULL, "}");
 }
 
 static bool print_all(FILE *file, void *arg)
@@ -269,23 +278,45 @@ static void try_all(struct consequences *all)
 			try_operation(all, i);
 }
 
+static bool parse(int argc, char **argv, struct consequences *all, const char **census,
+		  const char **outcomes)
+{
+	const struct {
+		const char *name, **value;
+	} options[] = { { "--census", census }, { "--output", outcomes }, { "--only", &all->only } };
+	size_t which;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--start-ksmd")) {
+			may_start_ksmd = true;
+			continue;
+		}
+		for (which = 0; which < 3 && strcmp(argv[i], options[which].name);)
+			which++;
+		if (which == 3 || ++i == argc)
+			return false;
+		*options[which].value = argv[i];
+	}
+	return *census && *outcomes;
+}
+
 int run_consequences(int argc, char **argv)
 {
-	struct consequences all = { .only = argc == 7 ? argv[6] : NULL };
+	const char *census = NULL, *outcomes = NULL;
+	struct consequences all = { 0 };
 	struct output output = { .fd = -1 };
 	int code;
 
-	if ((argc != 5 && argc != 7) || strcmp(argv[1], "--census") || strcmp(argv[3], "--output") ||
-	    (argc == 7 && strcmp(argv[5], "--only")))
-		return complain(EXIT_USAGE, "consequences takes --census FILE --output FILE, and then "
-				"--only OPERATION");
+	if (!parse(argc, argv, &all, &census, &outcomes))
+		return complain(EXIT_USAGE, "consequences takes --census FILE and --output FILE, and "
+				"maybe --only OPERATION and --start-ksmd");
 	all.outcomes = calloc(nr_operations, sizeof(*all.outcomes));
 	if (!all.outcomes)
 		return complain(EXIT_OTHER, "out of memory");
-	code = output_open(&output, argv[4]);
+	code = output_open(&output, outcomes);
 	if (!code) {
 		try_all(&all);
-		code = interrupted ? 128 + interrupted : take(argv[2]);
+		code = interrupted ? 128 + interrupted : take(census);
 	}
 	if (!code)
 		code = output_result(&output, print_all, &all);

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 struct trial {
 	char *at;			/* the VMA, PAGES long; what is looked up afterwards */
@@ -12,20 +13,25 @@ struct trial {
 	bool bare;
 	int file;			/* what setup() opened and finish() closes, or -1 */
 	int error;			/* errno of the operation, 0 if it succeeded */
+	const char *lacks;		/* what there has to be for it, where errno would not say */
+	pid_t child;			/* that setup() made and finish() waits for, or 0 */
 	long child_faults;		/* of the child that fork() made; -1 otherwise */
 	long dumped;			/* bytes of it in a core dump; -1 otherwise */
+	long pages;			/* of it swapped out, or merged by KSM; -1 otherwise */
 	size_t skip_from, skip_to;	/* pages that cannot be touched afterwards */
 };
 
-enum contents { ZERO_PAGES, NOTHING };
+/* WRITTEN: the one that is not bare has pages of its own, as a bare one cannot. */
+enum contents { ZERO_PAGES, NOTHING, WRITTEN };
 
 struct operation {
 	const char *name;
 	enum contents contents;
-	int (*setup)(struct trial *trial);	/* 0, or -1 and errno: the kernel cannot */
+	int (*setup)(struct trial *trial);	/* 0, or -1 and errno or what it lacks */
 	int (*run)(struct trial *trial);	/* what is timed */
 	void (*finish)(struct trial *trial);
-	bool once, huge;
+	int trials;			/* 0: as many as usual */
+	bool huge;
 };
 
 #define PAGES		16
@@ -33,5 +39,15 @@ struct operation {
 
 extern const struct operation operations[];
 extern const size_t nr_operations;
+
+/* reclaim.c */
+extern bool may_start_ksmd;		/* which merges pages of other processes, too */
+
+int needs_swap(struct trial *trial);
+int swap_out(struct trial *trial);
+void count_swapped(struct trial *trial);
+int needs_ksmd(struct trial *trial);
+int merge_by_ksm(struct trial *trial);
+void count_merged(struct trial *trial);
 
 #endif

@@ -23,7 +23,6 @@
 #define COLLAPSE	25		/* 6.1 */
 #define POPULATE_READ	22		/* 5.14 */
 #define POPULATE_WRITE	23
-#define PAGEOUT		21		/* 5.4 */
 
 #define AWAY		HUGE_SIZE	/* where a VMA is moved to, from its place */
 #define QUARTER		(trial->length / 4)
@@ -49,7 +48,6 @@ static int guard(struct trial *trial)
 
 static int dontneed(struct trial *trial) { return madvise(trial->at, trial->length, MADV_DONTNEED); }
 static int lazily_free(struct trial *trial) { return madvise(trial->at, trial->length, MADV_FREE); }
-static int pageout(struct trial *trial) { return madvise(trial->at, trial->length, PAGEOUT); }
 static int mergeable(struct trial *trial) { return madvise(trial->at, trial->length, MADV_MERGEABLE); }
 
 static int populate_read(struct trial *trial)
@@ -285,8 +283,8 @@ const struct operation operations[] = {
 	{ "MADV_GUARD_INSTALL", .run = guard },
 	{ "MADV_DONTNEED", .run = dontneed },
 	{ "MADV_FREE", .run = lazily_free },
-	{ "MADV_PAGEOUT", .run = pageout },
-	{ "MADV_COLLAPSE", .setup = may_be_huge, .run = collapse, .huge = true },
+	{ "MADV_PAGEOUT", .run = swap_out },
+	{ "MADV_COLLAPSE", .setup = may_be_huge, .run = collapse, .trials = 4, .huge = true },
 	{ "MADV_POPULATE_READ", .contents = NOTHING, .run = populate_read },
 	{ "MADV_POPULATE_WRITE", .contents = NOTHING, .run = populate_write },
 	{ "MADV_MERGEABLE", .run = mergeable },
@@ -301,7 +299,11 @@ const struct operation operations[] = {
 	{ "UFFDIO_COPY", .contents = NOTHING, .setup = watch_and_have_page, .run = fill_copy },
 	{ "UFFDIO_ZEROPAGE", .contents = NOTHING, .setup = watch, .run = fill_zero },
 	{ "UFFDIO_MOVE", .contents = NOTHING, .setup = watch_and_have_page, .run = fill_move },
-	{ "core dump", .setup = core_is_a_file, .run = dump_core, .once = true },
+	{ "swap-out", .contents = WRITTEN, .setup = needs_swap, .run = swap_out,
+	  .finish = count_swapped },
+	{ "KSM", .contents = WRITTEN, .setup = needs_ksmd, .run = merge_by_ksm,
+	  .finish = count_merged, .trials = 4 },
+	{ "core dump", .setup = core_is_a_file, .run = dump_core, .trials = 8 },
 	{ "/proc/PID/smaps", .run = read_smaps },
 };
 

@@ -12,13 +12,20 @@ _REMEDY = (
     "a kernel with the tracepoint mmap_lock_acquire_returned (CONFIG_TRACING), and no other tracer "
     "of it meanwhile"
 )
+_LACKING = {
+    "swap-out": "swap, such as on a zram device",
+    "KSM": "a kernel with CONFIG_KSM, and 1 in /sys/kernel/mm/ksm/run, for all processes",
+}
+"""What takes more than a kernel that can do it."""
 
 
 def observe(context: Context, repeat: int) -> None:
     """Do to bare VMAs, and to others, what asks for an anon_vma; keep what came of it."""
     files = {name: context.place(f"{name}-{repeat}") for name in ("consequences", "census-of-them")}
     try:
-        Vmaprobe(context.target).consequences(*files.values())
+        # What else runs in a guest is ours; elsewhere it is for its owner to start ksmd.
+        guest = context.target.facts()["kind"] == "guest"
+        Vmaprobe(context.target).consequences(*files.values(), start_ksmd=guest)
     except ProbeError as error:
         context.results.lacks(
             "what bareness costs beside page faults",
@@ -34,5 +41,9 @@ def observe(context: Context, repeat: int) -> None:
     for file in local.values():
         file.unlink()
     context.results.add("consequences", repeat, rows)
+    for what, remedy in _LACKING.items():
+        untried = {row["error"] for row in rows if row["operation"] == what and not row["trials"]}
+        for why in untried:
+            context.results.lacks(f"what {what} does to a bare VMA", f"there is no {why}", remedy)
     if uncounted:
         context.results.lacks("how often each operation acquired mmap_lock", uncounted, _REMEDY)

@@ -97,7 +97,7 @@ def of_run(run: Run) -> Iterator[Outcome]:
     yield Outcome("regime", "page faults", regime.get("name"), regime.get("evidence"))
     if "specimens" in run.manifest.tables:
         yield from _of_specimens(run)
-        yield from _of_operations(run)
+        yield from of_operations(consequences.last(run))
     elif "faults" in run.manifest.tables:
         yield from _of_workload(run)
     yield from _of_tracing(run)
@@ -124,8 +124,9 @@ def _of_specimens(run: Run) -> Iterator[Outcome]:
         yield Outcome("faults", name, str(len(own)))
 
 
-def _of_operations(run: Run) -> Iterator[Outcome]:
-    rows = consequences.last(run)
+def of_operations(rows: pd.DataFrame) -> Iterator[Outcome]:
+    """Yield what came of each operation of a table ``consequences``."""
+    rows = rows[rows["trials"] > 0]  # why it could not be tried is among what was not observed
     # Whole numbers: whatever else a task does now and then is not the operation's.
     counts = ["reads", "writes", "faults_after", "child_faults"]
     table = consequences.side_by_side(rows.assign(**rows[counts].astype("Float64").round()))

@@ -27,7 +27,7 @@ def _row(outcome: dict[str, Any], vmas: pd.DataFrame) -> dict[str, Any]:
         name: None if outcome[name] is None or not trials else outcome[name] / trials
         for name in per_operation
     }
-    names = ("operation", "bare", "trials", "median_ns", "child_faults", "dumped", "error")
+    names = ["operation", "bare", "trials", "median_ns", "child_faults", "dumped", "pages", "error"]
     return {
         **{name: outcome[name] for name in names},
         **means,

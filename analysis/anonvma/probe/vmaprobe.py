@@ -74,15 +74,24 @@ class Vmaprobe:
         """
         require_success(self.run("census", *named(pids), "--output", output))
 
-    def consequences(self, outcomes: str, census: str) -> None:
+    def consequences(self, outcomes: str, census: str, *, start_ksmd: bool = False) -> None:
         """Do to bare VMAs and to others what asks for an anon_vma; into files on the target.
+
+        Parameters
+        ----------
+        outcomes, census : str
+            The files.
+        start_ksmd : bool
+            Whether KSM may be started meanwhile, which merges pages of other processes, too.
 
         Raises
         ------
         PrivilegeError, ProbeError
             It could not be done.
         """
-        require_success(self.run("consequences", "--census", census, "--output", outcomes))
+        options = ["--start-ksmd"] if start_ksmd else []
+        files = ["--census", census, "--output", outcomes]
+        require_success(self.run("consequences", *files, *options))
 
     def census_at_exit(self, output: str, *options: str) -> list[str]:
         """Return the words that, before a command, take a census of each of its processes' ends."""

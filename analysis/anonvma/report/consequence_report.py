@@ -29,11 +29,14 @@ def sentences(run: Run) -> list[str]:
     rows = consequences.last(run)
     if rows.empty:
         return [str(rows.attrs[LACKING])]
-    table, differ = consequences.side_by_side(rows), consequences.differing(rows)
+    differ = consequences.differing(rows)
+    tried = rows.loc[rows["trials"] > 0, "operation"].nunique()
     said = [
-        f"{len(table)} operations were done to a VMA that is bare, and to one that differs in "
+        f"{tried} operations were done to a VMA that is bare, and to one that differs in "
         f"this alone. In {len(differ)} of them the locks, the faults or the outcome differ."
     ]
+    untried = rows[rows["trials"] == 0].groupby("operation")["error"].first()
+    said += [f"{name} was not tried: no {why}." for name, why in untried.items()]
     decided = differ.loc[differ["decided_by"] != "", ["decided_by", "since"]]
     for name, (function, since) in zip(decided.index, decided.to_numpy(), strict=True):
         said.append(f"{name}: {function}{f' (since {since})' if since else ''}.")

@@ -31,7 +31,7 @@ _MAY_BE_NULL: dict[str, tuple[str, ...]] = {
     # What an operation failed with, and what only fork or a core dump has; or nothing was counted.
     "consequences": (
         *("median_ns", "reads", "writes", "faults", "faults_after", "child_faults", "dumped"),
-        *("vmas", "anon_vma", "error"),
+        *("pages", "vmas", "anon_vma", "error"),
     ),
     "contended": ("device", "file", "origin", "state", "because_of"),
     "forks": ("vmas", "locked", "skipped", "shut_out", "shut_out_ns", "longest_ns"),

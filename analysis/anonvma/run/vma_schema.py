@@ -46,7 +46,7 @@ VMA_SCHEMAS: dict[str, pa.Schema] = {
         text("name", "PR_SET_VMA_ANON_NAME, or the special mapping's"),
         field("present", pa.uint64(), "pages", "pages mapped; null unless bare and looked at"),
         field("zero", pa.uint64(), "pages", "of these, the zero page"),
-        field("swapped", pa.uint64(), "pages", "pages swapped out"),
+        field("swapped", pa.uint64(), "pages", "pages swapped out; of a VMA with an anon_vma, too"),
         field("huge", pa.uint64(), "pages", "present pages that are part of a huge one"),
         field(
             "guard", pa.uint64(), "pages", "guard markers (MADV_GUARD_INSTALL); null before 6.15"
@@ -85,10 +85,10 @@ VMA_SCHEMAS: dict[str, pa.Schema] = {
     ),
     "consequences": table(
         "One row per operation on a VMA that is bare, or that differs from such a one in this "
-        "alone: a page of it was written, and given back.",
+        "alone: a page of it was written, and given back; for swap-out and KSM, all were written.",
         string("operation", "what was done to it"),
         field("bare", pa.bool_(), "", "whether it had no anon_vma"),
-        count("trials", "how often, each on a VMA of its own; 0 where the kernel cannot"),
+        count("trials", "how often, each on a VMA of its own; 0 where it could not be tried"),
         field("median_ns", pa.int64(), "ns", "of one operation"),
         field("reads", pa.float64(), "", "mmap_lock acquired for reading, per operation"),
         field("writes", pa.float64(), "", "and for writing; null where nothing could count them"),
@@ -99,8 +99,12 @@ VMA_SCHEMAS: dict[str, pa.Schema] = {
             "of the child of fork, reading each page, the fewest of all trials; else null",
         ),
         field("dumped", pa.int64(), "bytes", "of it in a core dump; else null"),
+        count("pages", "of it swapped out, or merged by KSM; else null", later=True),
         count("vmas", "VMAs in its place afterwards"),
         field("anon_vma", pa.bool_(), "", "whether it, or the first of them, has an anon_vma then"),
-        string("error", "errno of the operation, null where it succeeded"),
+        string(
+            "error",
+            "errno of the operation; where there was no trial, also what it lacks; else null",
+        ),
     ),
 }

@@ -2,8 +2,9 @@
 """What bareness costs beside page faults: operations on a VMA that is bare, and on one that is not.
 
 The two differ in that alone: a page of the other was written and given back, so that it has an
-anon_vma, and since then the same zero pages as the bare one. Functions take the table
-``consequences`` of a run.
+anon_vma, and since then the same zero pages as the bare one. Only swap-out and KSM meet pages of
+its own in the other, of which a bare one can have none. Functions take the table ``consequences``
+of a run.
 """
 
 from __future__ import annotations
@@ -53,9 +54,12 @@ DECISIONS = {
     "UFFDIO_COPY": Decision("uffd_lock_vma(): anon_vma_prepare() under mmap_lock", "6.9"),
     "UFFDIO_ZEROPAGE": Decision("uffd_lock_vma(): anon_vma_prepare() under mmap_lock", "6.9"),
     "UFFDIO_MOVE": Decision("uffd_move_lock(): anon_vma_prepare() under mmap_lock", "6.8"),
+    "swap-out": Decision("none: a page of its own, which takes an anon_vma, is on an LRU list", ""),
+    "KSM": Decision("scan_get_next_rmap_item(): ksmd goes past a bare one", ""),
     "core dump": Decision("vma_dump_size(): a bare one is left out", ""),
     "/proc/PID/smaps": Decision("none", ""),
 }
+_DONE = {"swap-out": "swapped out", "KSM": "merged"}
 
 
 def last(run: Run) -> pd.DataFrame:
@@ -135,12 +139,16 @@ def _locks(row: object) -> str | None:
 
 def _became(row: object) -> str:
     """Name what became of the VMA."""
-    error, vmas, dumped = (getattr(row, name) for name in ("error", "vmas", "dumped"))
+    error, vmas, dumped, pages = (
+        getattr(row, name) for name in ("error", "vmas", "dumped", "pages")
+    )
     if isinstance(error, str):
-        return error
+        return error if getattr(row, "trials") else f"not tried: no {error}"  # noqa: B009
     if not pd.isna(dumped):
         return f"{int(dumped):,} bytes dumped"
     state = "anon_vma" if getattr(row, "anon_vma") is True else "bare"  # noqa: B009
+    if not pd.isna(pages):
+        return f"{state}, {int(pages)} pages {_DONE[getattr(row, 'operation')]}"  # noqa: B009
     return state if vmas == 1 else f"{state}, {vmas} VMAs"
 
 
@@ -157,7 +165,10 @@ def differing(rows: pd.DataFrame) -> pd.DataFrame:
     gained = rows[rows["bare"] & rows["anon_vma"].eq(True).fillna(False)]["operation"]
     for names in (
         failed.index[failed == 1],
-        rows.groupby("operation")["dumped"].nunique().loc[lambda count: count > 1].index,
+        *(
+            rows.groupby("operation")[name].nunique().loc[lambda count: count > 1].index
+            for name in ("dumped", "pages")
+        ),
         gained,
     ):
         differs |= table.index.isin(names)
