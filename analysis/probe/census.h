@@ -75,7 +75,10 @@ struct vma_record {
 	__u64 pgoff;			/* vm_pgoff, in pages */
 	__u64 flags;			/* vm_flags */
 	__u64 ino;
-	/* Pages found in a bare VMA; PAGES_UNKNOWN in any other, and where nothing could look. */
+	/*
+	 * Pages found in a bare VMA; PAGES_UNKNOWN in any other, but for what is swapped out of one
+	 * with an anon_vma, and where nothing could look.
+	 */
 	__u64 present;
 	__u64 zero;
 	__u64 swapped;
@@ -193,7 +196,7 @@ struct census_header {
 	__u32 mms_vanished;		/* listed, gone before their VMAs were read */
 	__u32 mms_late;			/* still appearing after the last round of reading */
 	__u32 paths_lost;
-	__u32 scans_failed;		/* bare VMAs whose pages could not be looked at */
+	__u32 scans_failed;		/* VMAs whose pages could not be looked at */
 	__u32 mms_unwatched;		/* see MM_UNWATCHED */
 	__u32 went_on;			/* processes that the command followed left running */
 	__u32 links_lost;		/* of VMAs with more than MAX_LINKS */

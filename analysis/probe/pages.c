@@ -5,11 +5,15 @@
  * ioctl(PAGEMAP_SCAN) (6.7 on) walks only the page tables that exist and tells
  * zero pages apart. Before it, /proc/PID/pagemap gives a frame number for every
  * page and /proc/kpageflags says whether that frame is the zero page.
+ *
+ * Of a VMA with an anon_vma only what is swapped out is counted, and where the process has
+ * nothing swapped out, as nearly all have, that is known without a walk.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -17,6 +21,7 @@
 #include "kallsyms.h"
 #include "pagemap_scan.h"
 #include "pages.h"
+#include "tracefs.h"
 
 #define SCAN_REGIONS	512
 
@@ -61,10 +66,25 @@ void pages_init(struct page_looker *looker, int how)
 		looker->kpageflags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
 }
 
+/* By the counter of the mm itself, MM_SWAPENTS; true also if nobody says. */
+static bool has_swap_entries(__u32 tid)
+{
+	char path[64], *status, *line;
+	bool none;
+
+	snprintf(path, sizeof(path), "/proc/%u/status", tid);
+	status = read_file_at(AT_FDCWD, path);
+	line = status ? strstr(status, "\nVmSwap:") : NULL;
+	none = line && !strtoull(line + strlen("\nVmSwap:"), NULL, 10);
+	free(status);
+	return !none;
+}
+
 void pages_open(struct page_looker *looker, __u32 tid)
 {
 	char path[64];
 
+	looker->swaps = looker->how != PAGES_NOT_LOOKED && has_swap_entries(tid);
 	snprintf(path, sizeof(path), "/proc/%u/pagemap", tid);
 	looker->pagemap = looker->how == PAGES_NOT_LOOKED ? -1 :
 			  open(path, O_RDONLY | O_CLOEXEC);
@@ -84,8 +104,8 @@ void pages_exit(struct page_looker *looker)
 		close(looker->kpageflags);
 }
 
-/* One PAGEMAP_SCAN call; the number of regions, or -1. */
-static long scan_once(struct page_looker *looker, __u64 start, __u64 end,
+/* One PAGEMAP_SCAN call, for pages of a category that is WANTED; the number of regions, or -1. */
+static long scan_once(struct page_looker *looker, __u64 wanted, __u64 start, __u64 end,
 		      struct scan_region *regions, __u64 *walk_end)
 {
 	struct scan_arg arg;
@@ -95,7 +115,7 @@ static long scan_once(struct page_looker *looker, __u64 start, __u64 end,
 		arg = (struct scan_arg){
 			.size = sizeof(arg), .start = start, .end = end,
 			.vec = (uintptr_t)regions, .vec_len = SCAN_REGIONS,
-			.category_anyof_mask = looker->categories,
+			.category_anyof_mask = looker->categories & wanted,
 			.return_mask = looker->categories | SCAN_ZERO | SCAN_HUGE,
 		};
 		found = ioctl(looker->pagemap, SCAN_IOCTL, &arg);
@@ -141,7 +161,7 @@ static bool scan_run(struct page_looker *looker, struct vma_record *vmas, size_t
 	long found, i;
 
 	while (at < end) {
-		found = scan_once(looker, at, end, regions, &walk_end);
+		found = scan_once(looker, ~0ULL, at, end, regions, &walk_end);
 		if (found < 0 || walk_end <= at)
 			return false;
 		for (i = 0; i < found; i++) {
@@ -193,6 +213,60 @@ static bool read_pagemap(struct page_looker *looker, struct vma_record *vma)
 	return true;
 }
 
+/* ---- of a VMA with an anon_vma ---- */
+
+static bool scan_swapped(struct page_looker *looker, struct vma_record *vma)
+{
+	struct scan_region regions[SCAN_REGIONS];
+	__u64 at = vma->start, walk_end = 0;
+	long found;
+
+	while (at < vma->end) {
+		found = scan_once(looker, SCAN_SWAPPED, at, vma->end, regions, &walk_end);
+		if (found < 0 || walk_end <= at)
+			return false;
+		/* A guard marker is no page, though it lies where a swap entry would. */
+		for (long i = 0; i < found; i++)
+			if (!(regions[i].categories & SCAN_GUARD))
+				vma->swapped += (regions[i].end - regions[i].start) /
+						looker->page_size;
+		at = walk_end;
+	}
+	return true;
+}
+
+static bool read_swapped(struct page_looker *looker, struct vma_record *vma)
+{
+	__u64 entries[PAGEMAP_ENTRIES], page = vma->start / looker->page_size;
+	__u64 last = vma->end / looker->page_size;
+	ssize_t got;
+
+	for (; page < last; page += got / sizeof(*entries)) {
+		size_t want = last - page < PAGEMAP_ENTRIES ? last - page : PAGEMAP_ENTRIES;
+
+		got = pread(looker->pagemap, entries, want * sizeof(*entries), page * sizeof(*entries));
+		if (got <= 0)
+			return false;
+		for (size_t i = 0; i < got / sizeof(*entries); i++)
+			vma->swapped += !!(entries[i] & PM_SWAPPED);
+	}
+	return true;
+}
+
+static void look_for_swapped(struct page_looker *looker, struct vma_record *vma)
+{
+	vma->swapped = 0;
+	if (!looker->swaps)
+		return;
+	if (looker->pagemap < 0 || !(looker->how == PAGES_SCAN ? scan_swapped(looker, vma) :
+				     read_swapped(looker, vma))) {
+		vma->swapped = PAGES_UNKNOWN;
+		looker->failed++;
+	}
+}
+
+/* ---- of both ---- */
+
 static void set_counts(struct vma_record *vmas, size_t count, __u64 value)
 {
 	for (size_t i = 0; i < count; i++)
@@ -228,6 +302,8 @@ void pages_look(struct page_looker *looker, struct vma_record *vmas, size_t coun
 			if (run && looker->how != PAGES_SCAN)
 				break;	/* pagemap is read one VMA at a time */
 		if (!run) {
+			if (vmas[i].bits & VMA_HAS_ANON)
+				look_for_swapped(looker, &vmas[i]);
 			i++;
 			continue;
 		}

@@ -14,7 +14,8 @@ struct page_looker {
 	int how;			/* PAGES_* of census.h; degrades once, for all */
 	__u64 categories;
 	__u32 page_size;
-	__u64 failed;			/* bare VMAs that could not be looked at */
+	bool swaps;			/* whether the mm may have pages swapped out */
+	__u64 failed;			/* VMAs that could not be looked at */
 };
 
 void pages_init(struct page_looker *looker, int how);

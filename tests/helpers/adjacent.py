@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 from waiting import PATIENCE
 
 from anonvma.probe import census_file
+from anonvma.probe.census_file import Census
 from anonvma.probe.vmaprobe import Vmaprobe
 from anonvma.target.target import Process, Target
 
@@ -27,11 +28,11 @@ class Pair(NamedTuple):
     should: str
 
 
-def compiled(directory: Path) -> Path:
-    """The program that makes them, for any target of this architecture."""
-    program = directory / "pairs"
+def compiled(directory: Path, source: Path = SOURCE) -> Path:
+    """The program that makes them, or another, for any target of this architecture."""
+    program = directory / source.stem
     words = ["cc", "-O1", "-static", "-Wall", "-Wextra", "-Werror"]
-    words += ["-Wno-missing-field-initializers", "-o", str(program), str(SOURCE)]
+    words += ["-Wno-missing-field-initializers", "-o", str(program), str(source)]
     subprocess.run(words, check=True, timeout=PATIENCE)
     return program
 
@@ -52,7 +53,8 @@ def observe(target: Target, program: Path, directory: Path) -> list[Pair]:
     with target.start([there], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         made = [words for words in lines_until(process, "ready") if words[0] == "pair"]
-        vmas = census(target, {int(words[1]) for words in made}, directory)
+        vmas = census(target, directory, {int(words[1]) for words in made}).vmas
+        vmas = vmas.set_index(["tgid", "start"])
         process.stdin.write(b"\n")
         process.stdin.flush()
         now = {tuple(words[1:3]): words[3:5] for words in lines_until(process, "done")}
@@ -66,9 +68,9 @@ def observe(target: Target, program: Path, directory: Path) -> list[Pair]:
     return pairs
 
 
-def census(target: Target, pids: set[int], directory: Path) -> pd.DataFrame:
-    """Take a census of these processes, by process and address."""
+def census(target: Target, directory: Path, pids: Iterable[int] = ()) -> Census:
+    """Take a census of these processes, or of all."""
     output = target.place("census")
     Vmaprobe(target).census(output, sorted(pids))
     target.pull(output, directory / "census")
-    return census_file.read(directory / "census").vmas.set_index(["tgid", "start"])
+    return census_file.read(directory / "census")

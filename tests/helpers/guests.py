@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import adjacent
 import pytest
 from waiting import PATIENCE
 
 from anonvma.base.errors import TargetError
-from anonvma.target import qemu
+from anonvma.target import kernel_image, qemu
 from anonvma.target.architecture import ARM64, Architecture, here
+from anonvma.target.guest import Guest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +56,21 @@ def _image(version: str, modules: bool, arch: str) -> Path:
     if image is None:
         pytest.skip(f"Debian's {version} kernel cannot be fetched: {reason}")
     return image
+
+
+@contextlib.contextmanager
+def ram_disk(target: Guest, directory: Path) -> Iterator[int]:
+    """Have a RAM disk with swap on it, and a process with pages in that (ram_swap.c): its pid."""
+    modules = kernel_image.module_directory(target.image)
+    assert modules, "the kernel's modules are not beside it"
+    (directory / "brd.ko").write_bytes(kernel_image.find_modules(modules, ["brd"])[-1].content)
+    program = adjacent.compiled(directory, Path(__file__).with_name("ram_swap.c"))
+    words = [target.push(program), target.push(directory / "brd.ko")]
+    with target.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        yield int(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
 
 
 def built(name: str) -> Path:

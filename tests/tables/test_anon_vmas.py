@@ -90,12 +90,29 @@ def test_the_chains_are_left_out_where_that_is_asked_for(build: Path, tmp_path: 
     assert found.vmas["anon_vma"].any() and found.chains.empty
 
 
+def test_which_of_them_a_lazy_scheme_would_have_made() -> None:
+    # (mm, start, anon_vma, own): 1 is shared by a fork, 2 has a page swapped out, 3 none, and of
+    # 4 nobody knows; 5 is own to two VMAs of one process, of which one has a page swapped out.
+    links = [(1, 16, 1, True), (2, 16, 1, False), (2, 16, 6, True), (1, 32, 2, True)]
+    links += [(1, 48, 3, True), (1, 64, 4, True), (1, 80, 5, True), (1, 96, 5, True)]
+    chains = pd.DataFrame(links, columns=["mm", "start", "anon_vma", "own"])
+    chains = chains.assign(root=chains["anon_vma"].replace(6, 1), num_children=1)
+    chains = chains.assign(parent=chains["root"], num_active_vmas=1)
+    vmas = chains.loc[chains["own"], ["mm", "start"]]
+    swapped = pd.array([7, 0, 2, 0, None, 0, 1], "UInt64")
+    needs = anon_vmas.by_need(chains, vmas.assign(swapped=swapped))
+    assert needs["anon_vmas"].tolist() == [1, 2, 2, 1] and needs["vmas"].sum() == 7
+    assert needs["chains"].sum() == len(chains)
+    anon_vmas.plot_by_need(chains, vmas.assign(swapped=swapped))
+
+
 def test_no_anon_vma_at_all() -> None:
     names = ["mm", "tgid", "comm", "start", "anon_vma", "root", "parent", "own"]
     names += ["num_children", "num_active_vmas"]
     nothing = pd.DataFrame({name: pd.Series(dtype="int64") for name in names})
     assert anon_vmas.total(nothing) == (0, 0, 0, 0, 0, 0)
     assert anon_vmas.by_sharing(nothing).empty
+    assert anon_vmas.by_need(nothing, nothing.assign(swapped=0)).empty
     assert anon_vmas.families(nothing).empty and anon_vmas.longest_chains(nothing).empty
     anon_vmas.plot_by_sharing(nothing)
     anon_vmas.plot_family_shapes(nothing)

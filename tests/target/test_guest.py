@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ from anonvma.collect.workload import Workload
 from anonvma.perf import profile as perf_profile
 from anonvma.run.runs import Run
 from anonvma.run.writer import sweep
-from anonvma.tables import faults, specimens
+from anonvma.tables import anon_vmas, faults, specimens
 from anonvma.target import guest, machine, qemu
 from anonvma.target.guest import Guest
 
@@ -261,6 +262,12 @@ def test_specimens(which: str, request: pytest.FixtureRequest, tmp_path: Path) -
     assert states["private-devzero", "written"] == "anon_vma"
     assert states["private-devzero", "untouched"] == "untouched"
     assert not (states == "gone").any()
+    costs = taken.table("consequences").set_index(["operation", "bare"])
+    # ksmd is started for it and stopped again; without swap there is nothing to try.
+    assert costs["pages"]["KSM"].to_dict() == {True: 0, False: 16}
+    assert costs["error"]["swap-out"].to_dict() == {True: "swap", False: "swap"}
+    assert "what swap-out does to a bare VMA" in {x.what for x in taken.manifest.unobserved}
+    assert request.getfixturevalue(which).read("/sys/kernel/mm/ksm/run") == b"0\n"
     assert len(states) > 60
     names = ("specimens", "census", "fault_events")
     by_fault = faults.of_specimens(*map(taken.table, names)).set_index(["kind", "touch"])
@@ -282,6 +289,38 @@ def test_why_two_vmas_are_not_one(
     apart = {pair.name for pair in pairs if pair.should == "merges" and pair.became != "merged"}
     # Before 6.16 (879bca0a2c4f) one with an anon_vma was not merged into a bare one.
     assert apart <= {"mlock"}
+
+
+def test_the_anon_vmas_of_all_processes_are_those_of_slabinfo(new: Guest, tmp_path: Path) -> None:
+    """Each object of the machine's is reached by some VMA; nobody else runs there."""
+    census = adjacent.census(new, tmp_path)
+    table = anon_vmas.slabs(census.slabs, census.chains)
+    assert table["reached"].to_dict() == table["active"].to_dict()
+    assert (table["reached"] > 0).all()
+
+
+@pytest.mark.parametrize("which", ["new", "old"])
+def test_what_is_swapped_out(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """By PAGEMAP_SCAN in one, by /proc/PID/pagemap in the other."""
+    target: Guest = request.getfixturevalue(which)
+    with guests.ram_disk(target, tmp_path) as pid:
+        census = adjacent.census(target, tmp_path, {pid})
+        smaps = target.read(f"/proc/{pid}/smaps").decode()
+        words = ["vmaprobe", "consequences", "--census", "/tmp/vmas", "--only", "swap-out"]
+        assert target.run([*words, "--output", "/tmp/outcomes"]).returncode == 0
+        outcomes = json.loads(target.read("/tmp/outcomes"))["outcomes"]
+    starts = re.findall(r"^([0-9a-f]+)-", smaps, re.M)
+    swapped = re.findall(r"^Swap: +(\d+) kB", smaps, re.M)
+    theirs = {int(at, 16): int(kb) // 4 for at, kb in zip(starts, swapped, strict=True)}
+    own = census.vmas[census.vmas["anon_vma"]].set_index("start")["swapped"]
+    assert own.to_dict() == {at: theirs[at] for at in own.index}
+    assert own.loc[0x7E0000000000:].head(3).tolist() == [0, 20, 64]
+    needs = anon_vmas.by_need(census.chains, census.vmas)["anon_vmas"]
+    assert needs["its pages are swapped out"] == sum(1 for count in own if count)
+    # The bare one has no page to swap out, and the other's are each faulted again.
+    assert {each["bare"]: each["pages"] for each in outcomes} == {True: 0, False: 16}
+    again = {each["bare"]: each["faults_after"] // each["trials"] for each in outcomes}
+    assert again == {True: 0, False: 16}
 
 
 def test_a_command_is_observed_as_it_exits_and_no_perf_is_brought_unasked(

@@ -62,7 +62,7 @@ def census(pids: tuple[int, ...], as_json: bool, most: int, where: str) -> None:
         Section(head, said if name == "by_process" else [], table, whole=wholes[name])
         for head, (name, table) in zip(heads, tables.items(), strict=True)
     ]
-    parts.append(anon_vma_report.section(found.chains, found.slabs))
+    parts.append(anon_vma_report.section(found.chains, found.slabs, found.vmas))
     lost = tables_of.losses(found.losses)
     lost = lost[lost["count"] > 0]
     said = [f"{row.count} {row.lost}" for row in lost.itertuples(index=False)]
@@ -123,6 +123,7 @@ def _census_json(found: Census, tables: dict[str, pd.DataFrame]) -> dict[str, An
         "alarm": beware._asdict() if beware else None,
         "losses": found.losses,
         "anon_vma": anon_vmas.total(found.chains)._asdict(),
+        "anon_vma_needed_for": anon_vmas.by_need(found.chains, found.vmas)["anon_vmas"].to_dict(),
         "slabs": json.loads(found.slabs.to_json(orient="records")),
         **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
     }

@@ -82,7 +82,7 @@ LOSSES = {
     "mms_late": "address spaces born while the census was taken, and not in it",
     "paths_lost": "file paths longer than PATH_MAX",
     "links_lost": "chains of an anon_vma, of VMAs with more than 512 of them",
-    "scans_failed": "bare VMAs whose pages could not be looked at",
+    "scans_failed": "VMAs whose pages could not be looked at",
     "went_on": "processes that the command left running when it ended, which are in no number",
 }
 

@@ -5,7 +5,8 @@
 needs a page; that one is the root of a tree. ``anon_vma_fork()`` links the child's VMA to all of
 the parent's anon_vmas and gives it one of its own below them, unless ``anon_vma_clone()`` found one
 to use again that no VMA has for its own any more. Each link is an ``anon_vma_chain``. What is
-shared is so at the time of the census: whether it ever was, the kernel does not keep.
+shared or swapped out is so at the time of the census: whether it ever was, the kernel does not
+keep.
 
 Functions take a run's table ``anon_vma_chains``, one repeat of it (`last`), or `Census.chains`.
 """
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SHARING = ("unshared", "VMAs of one process", "processes")
 _COLOURS = {"unshared": "#56b4e9", "VMAs of one process": "#009e73", "processes": "#d55e00"}
+NEEDS = ("processes share it", "its pages are swapped out", "neither", "not known")
+_NEED_COLOURS = dict(zip(NEEDS, ("#d55e00", "#0072b2", "#56b4e9", "#bbbbbb"), strict=True))
 
 
 def last(run: Run, table: str = "anon_vma_chains") -> pd.DataFrame:
@@ -86,10 +89,7 @@ def _depths(table: pd.DataFrame) -> pd.Series[int]:
 
 
 class Total(NamedTuple):
-    """What a census counted of them.
-
-    Those ``of_one_process`` a scheme would not have made that waits for a fork.
-    """
+    """What a census counted of them; ``of_one_process``: that no other process shares."""
 
     vmas: int
     anon_vmas: int
@@ -127,6 +127,36 @@ def by_sharing(chains: pd.DataFrame) -> pd.DataFrame:
     table = table.reindex(SHARING) if len(chains) else table.head(0)
     table.attrs = chains.attrs
     return table.rename_axis("shared by")
+
+
+def by_need(chains: pd.DataFrame, vmas: pd.DataFrame) -> pd.DataFrame:
+    """Tell which of them a lazy scheme would have made: one that waits for a fork or for reclaim.
+
+    Parameters
+    ----------
+    chains, vmas : DataFrame
+        Of one census: ``anon_vma_chains`` and ``census``.
+
+    Returns
+    -------
+    DataFrame
+        One row per need, of `NEEDS`: anon_vmas, chains, vmas (whose own they are). ``neither``: no
+        other process has a VMA that is linked to it, and no VMA of its own a page swapped out.
+        ``not known``: unshared, but what is swapped out was not looked at.
+    """
+    keys, table = ["mm", "start"], anon_vmas(chains)
+    own = chains.loc[chains["own"], [*keys, "anon_vma"]].merge(vmas[[*keys, "swapped"]], "left")
+    swapped = own.assign(swapped=own["swapped"].astype("Int64")).groupby("anon_vma")["swapped"]
+    some = swapped.max().reindex(table.index).fillna(0) > 0
+    looked = (swapped.count() == swapped.size()).reindex(table.index, fill_value=True)
+    table["need"] = categorical(
+        np.select([table["processes"] > 1, some, ~looked], [0, 1, 3], 2), NEEDS
+    )
+    found = table.groupby("need", observed=False)
+    counts = found.agg(anon_vmas=("links", "size"), chains=("links", "sum"), vmas=("vmas", "sum"))
+    counts = counts.reindex(NEEDS) if len(chains) else counts.head(0)
+    counts.attrs = chains.attrs
+    return counts.rename_axis("needed, for")
 
 
 def families(chains: pd.DataFrame) -> pd.DataFrame:
@@ -215,12 +245,21 @@ def slabs(table: pd.DataFrame, chains: pd.DataFrame) -> pd.DataFrame:
 
 def plot_by_sharing(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the anon_vmas of `by_sharing` as bars, the number at the end of each."""
-    ax = own(ax, 7, 2)
     title = "Who shares an anon_vma at the time of the census"
-    if chains.empty:
-        return blank(ax, title, chains.attrs.get(LACKING, "no anon_vma"))
-    table = by_sharing(chains).reset_index()
-    plot_counts(table, "anon_vmas", "shared by", _COLOURS, ax)
+    return _plot_bars(by_sharing(chains), _COLOURS, title, ax)
+
+
+def plot_by_need(chains: pd.DataFrame, vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw the anon_vmas of `by_need` likewise."""
+    title = "What needs an anon_vma at the time of the census"
+    return _plot_bars(by_need(chains, vmas), _NEED_COLOURS, title, ax)
+
+
+def _plot_bars(table: pd.DataFrame, colours: dict[str, str], title: str, ax: Axes | None) -> Axes:
+    ax = own(ax, 7, 2)
+    if table.empty:
+        return blank(ax, title, table.attrs.get(LACKING, "no anon_vma"))
+    plot_counts(table.reset_index(), "anon_vmas", str(table.index.name), colours, ax)
     ax.set(xlabel="anon_vmas", ylabel="", title=title)
     return ax
 
