@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Faults that their VMA's lock will not do for, made on purpose: nothing is mapped, a writer has
- * write-locked the VMA or only keeps mmap_lock busy, or userfaultfd is to fill the page. A fault
- * that met no writer is not one of those, and is taken again.
+ * write-locked the VMA or only keeps mmap_lock busy, a page has to be read, or userfaultfd is to
+ * fill it. A fault that met no writer is not one of those, and is taken again.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -234,6 +237,53 @@ int touch_beside_writer(struct specimen *s)
 	if (!many || beside_writer(s, many, map_anew))
 		return -1;
 	return give_back(s, many, many + many_length());
+}
+
+/* ---- a page that has to be read ---- */
+
+/* Some disk itself, where there is no file on one: it is only read. */
+static int open_disk(void)
+{
+	DIR *disks = opendir("/sys/block");
+	struct dirent *entry;
+	char path[300];
+	int fd = -1;
+
+	while (disks && fd < 0 && (entry = readdir(disks))) {
+		snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
+		if (entry->d_name[0] != '.')
+			fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 && lseek(fd, 0, SEEK_END) < (off_t)specimen_length()) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	if (disks)
+		closedir(disks);
+	return fd;
+}
+
+int open_uncached(struct specimen *s)
+{
+	if (open_disk_file(s)) {
+		if (s->fd >= 0)
+			close(s->fd);
+		s->fd = open_disk();
+		if (s->fd < 0)
+			return -1;
+		s->missing[0] = 0;
+	}
+	/* What is dirty would stay in the page cache. */
+	if (fsync(s->fd))
+		return lacks(s, "fsync()");
+	errno = posix_fadvise(s->fd, 0, specimen_length(), POSIX_FADV_DONTNEED);
+	return errno ? lacks(s, "posix_fadvise(POSIX_FADV_DONTNEED)") : 0;
+}
+
+/* One page at a time. */
+int read_no_pages_ahead(struct specimen *s)
+{
+	return madvise(s->start, s->length, MADV_RANDOM) ? lacks(s, "madvise(MADV_RANDOM)") : 0;
 }
 
 /* ---- userfaultfd ---- */

@@ -658,6 +658,14 @@ const struct kind kinds[] = {
 	  .touches = W, .prot = RDWR, .flags = ANON, .touch_by = touch_beside_writer,
 	  .explain = ALWAYS("__vmf_anon_prepare() asks for mmap_lock by trying, for an anon_vma, and "
 			"says VM_FAULT_RETRY where that is busy") },
+	{ .name = "file-not-cached",
+	  .origin_note = "private mapping of a file, or a disk, that is not in the page cache",
+	  .made_by = "open(), posix_fadvise(POSIX_FADV_DONTNEED), mmap(MAP_PRIVATE), "
+			"madvise(MADV_RANDOM)",
+	  .needs = "a disk for temporary files: set TMPDIR", .touches = R, .prot = PROT_READ,
+	  .flags = MAP_PRIVATE, .file = open_uncached, .before = read_no_pages_ahead,
+	  .explain = ALWAYS("filemap_fault() drops the lock to wait for the page to be read, says "
+			"VM_FAULT_RETRY, and the fault is repeated under mmap_lock") },
 	{ .name = "userfaultfd-answered",
 	  .origin_note = "memory whose faults userfaultfd answered with the zero page",
 	  .made_by = "mmap(MAP_PRIVATE | MAP_ANONYMOUS), touch, ioctl(UFFDIO_ZEROPAGE) for each "

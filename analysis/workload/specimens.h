@@ -68,6 +68,7 @@ int open_memfd(struct specimen *s);
 int open_secret(struct specimen *s);
 int open_tmpfs(struct specimen *s);
 int open_disk_file(struct specimen *s);
+int open_uncached(struct specimen *s);
 int open_perf(struct specimen *s);
 int open_io_uring(struct specimen *s);
 
@@ -127,6 +128,7 @@ int map_again(struct specimen *s);
 int map_for_writer(struct specimen *s);
 int touch_write_locked(struct specimen *s);
 int touch_beside_writer(struct specimen *s);
+int read_no_pages_ahead(struct specimen *s);
 int touch_by_userfaultfd(struct specimen *s);
 
 int map_tagged_memory(struct specimen *s);
