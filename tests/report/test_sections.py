@@ -90,7 +90,7 @@ def test_text_is_fit_for_a_terminal(run: Run, made: Run) -> None:
     assert all(character.isprintable() or character == "\n" for character in text)
     assert max(map(len, text.splitlines())) <= 80
     assert text.splitlines()[5] == "A note."
-    assert "164 mappings of 82 kinds" in text
+    assert "165 mappings of 83 kinds" in text
     assert "/dev/zero" in text
 
 
