@@ -41,7 +41,7 @@ demo: ## the same report from recorded data; no root, no compiler
 	@$(MAKE) ready
 	@$(WITH_MAKE) $(BIN)/anonvma demo $(ARGS)
 
-lab: ## JupyterLab on the explorer: a run, or this machine as it lives
+lab: ## JupyterLab on the explorer: a run, or this machine, live
 	@$(NEEDS) venv build lab
 	@$(MAKE) ready probe
 	@$(WITH_MAKE) $(BIN)/anonvma lab $(ARGS)

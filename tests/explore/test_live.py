@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Watching a machine that lives, by real censuses of real processes."""
+"""Watching a live machine, by real censuses of real processes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Locks found taken, by name: from what the probe wrote to the tables and what they say."""
+"""Contended locks, by name: from what the probe wrote to the tables and what they say."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_rows_add_up_and_the_most_is_said() -> None:
 def test_no_lock_was_found_taken() -> None:
     found = {"things": [], "contended": [], "stacks": {}}
     none = read_contended(found, PROCESSES).assign(repeat=1)
-    assert contended.said(none) == "No lock was found taken."
+    assert contended.said(none) == "No lock was contended."
     assert contended.plot_by_name(none) is not None
 
 
@@ -117,7 +117,7 @@ def test_a_change_in_waiting_is_laid_to_the_lock_that_it_comes_from() -> None:
     assert whole is not None and whole.change == pytest.approx(4 - 305)
     assert table["share"][0] == pytest.approx(100)
     said = waits.said("before", "after", table, whole)
-    assert "301 ms less in after than in before" in said and "i_mmap_rwsem (zero)" in said
+    assert "301 ms less for contended locks in after than in before" in said and "i_mmap_rwsem (zero)" in said
     assert waits.said("a", "b", *waits.taken_apart(runs(300, 1, 8), runs(299, 2, 7))) == ""
 
 

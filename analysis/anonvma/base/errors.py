@@ -34,7 +34,7 @@ class TargetError(AnonvmaError):
 
 
 class PrivilegeError(TargetError):
-    """Privilege is needed and not to be had; the message says what is lacking."""
+    """Privilege is needed and not available; the message says what is lacking."""
 
     exit_code = 3
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One bar for all that a command runs, on a terminal; where there is none, nothing."""
+"""One progress bar for everything a command runs; nothing where there is no terminal."""
 
 from __future__ import annotations
 

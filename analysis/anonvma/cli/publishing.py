@@ -35,7 +35,7 @@ Examples:
 
 
 _NO_ADDRESS = (
-    "the mail cannot say where anonvma is to be had: set ANONVMA_URL to its https address, or "
+    "the mail cannot say where to get anonvma: set ANONVMA_URL to its https address, or "
     "Repository under [project.urls] in pyproject.toml."
 )
 

@@ -112,7 +112,7 @@ def faults_command(
     _show(heading, said, heads, tables, wholes)
 
 
-_LOCKS = 12  # rows of those found taken
+_LOCKS = 12  # rows of contended ones
 
 
 @main.command(name="locks")
@@ -122,7 +122,7 @@ def locks_command(
 ) -> None:
     """Who took mmap_lock while COMMAND ran, or processes were watched, and how long each waited.
 
-    And which locks were found taken, each by its name; who waited for the lock of a VMA, and which
+    And which locks were contended, each by its name; who waited for the lock of a VMA, and which
     page faults failed for it; and what each fork locked, copied and kept waiting. Write "--" before
     a COMMAND with options of its own. Its output goes to standard error.
     """
@@ -150,7 +150,7 @@ def locks_command(
         _end()
     titles = (
         "By who took it",
-        "Locks found taken, by name",
+        "Contended locks, by name",
         "Locks of VMAs acquired for writing",
         "Writers of VMAs that waited for readers, and readers that failed for a writer",
         "Forks",

@@ -302,7 +302,7 @@ def caveats(conditions: Mapping[str, Sequence[Run]]) -> list[str]:
             f"In {len(turns)} of {len(runs)} runs the processors were emulated in turns on one "
             "thread of the host, so throughput cannot grow with tasks there: the serial share is "
             "the emulator's, near 100 %. What is the kernel's is how the two compare at "
-            "the same number of tasks, and how often mmap_lock is taken and found taken. Remedy: "
+            "the same number of tasks, and how often mmap_lock is acquired and contended. Remedy: "
             "KVM, or a real machine."
         )
     short = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A filter: what a VMA has to be, its flags and sizes as a person says them."""
+"""A filter: what a VMA has to be, and how flags and sizes are written."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _either(words: Sequence[str]) -> str:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes as a person says it."""
+    """Return a number of bytes as people write it, such as 4 KiB."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(count) < 1024 or unit == "TiB":
             return f"{count:,.0f} {unit}" if float(count).is_integer() else f"{count:,.1f} {unit}"

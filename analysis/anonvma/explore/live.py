@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Watching a machine that lives: a census every few seconds, what changed, and what that costs.
+"""Watching a live machine: a census every few seconds, what changed, and what that costs.
 
 Only the probe is privileged. It is so by being root's, by ``sudo -n``, or by file capabilities
 (`has_capabilities`), in which case whoever may execute it may take a census without further ado.
@@ -73,7 +73,7 @@ class Observer:
     Raises
     ------
     AnonvmaError
-        There is no such target, the probe is not built, or no privilege is to be had.
+        There is no such target, the probe is not built, or there is no privilege.
     """
 
     def __init__(self, where: str = "local") -> None:

@@ -17,7 +17,7 @@ from anonvma.run.runs import Run
 
 
 class Source:
-    """What is explored: the VMAs of a run's repeat, or of a census of a machine that lives.
+    """What is explored: the VMAs of a run's repeat, or of a census of a live machine.
 
     Attributes
     ----------

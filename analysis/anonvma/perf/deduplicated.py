@@ -269,7 +269,7 @@ def _addresses(file: File, samples: Samples, spaces: _Spaces, first: _Ints) -> t
     words = file.gathered(_ranges(samples.begin[first], length)).view(np.int64)
     stack = np.repeat(np.arange(len(first)), length)
     marks = (words < 0) & (words >= _CONTEXT_MAX)
-    # A frame pointer that was none may have led to what passes for a mark and is none. perf drops
+    # Where frame pointers are used for something else, a value may look like a mark. perf drops
     # such a chain (tools/perf/util/machine.c, add_callchain_ip).
     dropped = np.zeros(len(first), bool)
     dropped[stack[marks][~np.isin(words[marks], _CONTEXTS)]] = True

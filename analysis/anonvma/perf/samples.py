@@ -50,7 +50,7 @@ def read(
         Given a recording on this machine and more words, returns the command that has
         ``perf script`` print it on the target; see `anonvma.perf.tool.Perf.script`.
     scratch : path
-        Where to write what is wanted for the moment only; its name gets endings.
+        Where to write temporary files: endings are put behind this name.
     privileged : bool
         Whether to run perf privileged.
     inlines : callable, optional

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What ``vmaprobe locks`` wrote of locks that were found taken, each by its name."""
+"""What ``vmaprobe locks`` wrote of contended locks, each by its name."""
 
 from __future__ import annotations
 

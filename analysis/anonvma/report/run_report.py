@@ -242,7 +242,7 @@ def _waits(run: Run) -> list[Section]:
     sources = drawn_from(run, "contended")
     parts = [
         Section(
-            "Locks found taken, by name",
+            "Contended locks, by name",
             [contended.said(table), *(["Mean of one repeat."] if len(waits) else [])],
             waits.head(CALLERS) if len(waits) else None,
             sources=sources,

@@ -11,7 +11,7 @@ from anonvma.run.fields import BUCKETS, TEXT, WHO, choice, count, field, table, 
 LOCK_SCHEMAS: dict[str, pa.Schema] = {
     "locks": table(
         "One row per group of like acquisitions of mmap_lock while the workload ran; process 0 "
-        "is whoever is not of the workload.",
+        "is everything outside of the workload.",
         *WHO,
         text("asked_by", "who took it, by a function on the kernel's stack"),
         choice("mode", "read or write"),
@@ -24,13 +24,13 @@ LOCK_SCHEMAS: dict[str, pa.Schema] = {
         field("success", pa.bool_(), "", "whether it was got"),
         field("foreign", pa.bool_(), "", "whether it is another process's lock"),
         count("count", "how often it was so"),
-        count("contended", "of these, how often it was found taken"),
+        count("contended", "of these, how often it was contended"),
         field("wait_ns", pa.int64(), "ns", "from asking to the answer, summed"),
         field("longest_ns", pa.int64(), "ns", "the longest of these"),
         field("log2_ns", BUCKETS, "", "how many waited 1 ns, 2 to 3, 4 to 7, ..."),
     ),
     "contended": table(
-        "One row per group of like acquisitions of one lock that the workload found taken; of VMA "
+        "One row per group of like acquisitions of one contended lock; of VMA "
         "locks for writing, where the kernel shows them, also of those that were free.",
         *WHO,
         text("asked_by", "who asked for it, by a function on the kernel's stack"),
@@ -49,7 +49,7 @@ LOCK_SCHEMAS: dict[str, pa.Schema] = {
         text("because_of", "what its holder was about; null where that is not known"),
         field("success", pa.bool_(), "", "whether it was got; false, too, of one only tried for"),
         count("count", "how often it was so"),
-        count("contended", "of these, how often it was found taken; all, but of VMA locks"),
+        count("contended", "of these, how often it was contended; all, but of VMA locks"),
         field("wait_ns", pa.int64(), "ns", "from finding it taken to having it, summed"),
         field("longest_ns", pa.int64(), "ns", "the longest of these"),
         field("log2_ns", BUCKETS, "", "how many waited 1 ns, 2 to 3, 4 to 7, ..."),

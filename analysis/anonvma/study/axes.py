@@ -149,7 +149,7 @@ class Axes:
             self.fail(path, f"{name} is never {quoted(value)}: it is one of {values}")
 
     def parameters(self, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Return the notebook's parameters: each of these outdoes the one before it."""
+        """Return the notebook's parameters: each of these overrides the one before it."""
         own = self.workloads[str(point["workload"])]
         axes = {n: v for n, v in point.items() if n not in ("target", "kernel", "workload")}
         return {**self.model.defaults, **own, **axes}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Locks that the workload found taken: which they are, who waited, and for how long.
+"""Contended locks: which they are, who waited for them, and for how long.
 
 The lock of a process's address space is one of many. In small-allocs as processes it is the rmap
 of the file that all map, ``i_mmap_rwsem``, that is waited for; only a lock's name tells so.
@@ -42,8 +42,8 @@ def of_run_said(run: Run) -> str:
     if "contended" in run.manifest.tables:
         return said(run.table("contended"))
     return (
-        "Which locks were found taken is not known: this run was recorded before they were told by "
-        "name. Remedy: collect it anew."
+        "Which locks were contended is not known: this run was recorded before locks had names. "
+        "Remedy: collect it anew."
     )
 
 
@@ -52,8 +52,8 @@ def known_said(header: Mapping[str, object]) -> str:
     if header["contention_known"]:
         return ""
     return (
-        "Which locks were found taken is not known: this kernel has no tracepoint "
-        "contention_begin. Linux 5.19 or later has it."
+        "Which locks were contended is not known: this kernel has no tracepoint contention_begin. "
+        "Linux 5.19 or later has it."
     )
 
 
@@ -117,13 +117,13 @@ def said(contended: pd.DataFrame) -> str:
     """Say which lock the workload waited for most."""
     table = by_name(contended)
     if table.empty:
-        return "No lock was found taken."
+        return "No lock was contended."
     total = float(table["wait_ms"].sum())
     most = table.groupby(["lock", "of"])["wait_ms"].sum().sort_values(ascending=False)
     lock, of = most.index[0]
     kind = "the VMA lock" if lock == VMA_LOCK else lock if lock != "other" else "a lock"
     return (
-        f"Locks that were found taken were waited for {total:,.1f} ms, "
+        f"The workload waited {total:,.1f} ms for contended locks, "
         f"{percent(most.iloc[0] / total) if total else 'none'} of it for {kind} ({of})."
     )
 
@@ -135,11 +135,11 @@ def plot_by_name(contended: pd.DataFrame, most: int = 8, ax: Axes | None = None)
     ax = own(ax, 7, 3)
     table = by_name(contended)
     if table.empty:
-        return blank(ax, "Locks found taken", "none")
+        return blank(ax, "Contended locks", "none")
     names = table["lock"] + ", " + table["of"]
     waited = table["wait_ms"].groupby(names).sum().nlargest(most)
     sns.barplot(x=waited, y=waited.index, color="#0072b2", ax=ax)
     ax.set(xlabel="ms waited in one repeat, all tasks together", ylabel="")
-    ax.set_title("Locks found taken")
+    ax.set_title("Contended locks")
     sns.despine(ax=ax)
     return ax

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def blank(ax: Axes | None, title: str, words: str) -> Axes:
-    """Draw words in the place of what there is none of.
+    """Draw an empty figure: a title, and words where there is nothing to plot.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ def blank(ax: Axes | None, title: str, words: str) -> Axes:
     title : str
         That the figure would have.
     words : str
-        What there is none of, such as ``no page fault``.
+        What is missing, such as ``no page fault``.
     """
     import matplotlib.pyplot as plt
 

@@ -148,7 +148,7 @@ def witness_said(found: Mapping[str, Any]) -> str:
 
 
 def refused_said(count: float) -> str:
-    """Say what is no fault; empty where there is none of it."""
+    """Say how many exceptions were no page faults; empty if none were."""
     if not count > 0:
         return ""
     return (

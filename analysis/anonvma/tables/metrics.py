@@ -7,7 +7,7 @@
 - ``perf-stat.*``: what perf stat counted;
 - ``proc-vmstat.*``: counters of the whole machine; ``nr_*`` are levels at the end of the workload;
 - ``vma-lock.*%``: how faults that tried their VMA's lock fared;
-- ``mmap-lock.*``: how often it was taken, found taken and waited for, in all and by caller;
+- ``mmap-lock.*``: how often it was acquired, contended and waited for, in all and by caller;
 - ``contended.*``: how often each lock was waited for, and how long, by its name;
 - ``faults.*``: by lock path, and by origin, access, what was found and left, and path;
 - ``census.*``: VMAs by class and origin.

@@ -70,7 +70,7 @@ class Cause:
     sentences : list of str
         The same in words.
     waits : DataFrame
-        One row per lock that was found taken, see `anonvma.compare.attribution.waits`.
+        One row per contended lock, see `anonvma.compare.attribution.waits`.
     """
 
     table: pd.DataFrame
@@ -132,7 +132,7 @@ def explain(
         found.unexplained_share,
         found.verdict,
         sentences(one, other, table, found, first) + ([of_waits] if of_waits else []),
-        waited,
+        waits.printed(waited),
     )
 
 

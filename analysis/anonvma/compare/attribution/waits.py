@@ -16,8 +16,9 @@ from anonvma.tables import contended
 
 TABLE = "contended"
 COLUMNS = ["lock", "of", "waits", "wait ms", "change", "low", "high", "share"]
+_SIDES = ["waits_base", "waits_head", "wait_ms_base", "wait_ms_head"]
 HOW = (
-    "Locks that the workload found taken, and how long it waited for them in one repeat, all tasks "
+    "Locks that were contended, and how long the workload waited for them in one repeat, all tasks "
     "together. share is of the whole change, in per cent; rows below 1 % of it are left out."
 )
 _LEAST = 0.01  # of all that changed: smaller rows are left out
@@ -42,36 +43,32 @@ def taken_apart(base: Sequence[Run], head: Sequence[Run]) -> tuple[pd.DataFrame,
     Returns
     -------
     DataFrame
-        One row per lock: lock, of (what it belongs to), waits and wait ms (each ``base > head``,
-        means of one repeat), change (ms), low, high (95 %), share (of the whole, per cent). Of runs
-        without the table no rows, and None.
+        One row per lock: lock, of (what it belongs to), waits_base, waits_head, wait_ms_base,
+        wait_ms_head (means of one repeat), change (ms), low, high (95 %), share (of the whole, per
+        cent). Of runs without the table no rows, and None.
     Estimate or None
         Of all waiting, in ms.
     """
     sides = [having(runs, TABLE) for runs in (base, head)]
     if not all(sides):
-        return pd.DataFrame(columns=COLUMNS), None
+        return pd.DataFrame(columns=["lock", "of", *_SIDES, *COLUMNS[4:]]), None
     (waits, ms), (other_waits, other_ms) = (_side(runs) for runs in sides)
     whole = _estimate(ms.sum(), other_ms.sum())
     rows = []
     for key in ms.index.union(other_ms.index):
-        counts, times = (
-            [_values(table, key) for table in pair]
-            for pair in ((waits, other_waits), (ms, other_ms))
-        )
-        estimate = _estimate(*times)
+        values = [_values(table, key) for table in (waits, other_waits, ms, other_ms)]
+        estimate = _estimate(*values[2:])
         rows.append(
             {
                 **dict(zip(("lock", "of"), key, strict=True)),
-                "waits": _both(counts, "{:,.0f}"),
-                "wait ms": _both(times, "{:,.1f}"),
+                **dict(zip(_SIDES, (float(each.mean()) for each in values), strict=True)),
                 "change": estimate.change,
                 "low": estimate.low,
                 "high": estimate.high,
                 "share": 100 * estimate.change / whole.change if whole.change else float("nan"),
             }
         )
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=["lock", "of", *_SIDES, *COLUMNS[4:]])
     large = table["change"].abs() >= _LEAST * max(float(table["change"].abs().sum()), 0.1)
     kept = table[large].sort_values("change", key=abs, ascending=False, ignore_index=True)
     return kept, whole
@@ -81,12 +78,17 @@ def _values(table: pd.DataFrame, key: Any) -> np.ndarray[Any, Any]:
     return table.loc[key].to_numpy(float) if key in table.index else np.zeros(table.shape[1])
 
 
-def _both(values: Sequence[np.ndarray[Any, Any]], shape: str) -> str:
-    return " > ".join(shape.format(float(each.mean())) for each in values)
-
-
 def _estimate(base: Any, head: Any) -> Estimate:
     return Estimate(float(np.mean(head) - np.mean(base)), base, head, resolution=0.0)
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of `taken_apart` as it is shown: `COLUMNS`, both sides in one cell."""
+    shapes = {"waits": ("waits", "{:,.0f} > {:,.0f}"), "wait_ms": ("wait ms", "{:,.1f} > {:,.1f}")}
+    for name, (shown, shape) in shapes.items():
+        sides = zip(table[f"{name}_base"], table[f"{name}_head"], strict=True)
+        table = table.assign(**{shown: [shape.format(*each) for each in sides]})
+    return table[COLUMNS]
 
 
 def said(one: str, other: str, table: pd.DataFrame, whole: Estimate | None) -> str:
@@ -104,8 +106,8 @@ def said(one: str, other: str, table: pd.DataFrame, whole: Estimate | None) -> s
     first = table.iloc[0]
     how = "less" if whole.change < 0 else "more"
     return (
-        f"For locks that it found taken the workload waited {abs(whole.change):,.0f} ms {how} in "
-        f"{other} than in {one} (95 % interval {whole.low:+,.0f} to {whole.high:+,.0f}): "
+        f"The workload waited {abs(whole.change):,.0f} ms {how} for contended locks in {other} "
+        f"than in {one} (95 % interval {whole.low:+,.0f} to {whole.high:+,.0f}): "
         f"{percent(first['share'] / 100)} of that is {first['lock']} ({first['of']}), waited for "
-        f"{first['wait ms'].replace(' > ', ' ms and ')} ms."
+        f"{first['wait_ms_base']:,.1f} ms and {first['wait_ms_head']:,.1f} ms."
     )
