@@ -123,7 +123,8 @@ def is_read(node: ast.AST) -> bool:
         case ast.Call(func=ast.Attribute(value=owner, attr=name), args=args):
             if name not in METHODS or ast.unparse(owner) == "dataclasses":
                 return False
-            return is_said(owner) or any(any(prose_in(each)) for each in args[:1])
+            cell = isinstance(owner, ast.Subscript) and any(prose_in(owner.slice))
+            return cell or is_said(owner) or any(any(prose_in(each)) for each in args[:1])
         case ast.Subscript(slice=key):
             # A column may have two words; what begins like a heading, or has a comma, is a caption.
             return any(prose[0].isupper() or "," in prose for prose in prose_in(key))
@@ -157,6 +158,7 @@ def test_nothing_is_learnt_from_a_sentence_a_title_or_a_note() -> None:
         'table["what"].str.contains("left bare")',
         'table["why"] != UNEXPLAINED',
         'row["evidence"].startswith(word)',
+        """row["wait ms"].replace(">", "and")""",
     ],
 )
 def test_that_test_finds_a_sentence_that_is_read(source: str) -> None:
