@@ -110,7 +110,8 @@ def test_other_processes_are_not_counted(build: Path) -> None:
             found = locks(build, "bash", "-c", loop.format(150))
         finally:
             other.kill()
-    assert asked(found, process=0) == {}
+    # Whoever reads a traced process in /proc, or takes a census, does ask for its mmap_lock.
+    assert set(asked(found, process=0)) <= {"reader of /proc", "BPF iterator"}
     tgids = {each["tgid"] for each in found["processes"]}
     assert len(tgids) <= 1 + 2 * 150 + 1  # bash, $(seq), and each time one or two
 
