@@ -169,6 +169,29 @@ def test_an_address_that_is_an_option_is_refused(spec: str) -> None:
     assert ("error", "address") in {(c.level, c.rule) for c in mail_lint.check(data.encode())}
 
 
+@pytest.mark.parametrize(
+    "spec", ["a@ex\u00e4mple.org", "\u00e4@x.org", "a@x\u3002org", "a@x\uff0eorg", "b c@x.org"]
+)
+def test_whom_mail_programs_cannot_address_is_left_out_and_named(spec: str, tmp_path: Path) -> None:
+    """Letters that are not ASCII used to end in a traceback when the message was written."""
+    with pytest.raises(MailError, match=r"is not a mail address|xn--"):
+        mail.one_address(f"A Name <{spec}>")
+    file = tmp_path / "answered.eml"
+    for coded in (spec.encode(), spec.encode("utf-16-le").replace(b"\0", b"\xff")):
+        file.write_bytes(
+            b"From: a@example.org\nTo: N <" + coded + b">, t@example.org\nSubject: s\n"
+            b"References: <" + coded + b"@b> <1@x.org> <" + b"a" * 2000 + b"@b>\n"
+            b"Message-ID: <2@x.org>\n\nx\n"
+        )
+        asked = reply.answered(str(file))
+        assert asked.note.startswith("left out of To and Cc: ") and "\n" not in asked.note
+        assert asked.references == ("<1@x.org>",) and asked.cc == ("t@example.org",)
+        message = mail.compose("the body\n", subject="s", sender="z@x.org", reply=asked)
+        assert message.as_bytes().isascii()
+    with pytest.raises(MailError, match="which looks like"):
+        reply.answered("<\u00e4@b>")
+
+
 def test_what_is_read_back_is_what_was_meant() -> None:
     meant = {"Subject": "a subject"}
     headers.verify(b"Subject: a subject\n\nx", meant)

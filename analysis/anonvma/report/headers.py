@@ -39,6 +39,9 @@ WRITTEN = (
 _ADDRESSES = ("from", "to", "cc")
 _IDS = ("message-id", "in-reply-to", "references")
 _ENCODED_WORD = re.compile(r"=\?(?=[^?\s]*\?[bq]\?)", re.I)
+MESSAGE_ID = re.compile(r"<[!-;=?A-~]{1,450}@[!-;=?A-~]{1,450}>")
+"""As a message can be referred to: of ASCII, and no longer than a line may be."""
+
 _SPEC = re.compile(r"[^\s@<>,]+@[^\s@<>,]+")
 _DEPTH = 9  # a word that was encoded more often than this is nobody's subject
 # What the standard library has been seen to raise, reading headers that were made to hurt.
@@ -135,17 +138,25 @@ def _unfolded(written: str) -> str:
 
 
 def addresses(message: EmailMessage, name: str) -> list[str]:
-    """Return the addresses in a header, as they are written in one, without those of `options`."""
-    return [
-        address(*pair)
-        for pair in pairs(message, name)
-        if _SPEC.fullmatch(pair[1]) and not pair[1].startswith("-")
-    ]
+    """Return the addresses in a header, as they are written in one, without those of `unusable`."""
+    return list(_sorted_out(message, name)[0])
 
 
-def options(message: EmailMessage, name: str) -> list[str]:
-    """Return what is written as an address, and is an option to a program that sends mail."""
-    return [spec for _, spec in pairs(message, name) if spec.startswith("-")]
+def unusable(message: EmailMessage, name: str) -> list[str]:
+    """Say of each thing in the place of an address why nobody can be written to by it."""
+    return _sorted_out(message, name)[1]
+
+
+def _sorted_out(message: EmailMessage, name: str) -> tuple[list[str], list[str]]:
+    written: list[str] = []
+    refused: list[str] = []
+    for words, spec in pairs(message, name):
+        try:
+            if spec:  # an empty group has none
+                written.append(address(words, spec))
+        except MailError as error:
+            refused.append(str(error))
+    return written, refused
 
 
 def pairs(message: EmailMessage, name: str) -> list[tuple[str, str]]:
@@ -169,14 +180,21 @@ def address(name: str, spec: str) -> str:
     MailError
         When it is none, or a program would take it for an option.
     """
+    shown = repr(spec if len(spec) <= 80 else f"{spec[:79]}…")
     if spec.startswith("-"):
-        raise MailError(f"{spec!r} is an option, not an address, to the programs that send mail.")
+        raise MailError(f"{shown} is an option, not an address, to the programs that send mail.")
     if not spec.isprintable():
-        raise MailError(f"the address {spec!r} has a line break or a control character in it.")
+        raise MailError(f"the address {shown} has a line break or a control character in it.")
+    if not spec.isascii():
+        raise MailError(
+            f"{shown} has letters that mail programs cannot address: write its domain as xn--..."
+        )
+    if not _SPEC.fullmatch(spec):
+        raise MailError(f"{shown} is not a mail address.")
     try:
         return str(Address(display_name=one_line(name), addr_spec=spec))
     except _HOSTILE as error:
-        raise MailError(f"{spec!r} is not a mail address: {error}.") from None
+        raise MailError(f"{shown} is not a mail address: {error}.") from None
 
 
 # ---- setting ----
@@ -193,11 +211,11 @@ def set_all(message: EmailMessage, meant: Mapping[str, str]) -> None:
     """
     for name, words in meant.items():
         if not decoded(words).isprintable():
-            raise MailError(f"{name} has a line break or a control character in it: {words!r}.")
+            raise MailError(f"{name} has a line break or a control character in it: {words!r:.90}.")
         try:
             message[name] = _addressees(words) if name.lower() in _ADDRESSES else decoded(words)
         except _HOSTILE as error:
-            raise MailError(f"{name} cannot be {words!r}: {error}.") from None
+            raise MailError(f"{name} cannot be {words!r:.90}: {error}.") from None
 
 
 def _addressees(words: str) -> tuple[Address, ...]:
@@ -231,7 +249,7 @@ def verify(data: bytes, meant: Mapping[str, str]) -> None:
         else:
             same = decoded(raw(read, name)).split() == decoded(words).split()
         if not same:
-            raise MailError(f"{name} cannot be {words!r}: it would be read as something else.")
+            raise MailError(f"{name} cannot be {words!r:.90}: it would be read otherwise.")
 
 
 def addresses_in(words: str) -> list[str]:

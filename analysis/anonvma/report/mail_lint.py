@@ -33,7 +33,6 @@ _REMEDIES = {
 # Signed mail (RFC 1847: OpenPGP, S/MIME) has a part more, and often the key; lists pass it on.
 _SIGNED = "multipart/signed"
 _KEYS = "application/pgp-keys"
-_ID = re.compile(r"<[^\s<>@]+@[^\s<>@]+>")
 # C0 but tab and line feed, DEL, C1; then marks that turn or hide what follows.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
 
@@ -207,7 +206,7 @@ def _threading(message: EmailMessage) -> Iterator[Complaint]:
         ("In-Reply-To", parent.split()),
         ("References", references),
     ):
-        if bad := [one for one in ids if not _ID.fullmatch(one)]:
+        if bad := [one for one in ids if not headers.MESSAGE_ID.fullmatch(one)]:
             yield _error("threading", f"{name} has {bad[0]!r}, which is no message id.")
     if own and own in [parent, *references]:
         yield _error("threading", "the message answers itself.")

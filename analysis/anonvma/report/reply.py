@@ -16,10 +16,8 @@ from pathlib import Path
 from anonvma.base import bounded, scratch
 from anonvma.base.errors import MailError
 from anonvma.report import headers
-from anonvma.report.headers import addresses, options, text
+from anonvma.report.headers import MESSAGE_ID, addresses, text, unusable
 from anonvma.report.mail_file import LARGEST, is_charset, moment, read_all
-
-_ID = re.compile(r"<[^\s<>@]+@[^\s<>@]+>")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,21 +104,25 @@ def _known_by_id(wanted: str, quote: Path) -> Answered:
 
 
 def _message_id(text: str) -> str:
-    match = _ID.fullmatch(f"<{text.strip().strip('<>')}>")
+    match = MESSAGE_ID.fullmatch(f"<{text.strip().strip('<>')}>")
     if match is None:
-        raise MailError(f"{text!r} is neither a file nor a message id, which looks like <a@b.c>.")
+        raise MailError(
+            f"{text!r:.90} is neither a file nor a message id, which looks like <a@b.c>."
+        )
     return match[0]
 
 
 def _from(message: EmailMessage, quote: Path | None) -> Answered:
-    identity = _ID.search(text(message, "Message-ID"))  # a comment may stand beside it
+    identity = MESSAGE_ID.search(text(message, "Message-ID"))  # a comment may stand beside it
     if identity is None:
-        raise MailError("the message to answer has no Message-ID, so nothing can refer to it.")
-    earlier = _ID.findall(text(message, "References")) or _ID.findall(text(message, "In-Reply-To"))
+        raise MailError(
+            "the message to answer has no Message-ID that could stand in an answer, such as "
+            "<a@b.c>, so nothing can refer to it."
+        )
+    named = (MESSAGE_ID.findall(text(message, name)) for name in ("References", "In-Reply-To"))
+    earlier = next(filter(None, named), [])
     authors = addresses(message, "Reply-To") or addresses(message, "From")
-    left_out = [
-        spec for name in ("Reply-To", "From", "To", "Cc") for spec in options(message, name)
-    ]
+    left_out = [why for name in ("Reply-To", "From", "To", "Cc") for why in unusable(message, name)]
     body, unread = ("", "") if quote else _body_of(message)
     return Answered(
         message_id=identity[0],
@@ -135,11 +137,8 @@ def _from(message: EmailMessage, quote: Path | None) -> Answered:
     )
 
 
-def _left_out(specs: Sequence[str]) -> str:
-    if not specs:
-        return ""
-    named = ", ".join(map(repr, dict.fromkeys(specs)))
-    return f"left out of To and Cc, since to the programs that send mail it is an option: {named}."
+def _left_out(why: Sequence[str]) -> str:
+    return f"left out of To and Cc: {' '.join(dict.fromkeys(why))}" if why else ""
 
 
 def _name_of(message: EmailMessage) -> str:
