@@ -220,10 +220,10 @@ def test_report_tells_the_cost_last(tmp_path: Path) -> None:
     """Of the run of the experiment; here, and in the report."""
     done = run_here("report", "--bytes", "8m", "--repeats", "1", "--cost", "0.001")
     assert done.returncode == 0, done.stderr
-    assert "Yes. After small-allocs-mt" in done.stdout
+    assert "Yes. After a run of small-allocs-mt" in done.stdout
     places = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[-4:])
     text = (tmp_path / places["text"]).read_text()
-    assert "Of the 2,048 pages spanned, 2,048 are present" in " ".join(text.split())
+    assert "All 2,048 pages that they span are present" in " ".join(text.split())
     (measured,) = (tmp_path / places["run"]).parent.glob("*-cost-small-allocs-mt")
     cost = runs.Run.open(measured)
     (told,) = cost_report.brief(cost)
@@ -258,3 +258,13 @@ def test_record_refuses_what_is_there() -> None:
     assert "there is a run" in done.stderr
     assert run_here("record", "small-allocs-mt", "../x").returncode == 1
     assert run_here("record", "no-such-run", "x").returncode == 1
+
+
+@pytest.mark.parametrize("name", ["faults", "locks"])
+def test_a_time_is_for_processes_and_above_0(name: str) -> None:
+    for words, why in (
+        (["--seconds", "3", "--", "true"], "--seconds would be ignored: a COMMAND is traced"),
+        (["--seconds", "0", "--pid", str(os.getpid())], "0.0 is not in the range"),
+    ):
+        done = CliRunner().invoke(main, [name, *words])
+        assert done.exit_code == 2 and why in done.output

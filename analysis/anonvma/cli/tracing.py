@@ -20,7 +20,7 @@ from anonvma.base import paths, scratch
 from anonvma.base.errors import AnonvmaError, ProbeError, TargetError
 from anonvma.base.text import printable
 from anonvma.cli import options
-from anonvma.cli.group import json_of, main
+from anonvma.cli.group import given_in, json_of, main
 from anonvma.cli.probing import require_privilege
 from anonvma.collect import targets
 from anonvma.probe.vmaprobe import Vanished, named, require_success
@@ -40,7 +40,11 @@ def _traced(function: Callable[..., None]) -> Callable[..., None]:
         options.target,
         options.as_json,
         click.option(
-            "--seconds", default=10.0, show_default=True, help="With --pid: how long to look."
+            "--seconds",
+            type=click.FloatRange(0, 1e6, min_open=True, max_open=True),
+            default=10.0,
+            show_default=True,
+            help="With --pid: how long to look.",
         ),
         options.pids("This process instead of a command; may be repeated."),
     ):
@@ -186,6 +190,8 @@ def _trace(
     """
     if bool(pids) == bool(command):
         raise click.UsageError("name processes by --pid, or a COMMAND, and not both.")
+    if command and "seconds" in given_in(click.get_current_context()):
+        raise click.UsageError("--seconds would be ignored: a COMMAND is traced to its end.")
     if command and where == "local" and not (shutil.which(command[0]) or Path(command[0]).exists()):
         raise ProbeError(f"there is no program {command[0]!r}.", 127)  # as a shell ends
     with targets.parse(where) as there:
