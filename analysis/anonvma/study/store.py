@@ -374,5 +374,5 @@ def _sentence(error: Exception) -> str:
     hint = next(
         (line for line in lines if line.startswith(("Did you mean", "Candidate bindings"))), ""
     )
-    said = [part.rstrip(".!") for part in (first, hint) if part]
-    return f"the query cannot be answered: {'; '.join(said)}."
+    said = "; ".join(part.rstrip(".!") for part in (first, hint) if part)
+    return f"the query cannot be answered: {said}{'' if said.endswith('?') else '.'}"
