@@ -302,7 +302,9 @@ def test_the_negative_answer_reads_as_well() -> None:
     assert said[1] == (
         "Of 7 page faults (traced apart, mean of a repeat) none found a bare VMA and left it bare."
     )
-    assert said[2].startswith("An early check costs nothing here: all 7 faults of user mode ")
+    assert said[2].startswith(
+        "An early check costs next to nothing here: all 7 faults of user mode "
+    )
 
 
 # ---- nothing at all ----

@@ -101,7 +101,7 @@ def test_the_mail_reads_like_a_mail(published: Published) -> None:
     body = message_of(published.files["eml"]).get_content()
     question, first = body.split("\n\n")[:2]
     assert "> Is there perhaps a VMA for which we have a NULL vm_ops" in question
-    assert first.startswith("Yes. After small-allocs-mt on Linux ")
+    assert first.startswith("Yes. After a run of small-allocs-mt on Linux ")
     assert body[: body.index("bare")].endswith("VMAs are ")  # and in brackets it says what that is
     assert body[: body.index("\nEvidence\n")].count("\n") < 48
     assert "[symbol" not in body
@@ -318,7 +318,7 @@ def test_sent_received_threaded_and_read(
     assert (code, kept.envelopes) == (0, []) and "not sent" in shown
     code, shown = anonvma_in_a_terminal(words, environment, "y")
     assert code == 0, shown[-2000:]
-    assert "Yes. After small-allocs-mt" in shown and "anonvma: sent." in shown
+    assert "Yes. After a run of small-allocs-mt" in shown and "anonvma: sent." in shown
     (envelope,) = kept.envelopes
     assert envelope.mail_from == "a@example.org"
     assert sorted(envelope.rcpt_tos) == [

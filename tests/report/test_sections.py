@@ -10,7 +10,7 @@ from made import ChangedRun
 
 from anonvma.base import statistics, tabular
 from anonvma.base.section import Section
-from anonvma.report import answer, evidence, layout, output, run_report, verdict
+from anonvma.report import answer, evidence, layout, output, run_report, sources, verdict
 from anonvma.run import runs
 from anonvma.run.runs import Run
 
@@ -28,20 +28,21 @@ def made() -> Run:
 def test_answer_of_the_recorded_run(run: Run) -> None:
     """800 MiB in units of 40 KiB are 20,480 VMAs of ten pages each."""
     first, why, cost, traced, other = answer.sentences(run)
-    assert first.startswith("Yes. After small-allocs-mt on Linux ")
+    assert first.startswith("Yes. After a run of small-allocs-mt on Linux ")
     assert (
-        f"{run.manifest.created:%Y-%m-%d}, 20,480 of 20,495 VMAs are bare (vm_ops is NULL" in first
+        f"on {run.manifest.created:%Y-%m-%d}, 20,480 of 20,495 VMAs are bare (vm_ops is NULL"
+        in first
     )
     assert "the same in each of 5 repeats" in first
     assert "all of them private /dev/zero" in first
-    assert "Of the 204,800 pages spanned, 204,800 are present, each the zero page." in first
+    assert "All 204,800 pages that they span are present, each the zero page." in first
     assert "do_anonymous_page()" in why and "mmap_zero()" in why
     assert "do_huge_pmd_anonymous_page()" in why
     assert "lock_vma_under_rcu()" in cost
     assert "204,800 (99.97 %) found a bare VMA and left it bare" in traced
     assert "All of those were taken under their VMA's own lock." in traced
     assert "204,800 of them make no anon_vma" in other
-    assert answer.finding(run).endswith(": 20,480 of 20,495 VMAs read, no anon_vma")
+    assert answer.finding(run).startswith("20,480 of 20,495 VMAs read, but without an anon_vma: ")
 
 
 def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
@@ -53,8 +54,8 @@ def test_answer_is_no_when_nothing_was_read(run: Run) -> None:
         **{"class": census["class"].where(~written)},
     )
     said, *_ = answer.sentences(ChangedRun(run, {"census": census}))
-    assert said.startswith("Not here. After small-allocs-mt")
-    assert "2 are bare (vm_ops is NULL, and so is anon_vma): 2 guard." in said
+    assert said.startswith("Not here. After a run of small-allocs-mt")
+    assert "2 are bare (vm_ops is NULL, and so is anon_vma): 2 guard (no access permitted" in said
 
 
 def test_repeats_that_disagree_are_shown(run: Run) -> None:
@@ -161,3 +162,12 @@ def test_alarm_comes_first(run: Run) -> None:
     )
     first, *_ = answer.sentences(ChangedRun(run, {"census": census}))
     assert first.startswith("Beware: 20,480 bare VMAs hold 20,480 pages that are not the zero page")
+
+
+def test_numbered_runs_are_named_by_the_first_and_the_last() -> None:
+    held = [f"early-{n}/census.parquet" for n in (1, 2, 10, 3, 12)]
+    held += ["specimens/census.parquet", "early-1/faults.parquet", "pid-295/census.parquet"]
+    assert sources.sources_said(Section("x", [], sources=tuple(held))) == (
+        "early-1: census.parquet, faults.parquet; "
+        "early-2 to -3, -10, -12, specimens, pid-295: census.parquet"
+    )

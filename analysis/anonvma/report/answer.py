@@ -43,11 +43,12 @@ def name_of(run: Run) -> str:
 def finding(run: Run) -> str:
     """Say in a line, such as a subject has room for, what a run found."""
     verdict, manifest = of_run(run), run.manifest
-    of = f"{workload_of(run)}, Linux {manifest.target['kernel_release']}"
+    of = f"{workload_of(run)} on {manifest.target['kernel_release']}"
     if verdict.answer is Answer.NO:
-        return f"{of}: no VMA filled without an anon_vma"
+        return f"no VMA filled without an anon_vma: {of}"
     how = "populated" if verdict.populated else "read"
-    return f"{of}: {number(verdict.filled[-1])} of {number(verdict.vmas)} VMAs {how}, no anon_vma"
+    filled = f"{number(verdict.filled[-1])} of {_count(verdict.vmas, 'VMA')}"
+    return f"{filled} {how}, but without an anon_vma: {of}"
 
 
 def sentences(run: Run) -> list[str]:
@@ -99,9 +100,20 @@ def _first(run: Run, verdict: Verdict) -> str:
         f"Yes. {setting} {number(filled)} of {_count(verdict.vmas, 'VMA')} "
         f"{'is' if filled == 1 else 'are'} bare (vm_ops is NULL, and so is anon_vma) and yet "
         f"{'holds' if filled == 1 else 'hold'} pages ({_agreement(verdict.filled)}); "
-        f"{_origins(verdict)}. Of the {_count(verdict.pages, 'page')} spanned, "
-        f"{number(verdict.zero)} {'is' if verdict.zero == 1 else 'are'} present, each the zero "
-        f"page. {_came_by(verdict)}".rstrip()
+        f"{_origins(verdict)}. {_present(verdict)} {_came_by(verdict)}".rstrip()
+    )
+
+
+def _present(verdict: Verdict) -> str:
+    if verdict.pages == 1:  # of one that is filled
+        return "The one page that it spans is present, and it is the zero page."
+    by = "it spans" if verdict.filled[-1] == 1 else "they span"
+    spanned = f"{_count(verdict.pages, 'page')} that {by}"
+    if verdict.zero == verdict.pages:
+        return f"All {spanned} are present, each the zero page."
+    return (
+        f"Of the {spanned}, {number(verdict.zero)} {'is' if verdict.zero == 1 else 'are'} present, "
+        "each the zero page."
     )
 
 
@@ -110,12 +122,20 @@ def _setting(run: Run, verdict: Verdict) -> str:
     date = f"{run.manifest.created:%Y-%m-%d}"
     if verdict.watched is not None:
         return f"In {name} on {where}, watched for {verdict.watched:g} s on {date},"
-    return f"After {name} on {where}, {date},"
+    return f"After a run of {name} on {where}, on {date},"
+
+
+_CLASSES = {
+    "guard": "guard (no access permitted, so it cannot fault)",
+    "untouched": "untouched (no page present)",
+}
 
 
 def _none(verdict: Verdict) -> str:
     bare = sum(verdict.bare.values())
-    kinds = ", ".join(f"{number(count)} {name}" for name, count in verdict.bare.items())
+    kinds = ", ".join(
+        f"{number(count)} {_CLASSES.get(name, name)}" for name, count in verdict.bare.items()
+    )
     rest = f"{number(bare)} {'is' if bare == 1 else 'are'}" if bare else "none is"
     return (
         "no VMA with a NULL vm_ops was left without an anon_vma by reading it "
@@ -231,9 +251,9 @@ def _what_if(regime: str | None, traced: Traced) -> str:
     if traced.spared == 0:
         every = f"the {bare}" if traced.found_bare == 1 else f"all {bare}"
         return (
-            f"An early check costs nothing here: {every} of user mode that found a bare VMA "
-            f"{'makes' if traced.found_bare == 1 else 'make'} an anon_vma, for which a delayed "
-            "check takes mmap_lock as well."
+            f"An early check costs next to nothing here: {every} of user mode that found a bare "
+            f"VMA {'makes' if traced.found_bare == 1 else 'make'} an anon_vma, for which a delayed "
+            "check takes mmap_lock as well, though not for the whole of the fault."
         )
     for_nothing = f"{number(traced.spared)} of them make no anon_vma and go there for nothing"
     if regime == "early":

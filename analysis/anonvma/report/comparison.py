@@ -100,10 +100,11 @@ def _verdict(conditions: Mapping[str, Sequence[Run]]) -> str:
     left = {name: _left_bare(each) for name, each in conditions.items()}
     bare = ", ".join(f"{number(count)} on {name}" for name, count in left.items())
     workload, date = first[0].manifest.workload.name, f"{first[0].manifest.created:%Y-%m-%d}"
-    return (
-        f"{'Yes' if any(left.values()) else 'Not here'}. After {workload} ({date}) VMAs that were "
-        f"only read are bare (vm_ops is NULL, and so is anon_vma): {bare} (mean of a run)."
-    )
+    after, what = f"After runs of {workload} ({date})", "bare (vm_ops is NULL, and so is anon_vma)"
+    if not any(left.values()):
+        names = " or ".join(left)
+        return f"Not here. {after} no VMA that was only read is {what}, on {names}."
+    return f"Yes. {after} VMAs that were only read are {what}: {bare} (mean of a run)."
 
 
 def _why(conditions: Mapping[str, Sequence[Run]]) -> str:

@@ -108,6 +108,13 @@ def said(one: str, other: str, table: pd.DataFrame, whole: Estimate | None) -> s
     return (
         f"The workload waited {abs(whole.change):,.0f} ms {how} for contended locks in {other} "
         f"than in {one} (95 % interval {whole.low:+,.0f} to {whole.high:+,.0f}): "
-        f"{percent(first['share'] / 100)} of that is {first['lock']} ({first['of']}), waited for "
+        f"{_most(float(first['share']))} of that is {first['lock']} ({first['of']}), waited for "
         f"{first['wait_ms_base']:,.1f} ms and {first['wait_ms_head']:,.1f} ms."
     )
+
+
+def _most(share: float) -> str:
+    """Say what part of a change one of its parts is; the others may go the other way."""
+    if round(share) == 100:
+        return "all"
+    return percent(share / 100) if share < 100 else "more than all"
