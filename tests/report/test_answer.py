@@ -353,7 +353,8 @@ def test_a_process_that_takes_no_lock_is_a_finding() -> None:
 def test_a_process_that_runs_already_is_called_by_its_number() -> None:
     parameters = {"workload": "pid:4711", "seconds": 5.0}
     run = run_of({"census": TABLES["census"]}, parameters=parameters)
-    assert answer.finding(run).startswith("process 4711, Linux ")
+    release = run.manifest.target["kernel_release"]
+    assert answer.finding(run).endswith(f": process 4711 on {release}")
     assert "In process 4711 on Linux" in answer.sentences(run)[0]
     assert redaction.Wall.around([]).scrub("pid:4711 process 4711") == "pid:4711 process 4711"
 
@@ -451,6 +452,20 @@ def test_the_address_is_one_setting_and_a_mail_reads_well_without_it(
 
 
 # ---- rows and their whole ----
+
+
+@pytest.mark.parametrize(
+    ("what", "one"),
+    [
+        ("bare VMAs", "bare VMA"),
+        ("page faults that acquired mmap_lock", "page fault that acquired mmap_lock"),
+        ("ms of waiting", "ms of waiting"),
+        ("forks", "fork"),
+    ],
+)
+def test_a_whole_of_one_is_in_the_singular(what: str, one: str) -> None:
+    said = Whole("n", 1.0, what).said(pd.DataFrame({"n": [1]}))
+    assert said == f"The rows add up to 1 {one}."
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=9), st.integers(0, 10**9))

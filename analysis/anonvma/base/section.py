@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 
 import pandas as pd
 
 from anonvma.base.numerals import number
 
-_EXACT = 1e-9
+_EXACT = 1e-12  # of a total: what the arithmetic of floats has left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Whole:
     def said(self, table: pd.DataFrame) -> str:
         """Say what the rows add up to."""
         rest = self.left_out(table)
-        whole = f"{number(self.total)} {self.what}"
+        # Of one it is in the singular: the first noun that is not.
+        what = re.sub(r"(\w{3,}?)s\b", r"\1", self.what, count=1) if self.total == 1 else self.what
+        whole = f"{number(self.total)} {what}"
         if rest == 0:
             return f"The rows add up to {whole}."
         if rest < 0:  # what never should be is said, too

@@ -63,7 +63,7 @@ def whole(forks: pd.DataFrame) -> Whole:
     """What the rows of `by_program` add up to."""
     n = max(int(forks["repeat"].nunique()), 1)
     count = len(forks) / n
-    return Whole("forks", count, "fork" if count == 1 else "forks")
+    return Whole("forks", count, "forks")
 
 
 def said(forks: pd.DataFrame) -> str:
