@@ -23,7 +23,6 @@ from anonvma.base.steps import Tell
 from anonvma.report import engine
 from anonvma.report.engine import Refused
 from anonvma.report.engine import one_kernel as one_kernel
-from anonvma.report.output import RESULT
 
 
 def execute(
@@ -134,6 +133,8 @@ def _literal(path: Path) -> str:
 
 def result(notebook: nbformat.NotebookNode) -> dict[str, Any]:
     """Return what a notebook hands to whoever executed it; see `anonvma.report.output.result`."""
+    from anonvma.report.output import RESULT  # with pandas, which executing does without
+
     found: dict[str, Any] = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

@@ -22,9 +22,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,6 +33,9 @@ from anonvma.run import files as run_files
 from anonvma.run.jobs import FAILURE
 from anonvma.run.manifest import Manifest, TableFile, read_manifest
 from anonvma.run.schema import SCHEMAS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MANY = 100_000  # rows
 _KEPT = 1 << 20
@@ -107,6 +109,8 @@ class Run:
         return frame
 
     def _frame(self, name: str, table: pa.Table) -> pd.DataFrame:
+        import pandas as pd  # half a second, for whoever needs a frame
+
         # A column of counts stays one of whole numbers where some are null.
         whole = {pa.uint64(): pd.UInt64Dtype(), pa.int64(): pd.Int64Dtype()}
         with self._read(self.path / self.manifest.tables[name].file):

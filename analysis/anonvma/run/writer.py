@@ -17,9 +17,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,6 +30,9 @@ from anonvma.run.jobs import FAILURE
 from anonvma.run.manifest import FORMAT, Manifest, RawFile, TableFile
 from anonvma.run.runs import Run
 from anonvma.run.version import version
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Columns of a fault's event that grow from row to row: half the size, and quicker to write.
 _ASCENDING = {"time_ns", "address", "vm_start"}
@@ -45,7 +47,7 @@ def to_table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], declared: pa.Sche
     KeyError, pyarrow.ArrowException
         When the rows do not fit it: a mistake of ours, not of the user.
     """
-    if not isinstance(rows, pd.DataFrame):
+    if isinstance(rows, Sequence):
         return pa.Table.from_pylist(list(rows), schema=declared)
     columns = []
     for column in declared:
