@@ -121,6 +121,16 @@ def privileged() -> Iterator[Local]:
         yield local
 
 
+def test_this_machine_is_asked_once_however_often_it_is_a_target(
+    privileged: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (found := regime.of(privileged)).name is None:
+        pytest.skip(found.evidence)
+    monkeypatch.setattr(regime, "observe", lambda target: pytest.fail("it was asked again"))
+    with Local() as again:
+        assert regime.of(again) is found
+
+
 def test_this_kernel_has_one(privileged: Local) -> None:
     found = observe(privileged)
     if found.name is None:

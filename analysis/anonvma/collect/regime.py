@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from anonvma.base import paths
 from anonvma.probe.vmaprobe import Vmaprobe, own_sentence
+from anonvma.target.local import Local
 from anonvma.target.target import Target
 
 _TASKS = 2
@@ -72,17 +73,19 @@ class _Counts(NamedTuple):
     successes: int | None
 
 
-_observed: weakref.WeakKeyDictionary[Target, Regime] = weakref.WeakKeyDictionary()
+_observed: weakref.WeakKeyDictionary[Target | type[Local], Regime] = weakref.WeakKeyDictionary()
 
 
 def of(target: Target) -> Regime:
     """Return the regime of a target's kernel, which stays the same while the target is there.
 
-    What could not be observed is tried again.
+    This machine is there as long as we are, however often it becomes a target. What could not be
+    observed is tried again.
     """
-    found = _observed.get(target) or observe(target)
+    key = Local if type(target) is Local else target
+    found = _observed.get(key) or observe(target)
     if found.name is not None:
-        _observed[target] = found
+        _observed[key] = found
     return found
 
 
