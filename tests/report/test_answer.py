@@ -164,6 +164,7 @@ def beside(run: Any) -> set[str]:
     return found | {f"{manifest.parameters.get('seconds', 1):g}"}
 
 
+@pytest.mark.slow  # dozens of made-up runs
 @settings(deadline=None, max_examples=100)
 @given(st.lists(FAULT, max_size=12), st.integers(1, 4))
 def test_tables_of_faults_add_up_to_their_wholes(rows: list[dict[str, Any]], most: int) -> None:
@@ -182,6 +183,7 @@ def test_tables_of_faults_add_up_to_their_wholes(rows: list[dict[str, Any]], mos
         assert not any(whole.left_out(tables[n](found)) for n, whole in wholes.items())
 
 
+@pytest.mark.slow  # dozens of made-up runs
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 60), st.lists(st.sampled_from(["a", "all", "b"]), min_size=1, max_size=5))
 def test_a_census_adds_up_whatever_its_processes_are_called(rows: int, names: list[str]) -> None:
@@ -203,6 +205,7 @@ def test_acquisitions_add_up(rows: int, most: int) -> None:
     assert locks.whole(taken).left_out(locks.callers(taken)) == 0
 
 
+@pytest.mark.slow  # dozens of made-up runs
 @settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(made())
 def test_whatever_a_run_has_its_report_adds_up(run: Any) -> None:
