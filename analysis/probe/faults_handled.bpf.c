@@ -20,6 +20,7 @@
 #include <linux/ptrace.h>
 #include "faults.bpf.h"
 #include "fault_reason.bpf.h"
+#include "entry.bpf.h"
 #include <bpf/bpf_tracing.h>
 
 /* ---- the kernel's flags ---- */
@@ -95,7 +96,7 @@ int kernel_exception_begins(__u64 *ctx)
 /* ---- why it goes to mmap_lock ---- */
 
 /* lock_vma_under_rcu() has failed, or the handler, or neither was asked. */
-static int asks_mmap_lock(__u64 address)
+static int asks_mmap_lock(__u64 address, __u64 regs)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = state_of(task);
@@ -104,9 +105,10 @@ static int asks_mmap_lock(__u64 address)
 	if (!state || state->taking_stacks)
 		return 0;
 	mm = (__u64)BPF_CORE_READ(task, mm);
-	if (state->pending != BEGUN && state->pending != REPEATED) {
-		settle(state, task);	/* no tracepoint tells of exceptions here */
-		begin(state, address, 0, 0);
+	/* Where no tracepoint tells of exceptions, one that has asked already found no VMA. */
+	if (state->pending != REPEATED && (state->pending != BEGUN || state->asked_ns)) {
+		settle(state, task);
+		begin(state, address, is_of_user_mode(regs) ? MODE_USER : MODE_KERNEL, 0);
 		state->pending = BEGUN;
 		state->lock_seq = lock_seq_of(mm);
 	}
@@ -275,13 +277,13 @@ int fault_leaves_multi(struct pt_regs *ctx)
 SEC("fentry/lock_mm_and_find_vma")
 int lock_asked(__u64 *ctx)
 {
-	return asks_mmap_lock(ctx[1]);
+	return asks_mmap_lock(ctx[1], ctx[2]);
 }
 
 SEC("kprobe.multi/lock_mm_and_find_vma")
 int lock_asked_multi(struct pt_regs *ctx)
 {
-	return asks_mmap_lock(PT_REGS_PARM2(ctx));
+	return asks_mmap_lock(PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
 }
 
 #define REFUSES(name, function, arguments, reason)					\

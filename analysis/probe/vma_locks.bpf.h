@@ -10,7 +10,7 @@
 #ifndef VMA_LOCKS_BPF_H
 #define VMA_LOCKS_BPF_H
 
-#include "maple_tree.bpf.h"
+#include "entry.bpf.h"
 
 #define MAX_SEARCHED	4096
 #define DEEP		16
@@ -19,8 +19,6 @@
 /* include/linux/sched.h */
 #define TASK_UNINTERRUPTIBLE	0x02
 #define TASK_DEAD		0x80
-/* arch/arm64/include/uapi/asm/ptrace.h: PSR_MODE_MASK; 0 is PSR_MODE_EL0t */
-#define ARM64_MODE		0x0f
 
 /* Not static: the verifier then looks at it once, not at each call. */
 __noinline int vma_id(__u64 address)
@@ -219,15 +217,6 @@ static bool is_write_locked(__u64 area, __u64 mm)
 
 	return HAS(struct vm_area_struct___seq, vm_lock_seq) &&
 	       (__u32)PEEK(struct vm_area_struct___seq, seq, vm_lock_seq) == lock_seq_of(mm);
-}
-
-/* user_mode() of either architecture. */
-static bool is_of_user_mode(__u64 regs)
-{
-	if (HAS(struct pt_regs___x86, cs))
-		return (PEEK(struct pt_regs___x86, regs, cs) & 3) == 3;
-	return !HAS(struct pt_regs___entry, pstate) ||
-	       !(PEEK(struct pt_regs___entry, regs, pstate) & ARM64_MODE);
 }
 
 /* The system call that a task is in, and 1: its registers are at the top of its kernel's stack. */

@@ -40,6 +40,25 @@ def stock(version: str, *, modules: bool = True) -> Path:
 
 def stock_arm64(version: str, variant: str = "arm64") -> Path:
     """The image of Debian's newest for arm64, or of a variant, with what it takes to boot it."""
+    _require_arm64()
+    return _image(version, False, variant)
+
+
+def built_arm64(name: str, variant: str = "arm64") -> Path:
+    """The image of one of the pair for arm64, or for a variant of it, likewise.
+
+    Skips where it was not built, which takes longer than all other tests together.
+    """
+    arch, _, pages = variant.partition("-")
+    image = ROOT / "build/kernels" / variant / name / "Image"
+    if not image.exists():
+        words = f"make kernels ARCH={arch}" + (f" PAGES={pages}" if pages else "")
+        pytest.skip(f"no kernel of {variant} is built here: {words} takes longer than CI has")
+    _require_arm64()
+    return image
+
+
+def _require_arm64() -> None:
     require_qemu(ARM64)
     if ARM64.programs:
         words = ["make", "build", f"ARCH={ARM64.arch}"]
@@ -48,7 +67,6 @@ def stock_arm64(version: str, variant: str = "arm64") -> Path:
             why = next((x for x in done.stderr.splitlines() if x.startswith("anonvma: ")), "")
             assert why, done.stderr  # packages cannot be had: anything else is a failure
             pytest.skip(f"the programs for arm64 cannot be built: {why}")
-    return _image(version, False, variant)
 
 
 def _image(version: str, modules: bool, arch: str) -> Path:
