@@ -43,7 +43,7 @@ class Cause(NamedTuple):
     commit: str
     why: str | None
 
-    def explains(self, part: str, subject: str, old: _Seen, new: _Seen) -> bool:
+    def explains(self, part: str, subject: str, old: Seen, new: Seen) -> bool:
         """Tell whether this is why a subject has another outcome on one kernel than before."""
         return (
             self.part == part
@@ -58,7 +58,7 @@ class Cause(NamedTuple):
         )
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """One outcome, and where."""
 
     kernel: str
@@ -168,23 +168,24 @@ def between(found: pd.DataFrame) -> pd.DataFrame:
     for part, subject, outcomes in _rows(found):
         for _, names in about.groupby("series"):
             known = [
-                _Seen(name, releases[name], outcome)
+                Seen(name, releases[name], outcome)
                 for name in names.index
                 if (outcome := outcomes[name]) is not None and VARIES not in outcomes.values()
             ]
             for old, new in itertools.pairwise(known):
                 if old.outcome != new.outcome:
-                    cause = _cause(part, subject, old, new)
+                    reason = cause(part, subject, old, new)
                     seen = (part, subject, old.kernel, new.kernel, old.outcome, new.outcome)
-                    rows.append((*seen, cause.since, cause.commit, cause.why))
+                    rows.append((*seen, reason.since, reason.commit, reason.why))
     order = {name: place for place, name in enumerate(about.index)}
     rows.sort(key=lambda row: (order[row[3]], _COMPARED.index(row[0])))
     columns = ["part", "subject", "old", "new", "before", "after", "since", "commit", "why"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _cause(part: str, subject: str, old: _Seen, new: _Seen) -> Cause:
-    fitting = (cause for cause in causes() if cause.explains(part, subject, old, new))
+def cause(part: str, subject: str, old: Seen, new: Seen) -> Cause:
+    """Return why a subject's outcome is another; without a `why` where that is not known."""
+    fitting = (each for each in causes() if each.explains(part, subject, old, new))
     return next(fitting, _UNEXPLAINED)
 
 
