@@ -13,7 +13,7 @@ import pytest
 
 from anonvma.base import paths
 from anonvma.base.errors import RunError
-from anonvma.compare import kernel_changes, kernel_picture, outcomes
+from anonvma.compare import kernel_architectures, kernel_changes, kernel_picture, outcomes
 from anonvma.compare.kernel_changes import Cause, between, kernels
 from anonvma.compare.outcomes import VARIES, Outcome
 from anonvma.report import identities, kernel_report, redaction, subject
@@ -150,7 +150,8 @@ def test_recorded_survey() -> None:
     about = kernels(frame)
     assert len(about) >= 3 and about["release"].notna().all()
     changed = between(frame)
-    used = set(changed["why"])
+    arm64 = outcomes.of_runs({"arm64-7.3": [runs.find("arm64-specimens")]})
+    used = {*changed["why"], *kernel_architectures.side_by_side(frame, arm64)["why"]}
     assert {cause.why for cause in kernel_changes.causes()} <= used  # none is of nothing
     # The early check is between 6.4 and 6.10, and what else is compared leaves the state as it is.
     assert set(about["regime"]) <= {"none", "early", "delayed"}
