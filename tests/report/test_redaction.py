@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from planted import (
     CORES,
@@ -219,6 +220,63 @@ def test_a_shared_run_keeps_its_types_and_numbers(tmp_path: Path) -> None:
         assert list(one.dtypes.index) == list(other.dtypes.index) and len(one) == len(other)
         assert one["comm"].nunique() == other["comm"].nunique() if "comm" in one else True
     assert shared.manifest.tables == run.manifest.tables
+
+
+def test_a_shared_run_is_shared_however_its_tables_are_read(tmp_path: Path) -> None:
+    """Metrics are made of columns as Arrow has them; their names stand in figures."""
+    run = planted_run(tmp_path)
+    shared = redaction.Shared(run, redaction.Wall.around([run]))
+    for name, column in (("faults", "comm"), ("locks", "asked_by"), ("census", "name")):
+        told = run.arrow(name, ["repeat", column]).column(column)
+        kept = shared.arrow(name, ["repeat", column])
+        assert (
+            kept.column_names == ["repeat", column] and kept.schema.field(column).type == told.type
+        )
+        kinds = kept.column(column).combine_chunks().dictionary.to_pylist()
+        words = str(kept.to_pydict()) + str(kinds)
+        assert any(core in str(told.to_pylist()) for core in CORES)
+        assert [core for core in CORES if core in words] == []
+    alike = pa.array(["Zeta7", "zeta7", None, "vmload"]).dictionary_encode()
+    replaced = redaction._replaced(alike, {"Zeta7": "[process 1]", "zeta7": "[process 1]"})
+    assert replaced.to_pylist() == ["[process 1]", "[process 1]", None, "vmload"]
+
+
+@pytest.mark.parametrize(
+    ("fact", "told", "shown"),
+    [
+        ("kernel_release", "6.12.117-early", "6.12.117-early"),
+        ("kernel_release", "6.18.44-fc-v595", "6.18.44-fc-v595"),
+        ("kernel_release", "7.3.4+deb13-arm64", "7.3.4+deb13-arm64"),
+        ("kernel_release", "6.12.0-alice-node+", "6.12.0-[kernel name 1]-[kernel name 2]+"),
+        ("kernel_release", "6.12.0-zo-rg", "6.12.0-[kernel name 1]-[kernel name 2]"),
+        ("kernel", "6.12.0-12345678901234", "6.12.0-[kernel name 1]"),
+        ("append", "quiet panic=-1 console=ttyS0,115200", None),
+        ("append", "zeta7=on transparent_hugepage=never", "[kernel parameter 1] trans"),
+        ("append", "pass=4111111111111111", "[kernel parameter 1]"),
+        ("append", "console=ttyZETA mark", "[kernel parameter 1] [kernel parameter 2]"),
+        ("cpu_model", "QEMU TCG CPU version 2.5+", "QEMU TCG CPU version 2.5+"),
+        ("cpu_model", "Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz", None),
+        ("cpu_model", "AMD EPYC-Milan-v2 Processor", "AMD EPYC-Milan-v2 Processor"),
+        ("cpu_model", "implementer 0x00, part 0x051", None),
+        ("cpu_model", "AMD Milan_zeta7 (zeta)", "AMD [cpu name 1] [cpu name 2]"),
+        ("cpu_model", "Intel mark", "Intel [cpu name 1]"),
+    ],
+)
+def test_what_a_kernel_or_a_machine_was_named(fact: str, told: str, shown: str | None) -> None:
+    """Common words, too: what is not a word of releases, parameters or processors was chosen."""
+    found = redaction._named_apart({fact: told}, redaction.Wall([]))[fact]
+    assert found.startswith(shown or told)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["z-e-t-a", "a1-b2-c3-d4", "aa.bb.cc.dd", "12-34-56-78", "%7A%65%74", "=7A=65=74", "ze/ta/7q"],
+)
+def test_what_is_taken_to_pieces_is_a_word(word: str) -> None:
+    assert list(public_words.own_words(f"the run {word}"))
+    assert not list(
+        public_words.own_words("on 2026-11-27 at 12:30:45, 1.5/2, x86-64, a/b, 6.12.117")
+    )
 
 
 def test_what_would_leak_is_not_written() -> None:

@@ -41,7 +41,7 @@ FOREIGN = {
     "function": "symbol",
 }
 _EVERYBODYS = re.compile(
-    r"\[kernel\.kallsyms\]|\[vdso\]|(?:.*/)?(?:(?:ld|lib(?:c|m|pthread|dl|rt|gcc_s|stdc\+\+))[-.][\w.+-]*"
+    r"\[kernel\.kallsyms\]|\[vdso\]|(?:.*/)?(?:(?:ld-(?:linux|musl)[\w.-]*|lib(?:c|m|pthread|dl|rt|gcc_s|stdc\+\+)(?:-\d[\d.]*)?\.so[\d.]*)"
     r"|vmload|specimens|vmaprobe)"
 )
 """Files whose functions everybody has: the kernel, as perf names it (a module has another), the C
@@ -124,23 +124,14 @@ def _facts_of_target(run: Run) -> Iterator[Fact]:
     Kernel people give their kernels names of their own (CONFIG_LOCALVERSION), often a host's.
     """
     target, told = run.manifest.target, run.manifest.features
-    for release in {str(target.get("kernel_release") or ""), str(told.get("kernel") or "")}:
-        yield from (
-            ("kernel name", word)
-            for word in re.split(r"[-+.~_ ]+", release)
-            if not _is_of_release(word)
-        )
-    for word in str(target.get("append") or "").split():
-        if not _PARAMETER.fullmatch(word) and not is_public(word):
-            yield "kernel parameter", word
-            yield from (
-                ("kernel parameter", part)
-                for part in re.split(r"[=:,/]+", word)[1:]
-                if not is_public(part)
-            )
-    for word in str(target.get("cpu_model") or "").split():
-        if not _CPU.fullmatch(word) and not is_public(word):
-            yield "cpu name", word
+    for name, value in [*target.items(), *told.items()]:
+        if name in OF_FEW_WORDS and isinstance(value, str):
+            apart, known = OF_FEW_WORDS[name]
+            named = [word for word in re.split(apart, value) if not known.fullmatch(word)]
+            yield from ((OF_KINDS[name], word) for word in named)
+            if name == "append":
+                parts = (part for word in named for part in re.split(r"[=:,/]+", word))
+                yield from ((OF_KINDS[name], part) for part in parts if not is_public(part))
     for text in _free_text(run.manifest):
         yield from (("word", word) for word in own_words(text))
 
@@ -174,31 +165,48 @@ def _strings(value: object) -> Iterator[str]:
 
 
 _RELEASE = re.compile(
-    r"v?\d*|rc\d+|rt\d+|g[0-9a-f]{7,40}|fc\d*|el\d+|deb\d+|bpo\d*|next|dirty|generic|cloud|amd64|arm64"
+    r"v?\d{0,8}|rc\d+|rt\d+|g[0-9a-f]{7,40}|fc\d*|el\d+|deb\d+|bpo\d*|next|dirty|generic|cloud|amd64|arm64"
     r"|armhf|i686|x86|64|x86_64|aarch64|riscv64|s390x|ppc64le|lowlatency|default|debug|preempt|smp|lts"
     r"|azure|aws|gcp|gke|oem|hwe|arch\d*|zen\d*|pve|raspi|rpi|virtual|kvm|server|desktop|stable|mm"
-    r"|vanilla|mainline|trunk|unsigned|linux|microsoft|standard|wsl\d*|amzn\d*|manjaro|chromeos",
+    r"|vanilla|mainline|trunk|unsigned|linux|microsoft|standard|wsl\d*|amzn\d*|manjaro|chromeos"
+    r"|early|delayed|base|head|16k|64k",
     re.I,
 )
-# Of a kernel's command line: a switch, or a number.
+# Of a kernel's command line: a switch, or a parameter that many give, and a number or a switch.
 _PARAMETER = re.compile(
-    r"quiet|nokaslr|nosmt|ro|rw|debug|nopti|noapic|ignore_loglevel|[a-z][\w.]*="
-    r"(?:on|off|never|always|madvise|none|no|yes|auto|force|within_size|advise|tty\w{1,4}(?:,\d+)?"
-    r"|[\d,-]+[kKmMgG]?)"
+    r"|quiet|nokaslr|nosmt|nosmp|ro|rw|debug|nopti|noapic|ignore_loglevel"
+    r"|(?:console|panic|mem|maxcpus|nr_cpus|isolcpus|nohz_full|rcu_nocbs|numa|numa_balancing|preempt"
+    r"|mitigations|transparent_hugepage|thp_\w{1,5}|hugepages|hugepagesz|default_hugepagesz|loglevel|audit"
+    r"|selinux|apparmor|spectre_v2|pti|nmi_watchdog|earlyprintk|init_on_alloc|init_on_free|page_poison"
+    r"|kfence\.sample_interval|psi|crashkernel|swapaccount|vsyscall|clocksource|tsc|idle|intel_pstate"
+    r"|processor\.max_cstate|intel_idle\.max_cstate|random\.trust_cpu|log_buf_len|threadirqs)="
+    r"(?:on|off|never|always|madvise|none|no|yes|auto|force|full|voluntary|lazy|within_size|advise"
+    r"|(?:tty|ttyS|ttyAMA|hvc)\d{1,2}(?:,\d+)?|tsc|hpet|acpi_pm|poll|halt|-?\d[\d,-]{0,12}[kKmMgG]?)"
 )
 _CPU = re.compile(
     r"@|(?:genuine)?intel(?:\(r\))?|amd|arm|xeon(?:\(r\))?|core(?:\(tm\))?|epyc|ryzen|threadripper|cpu"
-    r"|processor|gold|silver|platinum|bronze|max|ultra|pro|qemu|virtual|version|neoverse|cortex|ampere"
+    r"|processor|gold|silver|platinum|bronze|max|ultra|pro|qemu|tcg|virtual|version|neoverse|cortex|ampere"
     r"|altra|graviton\d*|apple|atom(?:\(tm\))?|celeron(?:\(r\))?|pentium(?:\(r\))?|opteron(?:\(tm\))?"
     r"|power\d*|common|kvm|with|radeon|graphics|family|model|stepping|gen|th|vega|mobile|sapphire|rapids"
-    r"|(?:haswell|broadwell|skylake|cascadelake|icelake|milan|rome|genoa)\S{0,12}"
-    r"|[a-z]{0,2}\d[\w.]{0,6}(?:-\d\w{0,7})?(?:[gm]hz)?\+?|[a-z]\d?-\d\w{0,7}|\d+-core|\(.{1,4}\)|.{0,2}",
+    r"|implementer|part|0x[0-9a-f]{2,3},?|(?:dual|quad|six|eight)-core"
+    r"|(?:epyc-)?(?:haswell|broadwell|skylake|cascadelake|icelake|milan|rome|genoa)"
+    r"(?:[-,]|server|client|notsx|ibrs|ep|sp|v\d)*"
+    r"|(?:neoverse|cortex)-[a-z]\d{1,3}|[a-z]?\d[\d.]*[a-z]{0,3}\d{0,2}(?:ghz|mhz)?\+?"
+    r"|[a-z]\d?-\d{3,5}[a-z]{0,3}\d?|\d+-core|\((?:r|tm|c)\)|[ivx]{0,3}",
     re.I,
 )
-
-
-def _is_of_release(word: str) -> bool:
-    return bool(_RELEASE.fullmatch(word)) or is_ours(word)
+OF_FEW_WORDS = {
+    "kernel_release": (r"[-+.~_ ]+", _RELEASE),
+    "kernel": (r"[-+.~_ ]+", _RELEASE),
+    "append": (r"\s+", _PARAMETER),
+    "cpu_model": (r"\s+", _CPU),
+}
+"""Facts of a machine that are made of few words: what is between these, and which they are."""
+OF_KINDS = {
+    **dict.fromkeys(("kernel_release", "kernel"), "kernel name"),
+    "append": "kernel parameter",
+    "cpu_model": "cpu name",
+}
 
 
 def _facts_of_table(frame: pd.DataFrame) -> Iterator[Fact]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -77,6 +77,14 @@ def own_words(text: str) -> Iterator[str]:
     """Yield the words of a text that are not made of ours."""
     for word in re.findall(r"[^\s\"'`()\[\]{},;<>]+", text):
         bare = word.strip(".:!?*=-|")
-        parts = re.split(r"[-_./=:@+%]+", bare)
-        if not (is_public(bare) or all(map(is_ours, parts)) or _VERSION.fullmatch(bare)):
+        parts = list(filter(None, re.split(r"[-_./=:@+%]+", bare)))
+        ours = all(map(is_ours, parts)) and not _is_pieced(parts)
+        if not (is_public(bare) or ours or _VERSION.fullmatch(bare)):
             yield bare
+
+
+def _is_pieced(parts: Sequence[str]) -> bool:
+    """Tell whether something else is taken to pieces that are too short to be somebody's words."""
+    short = [part for part in parts if len(part) <= 2 or not part.isalpha()]
+    numbers = sum(part.isdigit() for part in parts)
+    return len(short) == len(parts) and len(parts) > (3 if numbers == len(parts) else 2)

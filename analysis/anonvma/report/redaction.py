@@ -23,14 +23,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from anonvma.base import bounded
 from anonvma.base.errors import RedactionError
 from anonvma.base.text import printable
 from anonvma.report import reproduction
 from anonvma.report.identities import (
+    OF_FEW_WORDS,
+    OF_KINDS,
     SHAPES,
     Fact,
     facts_of_machine,
@@ -283,6 +285,8 @@ class Shared(Run):
     def __init__(self, run: Run, wall: Wall) -> None:
         self._wall = wall
         told = json.loads(run.manifest.model_dump_json())
+        for facts in ("target", "features"):
+            told[facts] = _named_apart(told[facts], wall)
         shown = _scrubbed(told, wall)
         # Of the command a reader learns no more than the wall lets pass.
         for name in ("format", "created", "finished", "tables", "raw"):
@@ -290,27 +294,45 @@ class Shared(Run):
         super().__init__(run.path, Manifest.model_validate(shown))
         self.id = wall.scrub(run.id)
 
-    def _frame(self, name: str, table: pa.Table) -> pd.DataFrame:
-        """Return a table as `Run.table` does, the words that are not ours replaced."""
-        frame = super()._frame(name, table)
-        for column, kind, words in list(foreign(frame)):
-            frame[column] = _replaced(frame[column], kind, words, self._wall)
-        return frame
+    def arrow(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a table as `Run.arrow` does, the words that are not ours replaced."""
+        table = super().arrow(name)  # whole: of which file a symbol is stands in another column
+        words_in = [column.name for column in table.schema if _is_words(column.type)]
+        for column, kind, words in list(foreign(table.select(words_in).to_pandas())):
+            names = {word: self._wall.value(kind, word) for word in words}
+            place = table.column_names.index(column)
+            replaced = _replaced(table.column(place).combine_chunks(), names)
+            table = table.set_column(place, table.schema.field(place), replaced)
+        if columns is None:
+            return table
+        return table.select([column for column in columns if column in table.column_names])
 
 
-def _replaced(
-    values: pd.Series[Any], kind: str, words: Sequence[str], wall: Wall
-) -> pd.Series[Any]:
-    names = {word: wall.value(kind, word) for word in words}
-    if not isinstance(values.dtype, pd.CategoricalDtype):
-        return values.map(lambda word: names.get(word, word), na_action="ignore")
-    # A category that no row has is not ours either.
-    unused = set(values.cat.categories) - set(values.dropna().unique())
-    categories = {
-        word: names.get(word, wall._name(kind, str(word)) if word in unused else word)
-        for word in values.cat.categories
-    }
-    return values.cat.rename_categories(categories)
+def _is_words(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind))
+
+
+def _replaced(column: pa.Array, names: Mapping[str, str]) -> pa.Array:
+    """Return a column with some words replaced, and without a word that no row has."""
+    words = column.cast(pa.string())
+    places = pc.index_in(words, pa.array(names.keys(), pa.string()))
+    replaced = pc.coalesce(pa.array(names.values(), pa.string()).take(places), words)
+    if not pa.types.is_dictionary(column.type):
+        return replaced
+    return replaced.dictionary_encode().cast(column.type)
+
+
+def _named_apart(facts: dict[str, Any], wall: Wall) -> dict[str, Any]:
+    """Replace what somebody named, common word or not, in what else has words of few kinds only."""
+    shown = dict(facts)
+    for name, (apart, known) in OF_FEW_WORDS.items():
+        if isinstance(told := facts.get(name), str):
+            pieces = re.split(f"({apart})", told)
+            for place, piece in enumerate(pieces[::2]):
+                if not known.fullmatch(piece) and piece not in wall.allowed:
+                    pieces[2 * place] = wall._withhold(OF_KINDS[name], piece)
+            shown[name] = "".join(pieces)
+    return shown
 
 
 def _scrubbed(value: Any, wall: Wall) -> Any:
