@@ -36,6 +36,13 @@ def test_a_full_disk_behind_standard_output() -> None:
     assert code == 1 and re.fullmatch(r"anonvma: writing the output: No space left.*\n", said)
 
 
+def test_a_closed_standard_output() -> None:
+    argv = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "anonvma", "runs", "--in"]
+    done = subprocess.run([*argv, RECORDED], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "anonvma: writing the output: Bad file descriptor.\n"
+
+
 @pytest.mark.parametrize(
     "words",
     [
