@@ -34,7 +34,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.print_page_options import PrintOptions
 from waiting import PATIENCE
 
-from anonvma.base.errors import AnonvmaError
+from anonvma.base.errors import AnonvmaError, RunError
 from anonvma.base.section import Section
 from anonvma.base.text import printable
 from anonvma.report import (
@@ -566,3 +566,10 @@ def test_the_flame_graph_is_in_the_page(browser: webdriver.Chrome, published: Pu
     assert complaints(browser) == []
     asked = [one for one in requests_of(browser) if not one.startswith(("data:", "chrome:"))]
     assert asked == [published.files["html"].as_uri()]
+
+
+def test_sides_without_a_census_are_refused() -> None:
+    """Of such runs the answer would be a mean of nothing."""
+    with pytest.raises(RunError, match=r"no run of early-profile-\* has a census"):
+        publication.check_sides("early-profile-*", "delayed-profile-*")
+    publication.check_sides("early-small-allocs-mt-*", "delayed-small-allocs-mt-*")

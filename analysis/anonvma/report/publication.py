@@ -67,32 +67,38 @@ def check_output(place: Path) -> None:
 
 
 def check_sides(base: str, head: str) -> None:
-    """Refuse to compare the runs of two patterns that did not run the same.
+    """Refuse to compare runs of two patterns that did not run the same, or have no census.
 
     Raises
     ------
     RunError
-        It says what each of them ran; or no run is called so.
+        It says what each of them ran, or lacks; or no run is called so.
     """
     ran = [_what_ran(pattern) for pattern in (base, head)]
     if ran[0] != ran[1]:
         raise RunError(
             f"{base} ran {ran[0]}, {head} ran {ran[1]}: only runs of one workload can be compared."
         )
+    for pattern in (base, head):
+        if not any("census" in _said(run, "tables") for run in catalogue.all_places(pattern)):
+            raise RunError(
+                f"no run of {pattern} has a census, from which the answer is: "
+                "`anonvma compare` sets the rest of such runs side by side."
+            )
 
 
 def _what_ran(pattern: str) -> str:
     found = catalogue.all_places(pattern)
-    each_ran = {", ".join(f"{k} {v}" for k, v in _parameters(run).items()) for run in found}
+    each_ran = {", ".join(f"{k} {v}" for k, v in _said(run, "parameters").items()) for run in found}
     if len(each_ran) > 1:
         raise RunError(f"the runs {', '.join(r.name for r in found)} differ in their workload.")
     return each_ran.pop()
 
 
-def _parameters(run: Path) -> dict[str, object]:
-    """Return a run's parameters; none of one that is damaged, which is for its reader to say."""
+def _said(run: Path, key: str) -> dict[str, object]:
+    """Return a part of a manifest; empty if that is damaged, which is for its reader to say."""
     try:
-        return dict(json.loads(bounded.regular(run / "manifest.json", 16 << 20))["parameters"])
+        return dict(json.loads(bounded.regular(run / "manifest.json", 16 << 20))[key])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 

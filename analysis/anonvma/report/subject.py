@@ -95,7 +95,7 @@ class Subject:
     @property
     def verdict(self) -> verdict_module.Answer:
         """Whether any run of it has the VMA that the mail asks for."""
-        every = (run for each in self.conditions.values() for run in each)
+        every = [run for each in self.conditions.values() for run in runs.having(each, "census")]
         found = {verdict_module.of_run(run).answer for run in every}
         return (
             verdict_module.Answer.YES
