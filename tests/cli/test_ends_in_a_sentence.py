@@ -12,10 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
+from click.testing import CliRunner
 
 from anonvma.base import bounded, paths, scratch
 from anonvma.base.errors import NotebookError, StoreError, TargetError
+from anonvma.cli import main
 from anonvma.report import notebooks
 from anonvma.study import job
 from anonvma.study.store import Store
@@ -41,6 +44,24 @@ def test_a_closed_standard_output() -> None:
     done = subprocess.run([*argv, RECORDED], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "anonvma: writing the output: Bad file descriptor.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("libm.so.6: failed to map segment from shared object"), "cannot be loaded"),
+        (duckdb.OutOfMemoryException("Allocation failure"), "not enough memory for this"),
+    ],
+)
+def test_little_memory(monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+    """As `ulimit -v` makes it; how much is too little differs from machine to machine."""
+
+    def connect(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(duckdb, "connect", connect)
+    done = CliRunner().invoke(main, ["runs", "--in", str(RECORDED)])
+    assert done.exit_code == 1 and said in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

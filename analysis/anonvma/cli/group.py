@@ -63,6 +63,13 @@ class _Grouped(click.Group):
         except MemoryError:
             click.echo("anonvma: there is not enough memory for this.", err=True)
             context.exit(1)
+        except ImportError as error:
+            click.echo(
+                f"anonvma: {error.name or 'a module'} cannot be loaded: either ulimit -v leaves no "
+                "room for it, or .venv is not whole and `make venv` completes it.",
+                err=True,
+            )
+            context.exit(1)
         except UnicodeError:
             click.echo("anonvma: a word or a name that was given is not UTF-8.", err=True)
             context.exit(2)

@@ -161,7 +161,10 @@ class Store(AbstractContextManager["Store"]):
     # ---- queries ----
 
     def _connect(self, memory: str) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect(":memory:")
+        try:
+            connection = duckdb.connect(":memory:")
+        except duckdb.OutOfMemoryException:
+            raise MemoryError from None
         connection.register("runs", pa.Table.from_pylist(self._rows, schema=RUNS))
         for name, declared in SCHEMAS.items():
             connection.register(name, dataset(declared, []))
