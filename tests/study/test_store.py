@@ -96,7 +96,8 @@ def test_views_say_what_pandas_says(recorded: Store) -> None:
 def test_what_is_no_question_to_the_runs_is_refused(recorded: Store, sql: str) -> None:
     with pytest.raises(StoreError) as raised:
         recorded.query(sql)
-    assert "\n" not in str(raised.value) and str(raised.value).endswith(".")
+    # DuckDB may end with a question of its own: did you mean another table?
+    assert "\n" not in str(raised.value) and str(raised.value)[-1] in ".?"
     assert not Path("/tmp/anonvma-written").exists()
 
 

@@ -111,9 +111,14 @@ def offer(steps: Steps, target: Target) -> None:
     """Let a program that names its packages find what ``make programs`` has unpacked of them.
 
     Only behind the machine's own programs, and only for such: any other workload is run as ever.
+    They speak no language of the user's: Redis and initdb end where LANG names a locale that the
+    machine lacks, as it may be where somebody came from by ssh.
     """
+    if not steps.packages or not isinstance(target, Local):
+        return
+    target.set_variable("LC_ALL", "C.UTF-8")
     listed = paths.programs() / "environment"
-    if steps.packages and isinstance(target, Local) and listed.is_file():
+    if listed.is_file():
         for line in listed.read_text(encoding="utf-8").splitlines():
             name, _, places = line.partition("=")
             target.append_paths(name, [paths.programs() / place for place in places.split(":")])
@@ -156,7 +161,7 @@ class Surroundings:
             with self._target.start(
                 words, privileged=True, stdout=stdout, stderr=stderr
             ) as process:
-                self._attend(process, stderr)
+                self._attend(process, stdout, stderr)
                 written = process.communicate()
                 done = subprocess.CompletedProcess(words, process.wait(), *written)
             if log and self._said:
@@ -173,17 +178,20 @@ class Surroundings:
             if self._steps.steps:
                 self._target.run(["rm", "-rf", "--", self._scratch])
 
-    def _attend(self, process: Process, stderr: IO[bytes] | int) -> None:
+    def _attend(self, process: Process, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> None:
         """Wait until the workload is ready, put it to work, and tell it to end."""
         for command in self._steps.commands("ready"):
             while (done := self._step(command)).returncode:
                 if process.poll() is not None:
-                    said = process.communicate()[1]
-                    if not isinstance(stderr, int):
-                        said = Path(stderr.name).read_bytes()
+                    written = zip(process.communicate(), (stdout, stderr), strict=True)
+                    told, said = (
+                        text if isinstance(file, int) else Path(file.name).read_bytes()
+                        for text, file in written
+                    )
                     raise WorkloadError(
                         f"the workload ended before it was ready, by which {command[0]} would have "
-                        f"ended with exit status 0, not {done.returncode}: {last_line(said)}"
+                        f"ended with exit status 0, not {done.returncode}: "
+                        f"{last_line(said if said.strip() else told)}"
                     )
                 time.sleep(_PAUSE)
         self._do("load")

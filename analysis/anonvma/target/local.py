@@ -42,6 +42,7 @@ class Local(Target):
         self.notes: list[str] = []
         self._work = _make_work_directory()
         self._appended: dict[str, str] = {}
+        self._given: dict[str, str] = {}
         self._pushed: dict[Path, str] = {}
         self._count = 0
         self._cleanup = ExitStack()
@@ -170,8 +171,12 @@ class Local(Target):
         """Append directories to a variable that lists some, for all that is started from now on."""
         self._appended[name] = os.pathsep.join(map(str, places))
 
+    def set_variable(self, name: str, value: str) -> None:
+        """Give a variable to all that is started from now on."""
+        self._given[name] = value
+
     def _variables(self) -> dict[str, str]:
-        found = dict(os.environ)
+        found = {**os.environ, **self._given}
         for name, places in self._appended.items():
             found[name] = os.pathsep.join(filter(None, (found.get(name), places)))
         return found
