@@ -88,7 +88,7 @@ def test_what_only_looks_at_a_manifest_does_not_wait_either(run: Path, kind: str
         KINDS[kind](run / file)
     assert catalogue._tables(run) == []
     assert job.complete(run, "x", "y") is None
-    assert publication._parameters(run) == {}
+    assert publication._said(run, "parameters") == {}
     with pytest.raises(AnonvmaError):
         marker.check(run)
     with Store([run.parent]) as store:

@@ -135,7 +135,8 @@ def test_every_listed_kind_and_touch_has_one_line(build: Path, held: Held) -> No
 
 def test_lines_say_what_was_made_or_what_is_missing(held: Held) -> None:
     for line in held.lines:
-        assert set(line) == (LACKING if "missing" in line else MADE), line
+        # Of touches that a writer is to meet, how many were made again, where there were any.
+        assert set(line) - {"repeated"} == (LACKING if "missing" in line else MADE), line
         assert all(line[key] and "\n" not in line[key] for key in line if key != "pid"), line
         if "missing" in line:
             assert line["missing"].endswith(")"), "a missing specimen names its remedy"
