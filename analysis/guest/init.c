@@ -102,7 +102,7 @@ static void sleep_on(int cpu)
 }
 
 /*
- * Under TCG a processor's timer may be dead from the start, once in some hundred boots. The guest
+ * Under TCG a processor's timer may be dead from the start, though seldom. The guest
  * seems to be well then, until something waits for that processor's sleep or grace period, for
  * ever. Nothing is waited for here by a timer.
  */
