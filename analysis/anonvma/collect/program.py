@@ -184,14 +184,14 @@ class Surroundings:
             while (done := self._step(command)).returncode:
                 if process.poll() is not None:
                     written = zip(process.communicate(), (stdout, stderr), strict=True)
-                    told, said = (
+                    out, err = (
                         text if isinstance(file, int) else Path(file.name).read_bytes()
                         for text, file in written
                     )
                     raise WorkloadError(
                         f"the workload ended before it was ready, by which {command[0]} would have "
                         f"ended with exit status 0, not {done.returncode}: "
-                        f"{last_line(said if said.strip() else told)}"
+                        f"{last_line(err if err.strip() else out)}"
                     )
                 time.sleep(_PAUSE)
         self._do("load")
