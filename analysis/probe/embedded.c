@@ -19,10 +19,15 @@ EMBED(time_bpf, TIME_BPF_OBJECT);
 EMBED(faults_handled_bpf, FAULTS_HANDLED_BPF_OBJECT);
 EMBED(faults_tracepoint_bpf, FAULTS_TRACEPOINT_BPF_OBJECT);
 
+/* Not for whoever has no privilege but by this file's. */
+const char *foreign_types(void)
+{
+	return secure_getenv("VMAPROBE_BTF");
+}
+
 struct bpf_object *open_embedded(const char *name, const char *start, const char *end)
 {
-	/* For tests: another kernel's types. Not for whoever has no privilege but by this file's. */
-	const char *types = secure_getenv("VMAPROBE_BTF");
+	const char *types = foreign_types();
 	/*
 	 * Named, since libbpf looks for a type that these lack in the modules, too, unless told
 	 * where types are; and only CAP_SYS_ADMIN may list modules' BTF.

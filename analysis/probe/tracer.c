@@ -3,7 +3,6 @@
  * BPF objects that are loaded and attached to trace: which of their programs fit this
  * kernel, and how often the kernel did not run one.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <linux/bpf.h>
 #include <linux/perf_event.h>
@@ -257,7 +256,7 @@ static int load_as(struct tracer *tracer, const struct embedded *embedded,
 	}
 	prepare(tracer, arg);
 	/* With types of elsewhere what is asked is how all relocates against them. */
-	if (!secure_getenv("VMAPROBE_BTF") && wants_multi(tracer) && multi_is_refused())
+	if (!foreign_types() && wants_multi(tracer) && multi_is_refused())
 		return -EOPNOTSUPP;
 	error = bpf_object__load(tracer->object);
 	return error ? error : attach_all(tracer);
