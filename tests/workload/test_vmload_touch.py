@@ -42,8 +42,14 @@ def by_faults(found: dict[str, Any]) -> int:
     )
 
 
-def read_locks(found: dict[str, Any]) -> int:
-    return int(found["mmap_lock_read"])
+def other_locks(found: dict[str, Any], mode: str) -> int:
+    """How often anything but a page fault of its own acquired mmap_lock."""
+    return sum(
+        group["count"]
+        for group in found["groups"]
+        if group["mode"] == mode and group["success"] and group["process"]
+        if group["asked_by"] != "page fault"
+    )
 
 
 @pytest.mark.parametrize("case", ["small-allocs-mt", "anon-r-seq-mt", "mmap-pread-seq-mt"])
@@ -57,10 +63,10 @@ def test_the_ways_differ_in_the_lock_alone(build: Path, case: str) -> None:
     file = case.startswith("mmap-pread")  # faults around what is asked for: fewer than pages
     assert by_faults(user) == 0
     assert 0 < by_faults(kernel) <= PAGES if file else by_faults(kernel) == PAGES
-    # What starting up takes is the same, but for a fault that finds a lock busy.
-    assert abs(read_locks(kernel) - by_faults(kernel) - read_locks(user)) <= 8
-    assert kernel["mmap_lock_write"] == user["mmap_lock_write"]
-    assert abs(kernel["minor_faults"] - user["minor_faults"]) <= 8
+    for mode in ("read", "write"):
+        assert other_locks(kernel, mode) == other_locks(user, mode)
+    if not file:  # what a fault finds to map around it depends on which folios are locked just then
+        assert abs(kernel["minor_faults"] - user["minor_faults"]) <= 8
 
 
 def test_writing_in_the_kernel_takes_mmap_lock_too(build: Path) -> None:
