@@ -28,7 +28,7 @@
 #include "preemption.h"
 #include "subcommands.h"
 #include "trace_faults.h"
-#include "tracer.h"
+#include "attach.h"
 
 #ifndef PR_SET_VMA
 #define PR_SET_VMA		0x53564d41	/* include/uapi/linux/prctl.h, from 5.17 */

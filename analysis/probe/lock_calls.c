@@ -5,6 +5,7 @@
  */
 #include <string.h>
 #include <bpf/libbpf.h>
+#include "attach.h"
 #include "btf.h"
 #include "contended_file.h"
 #include "embedded.h"

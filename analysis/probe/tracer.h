@@ -41,10 +41,6 @@ void tracer_use(struct tracer *tracer, const char *program, bool use);
 void tracer_drop(struct tracer *tracer, const char *tracepoint);
 /* Whether one of its programs is for this tracepoint. */
 bool tracer_has(const struct tracer *tracer, const char *tracepoint);
-/* Whether kprobes one by one do where the kernel has no kprobe.multi. */
-bool single_kprobes_serve(void);
-/* Attaches a program of any section; NULL, and errno, where that fails. */
-struct bpf_link *attach_program(const struct bpf_program *program);
 void tracer_detach(struct tracer *tracer);
 void tracer_close(struct tracer *tracer);
 bool tracer_is_preemptible(const struct tracer *tracer);
