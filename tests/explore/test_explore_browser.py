@@ -169,16 +169,25 @@ class Page:
     def choose(self, control: str, *texts: str) -> None:
         """Choose these lines of a list, each known by how it begins."""
 
+        # Few questions to the browser: a list of hundreds of processes is made anew meanwhile.
         def done() -> bool:
-            select = Select(self.find(control, "select"))
-            lines = [option.text for option in select.options]
-            wanted = [next((t for t in lines if t.startswith(text)), "") for text in texts]
-            if "" in wanted:  # not yet
+            select = self.find(control, "select")
+            lines = [
+                select.find_elements(
+                    By.XPATH, f".//option[starts-with(translate(., '\u00a0', ' '), '{text}')]"
+                )
+                for text in texts
+            ]
+            if not all(lines):  # not yet
                 return False
-            if select.is_multiple:
-                select.deselect_all()
-            for text in wanted:
-                select.select_by_visible_text(text)
+            wanted = [found[0] for found in lines]
+            if select.get_attribute("multiple"):
+                for chosen in select.find_elements(By.CSS_SELECTOR, "option:checked"):
+                    if chosen not in wanted:
+                        chosen.click()  # no more
+            for line in wanted:
+                if not line.is_selected():
+                    line.click()
             return True
 
         self.until(f"{control} offers {texts}", done)
