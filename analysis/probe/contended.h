@@ -48,15 +48,15 @@ struct thing_key {
 	__u64 address;
 	__u64 stamp;		/* tells it from what had the address before, as far as can be */
 	__u32 name;		/* LOCK_* */
-	__u32 reserved;
+	__u32 kind;		/* of a VMA: FOUND_*, and bits of its file's address */
 };
 
 struct thing {
 	__u32 id;		/* from 1 */
 	__u32 mm;		/* of a VMA, that of its mm */
 	__u32 foreign;		/* of an mm: it was another process's when first seen */
-	__u32 found;		/* of a VMA, FOUND_* when first seen */
-	__u64 start, end;	/* of a VMA, likewise */
+	__u32 found;		/* of a VMA, FOUND_* */
+	__u64 start, end;	/* of a VMA, when first seen so */
 	struct kind_key kind;	/* of a VMA, and as far as a file has it of that */
 	__u32 ops;		/* of a VMA: ops_entry.id */
 	char file[FAULT_NAME_MAX];

@@ -20,7 +20,10 @@
 #define TASK_UNINTERRUPTIBLE	0x02
 #define TASK_DEAD		0x80
 
-/* Not static: the verifier then looks at it once, not at each call. */
+/*
+ * Of a VMA as it is now: it is another thing when it has an anon_vma, or when another file is mapped
+ * in its place. Not static: the verifier then looks at it once, not at each call.
+ */
 __noinline int vma_id(__u64 address)
 {
 	struct vm_area_struct *area = (void *)address;
@@ -29,19 +32,20 @@ __noinline int vma_id(__u64 address)
 	struct thing thing = {}, *known;
 	__u64 fault = 0;
 
-	thing.mm = mm_id(mm, false);
 	thing.start = BPF_CORE_READ(area, vm_start);
+	thing.found = FOUND_VMA | (BPF_CORE_READ(area, vm_ops) ? 0 : FOUND_ANON) |
+		      (BPF_CORE_READ(area, anon_vma) ? FOUND_ANON_VMA : 0);
 	key.address = (__u64)mm;
 	key.stamp = thing.start;
+	key.kind = (__u32)(__u64)BPF_CORE_READ(area, vm_file) | thing.found;
 	known = bpf_map_lookup_elem(&things, &key);
 	if (known)
 		return known->id;
+	thing.mm = mm_id(mm, false);
 	thing.end = BPF_CORE_READ(area, vm_end);
 	describe_vma(&thing.kind, area);
 	if (thing.kind.vm_ops)
 		thing.ops = ops_id((void *)thing.kind.vm_ops, &fault);
-	thing.found = FOUND_VMA | (thing.kind.vm_ops ? 0 : FOUND_ANON) |
-		      (BPF_CORE_READ(area, anon_vma) ? FOUND_ANON_VMA : 0);
 	if (thing.kind.bits & VMA_HAS_FILE)
 		bpf_probe_read_kernel_str(thing.file, sizeof(thing.file),
 					  BPF_CORE_READ(area, vm_file, f_path.dentry, d_name.name));

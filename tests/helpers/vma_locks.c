@@ -2,11 +2,15 @@
 /*
  * For tests of who waits for a VMA's lock.
  *
- *	vma_locks overlap COUNT MEGABYTES
- *		One thread holds the lock of a VMA for reading, filling it by UFFDIO_ZEROPAGE, while
- *		another changes its protection, and that of its neighbour, until the former has waited
- *		so often. Says where the two begin, how many calls of mprotect(2) there were for each,
- *		and how many of either's gave up the processor.
+ *	vma_locks overlap KIND COUNT MEGABYTES
+ *		One thread holds the lock of a VMA for reading, while another changes its protection,
+ *		and that of its neighbour, until it has waited so often. Says where the two begin, how
+ *		many calls of mprotect(2) there were for each, and how many of either's gave up the
+ *		processor. The lock is held
+ *		prepared	filling private anonymous memory by UFFDIO_ZEROPAGE
+ *		file		filling a memfd likewise, which is mapped shared
+ *		bare		unmapping zero pages by MADV_DONTNEED (6.17), and all of it once more,
+ *				with a line of its own, when the VMA has been written to
  *	vma_locks forks COUNT BARE WRITTEN
  *		So many forks of a process with so many bare VMAs, and VMAs that have been written to,
  *		of a page each. Each child touches all of them. Says how many VMAs there are by
@@ -17,6 +21,7 @@
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,13 +54,13 @@ static void *map(void *at, size_t size)
 /* ---- overlaps ---- */
 
 static struct {
-	int fd;
+	int fd;				/* of userfaultfd(2), -1: pages are unmapped */
 	char *area;
 	size_t size;
-	atomic_int turn;		/* 0: nobody's, 1: the filler's */
+	atomic_int turn;		/* 0: nobody's, 1: the reader's */
 } shared;
 
-static void *fill(void *arg)
+static void *read_lock(void *arg)
 {
 	struct uffdio_zeropage zero = { .range = { (uintptr_t)shared.area, shared.size } };
 
@@ -63,11 +68,26 @@ static void *fill(void *arg)
 		while (!atomic_load(&shared.turn))
 			sched_yield();
 		zero.zeropage = 0;
-		if (ioctl(shared.fd, UFFDIO_ZEROPAGE, &zero))
-			fail("UFFDIO_ZEROPAGE");
+		if (shared.fd < 0 ? madvise(shared.area, shared.size, MADV_DONTNEED) :
+				    ioctl(shared.fd, UFFDIO_ZEROPAGE, &zero))
+			fail("the reader");
 		atomic_store(&shared.turn, 0);
 	}
 	return arg;
+}
+
+static void take_faults(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register whole = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	shared.fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (shared.fd < 0 || ioctl(shared.fd, UFFDIO_API, &api))
+		fail("userfaultfd");
+	whole.range.start = (uintptr_t)shared.area;
+	whole.range.len = shared.size;
+	if (ioctl(shared.fd, UFFDIO_REGISTER, &whole))
+		fail("UFFDIO_REGISTER");
 }
 
 static int is_present(int pagemap, const char *at)
@@ -91,39 +111,66 @@ static int waits(char *at, size_t size, int prot)
 	return after.ru_nvcsw != before.ru_nvcsw;
 }
 
-static void overlap(int count, size_t size)
+/* What the reader works on is there, or not, when its turn comes. */
+static void ready(int file)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register whole = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	int pagemap = open("/proc/self/pagemap", O_RDONLY), calls, waited = 0, neighbour = 0;
-	char *room = map(NULL, size + 2 * PAGE);
-	pthread_t filler;
+	if (shared.fd < 0)
+		for (size_t at = 0; at < shared.size; at += PAGE)
+			(void)*(volatile char *)(shared.area + at);
+	else if (file < 0 ? madvise(shared.area, shared.size, MADV_DONTNEED) :
+			    fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, shared.size))
+		fail("emptying it");
+}
 
-	shared.area = room;
-	shared.size = size;
-	shared.fd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	if (shared.fd < 0 || ioctl(shared.fd, UFFDIO_API, &api))
-		fail("userfaultfd");
-	whole.range.start = (uintptr_t)room;
-	whole.range.len = size;
-	if (ioctl(shared.fd, UFFDIO_REGISTER, &whole))
-		fail("UFFDIO_REGISTER");
-	if (madvise(room, size, MADV_NOHUGEPAGE) || pthread_create(&filler, NULL, fill, NULL))
-		fail("pthread_create");
-	/* On a busy machine the filler may be done before. */
+static void overlaps(int pagemap, int file, int count)
+{
+	char *beside = shared.area + shared.size;
+	int calls, waited = 0, neighbour = 0;
+
+	/* On a busy machine the reader may be done before. */
 	for (calls = 0; waited < count; calls++) {
 		int prot = calls % 2 ? PROT_READ | PROT_WRITE : PROT_READ;
 
 		atomic_store(&shared.turn, 1);
-		while (!is_present(pagemap, room + 64 * PAGE))
+		while (is_present(pagemap, shared.area + 64 * PAGE) == (shared.fd < 0))
 			;
-		waited += waits(room, size, prot);
-		neighbour += waits(room + size, 2 * PAGE, prot);
+		waited += waits(shared.area, shared.size, prot);
+		neighbour += waits(beside, 2 * PAGE, prot);
 		while (atomic_load(&shared.turn))
 			sched_yield();
-		madvise(room, size, MADV_DONTNEED);
+		ready(file);
 	}
-	printf("%lu %lu %d %d %d\n", (uintptr_t)room, (uintptr_t)room + size, calls, waited, neighbour);
+	printf("%lu %lu %d %d %d\n", (uintptr_t)shared.area, (uintptr_t)beside, calls, waited,
+	       neighbour);
+}
+
+static void overlap(const char *kind, int count, size_t size)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY);
+	int file = !strcmp(kind, "file") ? memfd_create("overlap", 0) : -1;
+	bool bare = !strcmp(kind, "bare");
+	pthread_t reader;
+
+	shared.area = map(NULL, size + 2 * PAGE);
+	shared.size = size;
+	shared.fd = -1;
+	if (file >= 0 && (ftruncate(file, size) ||
+			  mmap(shared.area, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			       file, 0) == MAP_FAILED))
+		fail("memfd");
+	if (madvise(shared.area, size, MADV_NOHUGEPAGE))
+		fail("MADV_NOHUGEPAGE");
+	if (!bare)
+		take_faults();
+	ready(file);
+	if (pthread_create(&reader, NULL, read_lock, NULL))
+		fail("pthread_create");
+	overlaps(pagemap, file, count);
+	if (!bare)
+		return;
+	mprotect(shared.area, size, PROT_READ | PROT_WRITE);
+	*shared.area = 1;
+	overlaps(pagemap, -1, count);
 }
 
 /* ---- forks ---- */
@@ -178,8 +225,8 @@ static void forks(int count, int bare, int written)
 
 int main(int argc, char **argv)
 {
-	if (argc == 4 && !strcmp(argv[1], "overlap"))
-		overlap(atoi(argv[2]), strtoul(argv[3], NULL, 10) << 20);
+	if (argc == 5 && !strcmp(argv[1], "overlap"))
+		overlap(argv[2], atoi(argv[3]), strtoul(argv[4], NULL, 10) << 20);
 	else if (argc == 5 && !strcmp(argv[1], "forks"))
 		forks(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
 	else

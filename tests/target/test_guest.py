@@ -353,14 +353,13 @@ def test_who_waits_for_the_lock_of_a_vma_and_what_a_fork_copies(
     for target in (new, old):
         probe, program = target.push(paths.program("vmaprobe")), target.push(vma_locks)
         output, told = target.place("locks"), []
-        for words in (lock_checks.OVERLAPS, *lock_checks.BOTH):
-            if target is old and words is lock_checks.OVERLAPS:
-                continue
+        overlaps = (lock_checks.PREPARED, lock_checks.FILE) if target is new else ()
+        for words in (*(each.words() for each in overlaps), *lock_checks.BOTH):
             done = target.run([probe, "locks", "--output", output, "--", program, *words])
             assert done.returncode == 0, done.stderr
             told.append((json.loads(target.read(output)), done.stdout))
-        if target is new:
-            lock_checks.check_overlaps(*told.pop(0))
+        for each in overlaps:
+            lock_checks.check_overlaps(*told.pop(0), each)
         (few, few_said), (many, many_said) = told
         assert few["calls"] in ("fentry", "kprobe")
         lock_checks.check_forks(few, many, [few_said, many_said])
