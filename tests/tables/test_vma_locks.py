@@ -43,6 +43,10 @@ def test_writers_and_readers_are_told_apart() -> None:
     assert (failed["times"], failed["because_of"], failed["state"]) == (4, "fork", "bare")
     assert vma_locks.whole(CONTENDED).left_out(vma_locks.waits(CONTENDED)) == 0
     assert vma_locks.each(CONTENDED)["start"].to_list() == [4096, 8192, 8192]
+    said = vma_locks.said(CONTENDED)
+    assert "waited 3 times, 9.0 ms" in said and "failed 4 times" in said
+    assert f"{percent(4 / 7)} of both on VMAs that were heap, bare." in said
+    assert vma_locks.said(CONTENDED.iloc[:0]).startswith("No writer waited")
 
 
 HEADER = {"vma_locks": True, "calls": "kprobe", "why_no_calls": None}

@@ -251,8 +251,8 @@ def _waits(run: Run) -> list[Section]:
     ]
     if len(on_vmas):
         title = "Locks of VMAs: writers that waited, and readers that failed"
-        whole = vma_locks.whole(table)
-        parts.append(Section(title, [vma_locks.HOW], on_vmas, sources=sources, whole=whole))
+        whole, words = vma_locks.whole(table), [vma_locks.said(table), vma_locks.HOW]
+        parts.append(Section(title, words, on_vmas, sources=sources, whole=whole))
     if len(forked := run.table("forks")):
         sources, whole = drawn_from(run, "forks"), forks.whole(forked)
         found = forks.by_program(forked)

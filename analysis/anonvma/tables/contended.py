@@ -10,7 +10,7 @@ draws the table of ``x``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -37,10 +37,10 @@ def of_run(run: Run) -> pd.DataFrame:
     return pd.DataFrame(columns=["repeat", *columns("contended")]).astype({"foreign": bool})
 
 
-def of_run_said(run: Run) -> str:
-    """Say which lock a run waited for most, or why that is not known."""
+def of_run_said(run: Run, say: Callable[[pd.DataFrame], str] | None = None) -> str:
+    """Say which lock a run waited for most, or something else of its table, or why not."""
     if "contended" in run.manifest.tables:
-        return said(run.table("contended"))
+        return (say or said)(run.table("contended"))
     return (
         "Which locks were contended is not known: this run was recorded before locks had names. "
         "Remedy: collect it anew."
@@ -63,7 +63,7 @@ def named(contended: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Rows of the table that had to wait, with one column more: of (str), the file's name, the
+        Rows of the table that had to wait, with one column more: of (str), the file's name, a
         VMA's origin and state, whose mmap_lock, or the function that asked for a lock that nothing
         else tells apart.
     """
@@ -71,7 +71,7 @@ def named(contended: pd.DataFrame) -> pd.DataFrame:
     lock = found["lock"].astype("object")
     own = pd.Series("own", found.index, "object").where(~found["foreign"], "of another process")
     vma = found["origin"].astype("object") + ", " + found["state"].astype("object")
-    of = found["file"].astype("object").fillna(vma)
+    of = found["file"].astype("object").where(lock != VMA_LOCK, vma)
     of = of.where(lock != MMAP_LOCK, own)
     return found.assign(of=of.fillna("in " + found["function"].astype("object")).astype("str"))
 

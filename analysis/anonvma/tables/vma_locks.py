@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from anonvma.base.numerals import percent
 from anonvma.base.section import Whole
 from anonvma.run.vocabulary import VMA_LOCK
 
@@ -59,7 +60,7 @@ def by_caller(contended: pd.DataFrame) -> pd.DataFrame:
 
 
 def waits(contended: pd.DataFrame) -> pd.DataFrame:
-    """On which VMAs writers waited for readers, and readers failed for a writer.
+    """On which VMAs, as they then were, writers waited for readers, or readers failed for one.
 
     Returns
     -------
@@ -74,7 +75,7 @@ def waits(contended: pd.DataFrame) -> pd.DataFrame:
     found = found[found["contended"] > 0]
     keys = ["what", "asked_by", "because_of", "origin", "state"]
     named = found.astype(dict.fromkeys(keys, "object")).fillna(dict.fromkeys(keys, ""))
-    # Numbered anew in each repeat.
+    # Numbered anew in each repeat, and when it is given an anon_vma.
     named = named.assign(vma=named["repeat"].astype("str") + ":" + named["owner"].astype("str"))
     table = (
         named.groupby(keys)
@@ -89,6 +90,24 @@ def waits(contended: pd.DataFrame) -> pd.DataFrame:
     )
     table["times"], table["wait_ms"] = table["times"] / n, table["wait_ms"] / 1e6 / n
     return table.sort_values(["wait_ms", "times"], ascending=False, ignore_index=True)
+
+
+def said(contended: pd.DataFrame) -> str:
+    """Say how often writers waited and readers failed, and on which VMAs most of it was."""
+    table = waits(contended)
+    if table.empty:
+        return (
+            "No writer waited for a reader of a VMA, and no reader was seen to fail for a writer, "
+            "which is seen where the kernel lets functions be traced (fentry or kprobe.multi)."
+        )
+    times = table.groupby("what")["times"].sum().reindex([WRITER, READER], fill_value=0)
+    most = table.groupby(["origin", "state"])["times"].sum().sort_values(ascending=False)
+    origin, state = most.index[0]
+    return (
+        f"Writers of VMAs waited {times[WRITER]:,.0f} times, {table['wait_ms'].sum():,.1f} ms in "
+        f"all, and readers failed {times[READER]:,.0f} times: {percent(most.iloc[0] / most.sum())} "
+        f"of both on VMAs that were {origin}, {state}."
+    )
 
 
 def whole(contended: pd.DataFrame) -> Whole:
