@@ -15,34 +15,46 @@
 #include "preemption.h"
 
 static const struct {
+	unsigned int part;
 	const char *function, *fentry, *kprobe;
 } calls[] = {
-	{ "__vma_start_write", "locks_vma", "locks_vma_multi" },	/* from 6.15 */
-	{ "lock_mm_and_find_vma", "falls_back", "falls_back_multi" },	/* from 6.5 */
-	{ "copy_page_range", "copies", "copies_multi" },
+	{ TRACE_VMAS, "__vma_start_write", "locks_vma", "locks_vma_multi" },	/* from 6.15 */
+	{ TRACE_VMAS, "lock_mm_and_find_vma", "falls_back", "falls_back_multi" },	/* from 6.5 */
+	{ TRACE_FORKS, "copy_page_range", "copies", "copies_multi" },
 };
+
+static bool is_wanted(const struct lock_calls_seen *seen, const char *function)
+{
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		if (!strcmp(calls[i].function, function))
+			return seen->parts & calls[i].part;
+	return false;
+}
+
+bool lock_calls_sees(const struct lock_calls_seen *seen, const char *function)
+{
+	return seen->way != CALLS_UNSEEN && is_wanted(seen, function) && has_function(function);
+}
 
 static void prepare(struct tracer *tracer, void *arg)
 {
-	const enum lock_calls *way = arg;
+	const struct lock_calls_seen *seen = arg;
+	bool names = seen->parts & TRACE_NAMES;
 
-	if (!tracepoint_arguments("contention_begin"))
+	if (!names || !tracepoint_arguments("contention_begin"))
 		tracer_drop(tracer, "contention_begin");
-	if (!tracepoint_arguments("contention_end"))
+	if (!names || !tracepoint_arguments("contention_end"))
 		tracer_drop(tracer, "contention_end");
+	if (!(seen->parts & (TRACE_VMAS | TRACE_FORKS)))
+		tracer_drop(tracer, "sched_switch");
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-		bool there = has_function(calls[i].function);
+		bool there = lock_calls_sees(seen, calls[i].function);
 
-		tracer_use(tracer, calls[i].fentry, there && *way == CALLS_BY_FENTRY);
-		tracer_use(tracer, calls[i].kprobe, there && *way == CALLS_BY_KPROBE);
+		tracer_use(tracer, calls[i].fentry, there && seen->way == CALLS_BY_FENTRY);
+		tracer_use(tracer, calls[i].kprobe, there && seen->way == CALLS_BY_KPROBE);
 	}
-	contended_know_kernel(tracer->object, lock_calls_seen(*way, "__vma_start_write"));
+	contended_know_kernel(tracer->object, lock_calls_sees(seen, "__vma_start_write"));
 	size_groups(tracer->object);
-}
-
-bool lock_calls_seen(enum lock_calls way, const char *function)
-{
-	return way != CALLS_UNSEEN && has_function(function);
 }
 
 const char *lock_calls_word(enum lock_calls way)
@@ -75,19 +87,20 @@ static enum lock_calls choose(char *why, size_t size)
 	return CALLS_UNSEEN;
 }
 
-int lock_calls_load(struct tracer *tracer, enum lock_calls *way, char *why, size_t size)
+int lock_calls_load(struct tracer *tracer, struct lock_calls_seen *seen)
 {
 	static const struct embedded object = { "locks", locks_bpf_start, locks_bpf_end };
 	int error, first;
 
-	why[0] = '\0';
-	*way = choose(why, size);
-	first = tracer_load(tracer, &object, prepare, way);
-	if (!first || *way == CALLS_UNSEEN)
+	seen->why_not[0] = '\0';
+	seen->way = choose(seen->why_not, sizeof(seen->why_not));
+	first = tracer_load(tracer, &object, prepare, seen);
+	if (!first || seen->way == CALLS_UNSEEN)
 		return first;
-	*way = CALLS_UNSEEN;
-	error = tracer_load(tracer, &object, prepare, way);
+	seen->way = CALLS_UNSEEN;
+	error = tracer_load(tracer, &object, prepare, seen);
 	if (!error)
-		snprintf(why, size, "programs for them are not accepted: %s", strerror(-first));
+		snprintf(seen->why_not, sizeof(seen->why_not),
+			 "programs for them are not accepted: %s", strerror(-first));
 	return error;
 }

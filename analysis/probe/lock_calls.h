@@ -13,9 +13,23 @@ enum lock_calls {
 	CALLS_BY_KPROBE,
 };
 
-/* As tracer_load(); WAY becomes the one that served, WHY says why none did, or is empty. */
-int lock_calls_load(struct tracer *tracer, enum lock_calls *way, char *why, size_t size);
-bool lock_calls_seen(enum lock_calls way, const char *function);
+/* What is traced beside mmap_lock; a bit each. */
+enum {
+	TRACE_NAMES	= 1 << 0,	/* contended locks of any kind */
+	TRACE_VMAS	= 1 << 1,
+	TRACE_FORKS	= 1 << 2,
+	TRACE_ALL	= TRACE_NAMES | TRACE_VMAS | TRACE_FORKS,
+};
+
+struct lock_calls_seen {
+	enum lock_calls way;	/* the one that served */
+	unsigned int parts;	/* TRACE_*, as wanted */
+	char why_not[160];	/* none did, or empty */
+};
+
+/* As tracer_load(). */
+int lock_calls_load(struct tracer *tracer, struct lock_calls_seen *seen);
+bool lock_calls_sees(const struct lock_calls_seen *seen, const char *function);
 const char *lock_calls_word(enum lock_calls way);
 
 #endif

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,8 +36,7 @@ struct locks {
 	struct tracer tracer;
 	struct lock_witness *witness;
 	char why_no_witness[160];
-	enum lock_calls calls;
-	char why_no_calls[160];
+	struct lock_calls_seen calls;
 };
 
 /* ---- loading ---- */
@@ -50,8 +50,7 @@ static int load(struct locks *locks)
 		return complain(EXIT_KERNEL, "this kernel has no tracepoint "
 				"mmap_lock_acquire_returned of a known form: it needs Linux 5.11 or "
 				"later with CONFIG_TRACING=y and CONFIG_DEBUG_INFO_BTF=y");
-	error = lock_calls_load(&locks->tracer, &locks->calls, locks->why_no_calls,
-				sizeof(locks->why_no_calls));
+	error = lock_calls_load(&locks->tracer, &locks->calls);
 	return error ? explain_load_failure(error) : know_the_probe(locks->tracer.object);
 }
 
@@ -138,13 +137,15 @@ static void print_witness(FILE *file, const struct locks *locks)
 /* Which calls are seen: where they are not, what they tell is null. */
 static void print_calls(FILE *file, const struct locks *locks)
 {
+	const struct lock_calls_seen *seen = &locks->calls;
+
 	fputs("  ", file);
-	json_pair(file, "calls", lock_calls_word(locks->calls), ",\n  ");
-	json_pair(file, "why_no_calls", locks->why_no_calls[0] ? locks->why_no_calls : NULL, ",\n");
+	json_pair(file, "calls", lock_calls_word(seen->way), ",\n  ");
+	json_pair(file, "why_no_calls", seen->why_not[0] ? seen->why_not : NULL, ",\n");
 	fprintf(file, "  \"vma_locks\": %s,\n  \"writers_seen\": %s,\n  \"readers_seen\": %s,\n",
 		has_vma_locks() > 0 ? "true" : "false",
-		lock_calls_seen(locks->calls, "__vma_start_write") ? "true" : "false",
-		lock_calls_seen(locks->calls, "lock_mm_and_find_vma") ? "true" : "false");
+		lock_calls_sees(seen, "__vma_start_write") ? "true" : "false",
+		lock_calls_sees(seen, "lock_mm_and_find_vma") ? "true" : "false");
 }
 
 static bool print_all(FILE *file, void *arg)
@@ -171,7 +172,7 @@ static bool print_all(FILE *file, void *arg)
 				locks->watch.used.ru_minflt, locks->watch.used.ru_majflt);
 		fprintf(file, "  \"lost\": %llu,\n  \"tallies_lost\": %llu,\n"
 			"  \"contention_known\": %s,\n", lost.lost, lost.tallies_lost,
-			tracepoint_arguments("contention_begin") ? "true" : "false");
+			tracer_has(&locks->tracer, "contention_begin") ? "true" : "false");
 		fprintf(file, "  \"preemptible\": %s,\n",
 			tracer_is_preemptible(&locks->tracer) ? "true" : "false");
 		print_witness(file, locks);
@@ -179,7 +180,8 @@ static bool print_all(FILE *file, void *arg)
 		print_processes(file, locks->tracer.object);
 		print_groups(file, map, names);
 		print_calls(file, locks);
-		forks_print(file, locks->tracer.object, locks->calls != CALLS_UNSEEN);
+		forks_print(file, locks->tracer.object,
+			    lock_calls_sees(&locks->calls, "copy_page_range"));
 		contended_print(file, locks->tracer.object, names);
 		stack_names_print(file, names);
 		fputs("\n}\n", file);
@@ -198,13 +200,55 @@ static void call_witness(void *arg)
 	locks->witness = lock_witness_begin(locks->why_no_witness, sizeof(locks->why_no_witness));
 }
 
+static int parse_parts(char *list, unsigned int *parts)
+{
+	static const char *const words[] = { "names", "vmas", "forks", NULL };
+	char *end, *word;
+
+	*parts = 0;
+	if (!strcmp(list, "none"))
+		return 0;
+	for (word = strtok_r(list, ",", &end); word; word = strtok_r(NULL, ",", &end)) {
+		int i = 0;
+
+		while (words[i] && strcmp(word, words[i]))
+			i++;
+		if (!words[i])
+			return complain(EXIT_USAGE, "--parts %s: names, vmas, forks or none", word);
+		*parts |= 1U << i;	/* as TRACE_* */
+	}
+	return 0;
+}
+
+static int parse(struct locks *locks, int argc, char **argv)
+{
+	static const struct option longs[] = {
+		WATCH_OPTIONS,
+		{ "output", required_argument, NULL, 'o' },
+		{ "parts", required_argument, NULL, 'a' },
+		{}
+	};
+	int c, code = 0;
+
+	opterr = 0;
+	while (!code && (c = getopt_long(argc, argv, "+p:o:", longs, NULL)) != -1) {
+		if (c == 'o')
+			locks->output = optarg;
+		else if (c == 'a')
+			code = parse_parts(optarg, &locks->calls.parts);
+		else
+			code = watch_option(&locks->watch, c, argv[optind - 1]);
+	}
+	return code ? code : watch_parsed(&locks->watch, "locks", argc, argv);
+}
+
 int run_locks(int argc, char **argv)
 {
-	struct locks locks = { .watch.ready = call_witness };
+	struct locks locks = { .watch.ready = call_witness, .calls.parts = TRACE_ALL };
 	struct output output = { .fd = -1 };
 	int code;
 
-	code = watch_parse(&locks.watch, "locks", &locks.output, argc, argv);
+	code = parse(&locks, argc, argv);
 	if (!code)
 		code = load(&locks);
 	if (!code && locks.output)
