@@ -70,6 +70,10 @@ def planted_run(directory: Path, base: str = "small-allocs-mt") -> Run:
     )
     tables["faults"] = _with(tables["faults"], {"comm": COMM, "file": PATHS, "vm_ops": SYMBOLS})
     tables["locks"] = _with(tables["locks"], {"comm": COMM, "asked_by": SYMBOLS})
+    tables["frames"] = _with(tables["frames"], {"symbol": SYMBOLS})  # of any program, vmload's too
+    probes = [f"probe_{name.split('_')[1]}:{name}" for name in SYMBOLS]
+    for name in ("samples", "perf_stat"):
+        tables[name] = _with(tables[name], {"event": probes})
     told: dict[str, Any] = json.loads(recorded.manifest.model_dump_json())
     for name in ("format", "anonvma", "created", "finished", "tables", "raw"):
         told.pop(name)

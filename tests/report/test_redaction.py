@@ -357,15 +357,56 @@ def test_every_run_of_the_project_may_be_shared() -> None:
         redaction.Shared(run, redaction.Wall.around([run]))
 
 
+def withheld_in(column: str, frame: pd.DataFrame) -> list[str]:
+    (found,) = [words for name, _, words in identities.foreign(frame) if name == column]
+    return found
+
+
 def test_functions_that_everybody_has_are_not_withheld() -> None:
     """Of the kernel, the C library and our own programs; not those of a program of the user's."""
-    files = ["[kernel.kallsyms]", "vmload", "libc.so.6", "/usr/lib/libc-2.36.so", "secret", "[odd]"]
-    symbols = [f"function_of_{n}" for n in range(len(files))]
-    frames = pd.DataFrame({"symbol": symbols, "file": files})
-    (found,) = [words for column, _, words in identities.foreign(frames) if column == "symbol"]
-    assert found == symbols[4:]
+    files = {
+        "[kernel.kallsyms]": ["do_anonymous_page", "zeta7_fault", "bpf_prog_6deef7357e7b4530"],
+        "vmload": ["run_task", "__memset_avx2_unaligned_erms", "_int_malloc", "[unknown]"],
+        "libc.so.6": ["__GI___mmap64", "qsort_r"],
+        "/usr/lib/libstdc++.so.6": ["std::basic_istream<char>::read(char*, long)"],
+    }
+    named = [(symbol, file) for file in files for symbol in files[file]]
+    assert withheld_in("symbol", pd.DataFrame(named, columns=["symbol", "file"])) == []
     recorded = runs.find("small-allocs-mt").table("frames")
-    assert [words for column, _, words in identities.foreign(recorded) if words] == []
+    assert withheld_in("symbol", recorded) == []
+    # Whatever program has it: its name is no proof.
+    private = [
+        ("acme_ledger", "vmload"),
+        ("AcmeLedger::post(int)", "libc.so.6"),
+        ("a_c_m_e", "libstdc++.so.6"),
+        ("acme", "vmaprobe"),
+        ("call_4111111111111111", "specimens"),
+        ("zeta7_fault", "[zeta7]"),
+        ("bpf_prog_6deef7357e7b4530_acme", "[kernel.kallsyms]"),
+        ("acme zeta7", "[kernel.kallsyms]"),
+        ("do_anonymous_acme", "a.out"),
+    ]
+    symbols = [symbol for symbol, _ in private]
+    shown = pd.DataFrame(named + private, columns=["symbol", "file"])
+    assert withheld_in("symbol", shown) == sorted(symbols)
+
+
+def test_events_that_somebody_named_are_withheld() -> None:
+    """Of the kernel, of perf and of processors they are anybody's."""
+    public = [
+        *("cycles:ppp", "L1-dcache-load-misses", "cpu_core/instructions/u", "r01c4", "r3c:u"),
+        *("exceptions:page_fault_user", "probe:do_anonymous_page", "probe_libc:malloc"),
+        *("armv8_pmuv3_0/ll_cache_miss_rd/", "power/energy-pkg/", "sched:sched_switch"),
+    ]
+    private = [
+        *("acme", "probe:acme_ledger", "probe_acme:malloc", "probe_alice:secret_fn", "r01c4_acme"),
+        *("uprobes:a_c_m_e", "cycles,name=acme/", "L1-a-c-m-e"),
+    ]
+    for column in ("event", "counter", "fact", "unit"):
+        assert withheld_in(column, pd.DataFrame({column: public + private})) == sorted(private)
+    with Path("/proc/vmstat").open() as lines:
+        counted = pd.DataFrame({"counter": [line.split()[0] for line in lines]})
+    assert withheld_in("counter", counted) == []
 
 
 def test_what_we_call_a_caller_is_no_name_of_anybodys() -> None:

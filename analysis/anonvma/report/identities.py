@@ -21,7 +21,7 @@ import pandas as pd
 
 from anonvma.base import paths
 from anonvma.report import reproduction, secret_patterns
-from anonvma.report.public_words import is_ours, is_public, own_words, sources
+from anonvma.report.public_words import is_of_systems, is_ours, is_public, own_words, sources
 from anonvma.run.manifest import Manifest
 from anonvma.run.runs import Run
 
@@ -39,18 +39,24 @@ FOREIGN = {
     "symbol": "symbol",
     "call_path": "symbol",
     "function": "symbol",
+    "event": "event",
+    "counter": "counter",
+    "fact": "fact",
+    "unit": "unit",
 }
 _EVERYBODYS = re.compile(
-    r"\[kernel\.kallsyms\]|\[vdso\]|(?:.*/)?(?:(?:ld-(?:linux|musl)[\w.-]*|lib(?:c|m|pthread|dl|rt|gcc_s|stdc\+\+)(?:-\d[\d.]*)?\.so[\d.]*)"
+    r"\[vdso\]|(?:.*/)?(?:(?:ld-(?:linux|musl)[\w.-]*|lib(?:c|m|pthread|dl|rt|gcc_s|stdc\+\+)(?:-\d[\d.]*)?\.so[\d.]*)"
     r"|vmload|specimens|vmaprobe)"
 )
-"""Files whose functions everybody has: the kernel, as perf names it (a module has another), the C
-library, and our own programs, which are linked with it."""
-
-
-# What the kernel and perf call what they count; of elsewhere they may have any such name.
-_KERNELS = ("counter", "event", "fact", "unit")
-_COUNTED = re.compile(r"[\w.:/=,@%-]{0,80}")
+"""Files whose functions everybody has, where they have the names of such: of the C library, and of
+our own programs, which are linked with it."""
+_KERNEL = "[kernel.kallsyms]"  # as perf names it; a module has another
+_OF_THE_KERNEL = re.compile(r"(?!bpf_prog_[0-9a-f]{16}_)[\w.$]{1,500}")
+"""Functions that are built into it; a program of BPF has its author's word behind its tag."""
+_COUNTED = ("counter", "event", "fact", "unit")
+_RAW = re.compile(r"r[0-9a-f]{1,8}")
+"""An event by its number."""
+_MODIFIER = re.compile(r":[ukhpPSDIGHWeb]{1,8}$")
 _OF_TABLES = re.compile(
     r"[r-][w-][x-][sp]|[0-9a-f]{2,3}:[0-9a-f]{2,5}|[0-9a-f]{12}|tsc|hpet|acpi_pm|kvm-clock|arch_sys_counter"
     r"|notsupported|notimplemented|forceoff"
@@ -63,25 +69,42 @@ def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
 
     Those of `FOREIGN` have words of others by their nature, and any other may have them in a run
     from somewhere else. Functions of the kernel, the C library and our own programs are anybody's,
-    and no profile can be read without them.
+    and no profile can be read without them; so are the events of perf and of the kernel, but for
+    those that somebody named.
     """
     for column in frame.columns:
         if column not in FOREIGN and frame[column].dtype.name not in ("str", "category"):
             continue
         kind = FOREIGN.get(column, "word")
         words = {str(word) for word in frame[column].unique() if not pd.isna(word)}
-        if column in _KERNELS:
-            words = {word for word in words if not _COUNTED.fullmatch(word)}
+        if column in _COUNTED:
+            words = {word for word in words if not _is_of_perf(_MODIFIER.sub("", word))}
         if column == "function":  # of the kernel, but for those that a module is named with
-            words = {word for word in words if word.endswith("]")}
+            words = {word for word in words if not _OF_THE_KERNEL.fullmatch(word)}
         if column == "symbol" and "file" in frame:
-            files = frame["file"].astype("object").fillna("").astype("str")
-            words -= set(frame.loc[files.str.fullmatch(_EVERYBODYS), column].dropna())
+            words -= _everybodys(frame)
         if column not in FOREIGN:
             words = {
                 word for word in words if not _OF_TABLES.fullmatch(word) and any(own_words(word))
             }
         yield column, kind, sorted(word for word in words if not is_public(word))
+
+
+def _is_of_perf(name: str) -> bool:
+    return bool(_RAW.fullmatch(name)) or is_of_systems(name)
+
+
+def _everybodys(frame: pd.DataFrame) -> set[str]:
+    """Return the functions of a table that no program of anybody's own has."""
+    told = frame[["symbol", "file"]].astype("object").fillna("").drop_duplicates()
+    shown: set[str] = set()
+    private: set[str] = set()
+    for symbol, file in told.itertuples(index=False):
+        public = (file == _KERNEL and _OF_THE_KERNEL.fullmatch(symbol)) or (
+            _EVERYBODYS.fullmatch(file) and is_of_systems(symbol)
+        )
+        (shown if public else private).add(symbol)
+    return shown - private
 
 
 _PUBLIC_ROOTS = r"(?:proc|sys|dev|usr|lib|lib64|bin|sbin|boot|etc)"

@@ -70,6 +70,33 @@ def is_ours(word: str) -> bool:
     return word in _vocabulary() or bool(re.fullmatch(r"[\d.,]+[kmgtKMGT%]?|.{0,2}", word))
 
 
+@functools.cache
+def _of_systems() -> frozenset[str]:
+    lines = Path(__file__).with_name("words.txt").read_text(encoding="ascii").splitlines()
+    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def is_of_systems(name: str) -> bool:
+    """Tell whether a function, an event or a counter has a name of words of a library or a kernel.
+
+    Anybody's program may be called vmload, and anybody may name an event (perf probe), so that
+    where a name is from does not tell whose it is; and words that our sources say in passing are
+    no names of functions.
+    """
+    if len(name) > 500 or not name.isascii() or re.search(r"\d{7}", name):
+        return False
+    return all(map(_is_of_words, re.findall(r"[\w-]+", name)))
+
+
+def _is_of_words(name: str) -> bool:
+    if "_" in name and name in _vocabulary():
+        return True
+    words = [word.lower() for word in re.findall(r"[A-Za-z]+", name)]
+    short = [word for word in words if len(word) <= 2]
+    return len(short) <= 3 and _of_systems().issuperset(set(words).difference(short))
+
+
 _VERSION = re.compile(r"\d+(?:\.\d+)*(?:\+g[0-9a-f]{7,12}(?:\.dirty)?)?")
 
 

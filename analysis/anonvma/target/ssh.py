@@ -22,10 +22,10 @@ there (`TargetError`).
     ``ssh:root@HOST``. Nothing else to do.
 *sudo*, without a terminal and without a password
     The agent runs under ``sudo -n``; the workload still runs as the user. Either a user who may do
-    anything, ``alice ALL=(root) NOPASSWD: ALL``, or one who may run this agent, wherever it lies,
+    anything, ``USER ALL=(root) NOPASSWD: ALL``, or one who may run this agent, wherever it lies,
     known by its SHA-256 (sudo 1.9 or later)::
 
-        alice ALL=(root) NOPASSWD: sha256:HASH ALL
+        USER ALL=(root) NOPASSWD: sha256:HASH ALL
 
     with HASH from ``sha256sum build/anonvma-agent``. **Either is full root**: the agent starts and
     writes whatever it is asked to, so the second rule is no fence around the first. It only keeps
