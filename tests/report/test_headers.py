@@ -247,3 +247,19 @@ def test_words_that_are_no_trick_stay_as_they_are() -> None:
         read = email.message_from_bytes(message.as_bytes(), policy=email.policy.default)
         assert read["Subject"] == words
     assert quopri.decodestring("=41") == b"A"
+
+
+def test_a_subject_of_any_length_is_folded_and_read_back() -> None:
+    """No line is empty, and every blank is where it was."""
+    for number in [*range(1, 120), 997, 1200]:
+        for words in (
+            f"anonvma: {'z' * number} and more",
+            ("some words " * number)[:number].strip(),
+            "a  b " * (number // 9) + "c",
+            "\u00e9" * number + " of others " + "x" * number,
+        ):
+            data = mail.compose("x\n", subject=words, to=["a@example.org"]).as_bytes()
+            head = data.partition(b"\n\n")[0].split(b"\nSubject:")[1].split(b"\nDate:")[0]
+            assert all(line.strip() for line in head.split(b"\n")), (words, head)
+            assert max(map(len, head.split(b"\n"))) < 998
+            assert email.message_from_bytes(data, policy=email.policy.default)["Subject"] == words

@@ -12,8 +12,9 @@ from __future__ import annotations
 import email
 import email.policy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.errors import MessageError
+from email.header import Header
 from email.headerregistry import Address, HeaderRegistry
 from email.message import EmailMessage, Message
 from email.utils import formataddr, getaddresses
@@ -72,6 +73,8 @@ class _Policy(email.policy.EmailPolicy):
                 value = self.header_factory(name, _unfolded(value))
             words = [formataddr((one.display_name, one.addr_spec)) for one in value.addresses]
             return f"{name}: " + f",{self.linesep} ".join(words) + self.linesep
+        if name.lower() == "subject":
+            return self.linesep.join(_subject(f"{name}:", str(value))) + self.linesep
         folded: str = super().fold(name, value)
         return folded
 
@@ -86,7 +89,30 @@ class _Policy(email.policy.EmailPolicy):
         return self.fold(name, value).encode("ascii", "surrogateescape")
 
 
-POLICY = _Policy(linesep="\n", max_line_length=78, cte_type="8bit", raise_on_defect=False)
+def _subject(name: str, words: str) -> Iterator[str]:
+    """Fold a subject so that it is read back as it is, blanks and all.
+
+    The standard library leaves its first line empty where the words fit on the second only, and
+    gives it a blank more where it encodes some of the words.
+    """
+    pieces = re.findall(r"\s*\S+", f" {words}")
+    if not words.isascii() or "=?" in words or max(map(len, pieces), default=0) > _LONGEST:
+        lines = Header(words, "utf-8", _LINE, header_name=name).encode().splitlines()
+        yield f"{name} {lines[0]}"
+        yield from lines[1:]
+        return
+    line = name
+    for place, piece in enumerate(pieces):
+        if place and len(line) + len(piece) > _LINE:
+            yield line
+            line = ""
+        line += piece
+    yield line
+
+
+_LONGEST = 900  # of the 998 letters that a line may have
+_LINE = 78
+POLICY = _Policy(linesep="\n", max_line_length=_LINE, cte_type="8bit", raise_on_defect=False)
 _parsed = HeaderRegistry()
 
 
