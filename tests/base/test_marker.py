@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,52 @@ def test_what_is_somebody_else_s_stays(tmp_path: Path, theirs: str) -> None:
         with pytest.raises(AnonvmaError, match="which anonvma did not write"):
             write(tmp_path / "other", "x")
         assert (tmp_path / "other" / theirs).read_text() == "theirs"
+
+
+def test_what_was_changed_is_somebody_s(tmp_path: Path) -> None:
+    """And so is a directory of theirs, though nothing is in it; a copy of ours is ours."""
+    for change in (
+        lambda out: (out / "report.txt").write_text("theirs"),
+        lambda out: (out / "mine").mkdir(),
+        lambda out: (out / "link").symlink_to("report.txt"),
+        lambda out: (out / "one" / "report.txt").unlink() or (out / "one/report.txt").mkdir(),
+    ):
+        write(tmp_path / "out", "report.txt", "one/report.txt")
+        shutil.copytree(tmp_path / "out", tmp_path / "copy")
+        change(tmp_path / "out")
+        before = everything(tmp_path / "out")
+        with pytest.raises(AnonvmaError, match=r"did not write|was changed after"):
+            write(tmp_path / "out", "x")
+        assert everything(tmp_path / "out") == before
+        write(tmp_path / "copy", "x")
+        shutil.rmtree(tmp_path / "out")
+        shutil.rmtree(tmp_path / "copy")
+
+
+def test_what_comes_at_the_last_moment_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody writes into the place when it has been looked at, before it is moved aside."""
+    write(tmp_path / "out", "x")
+    rename = Path.rename
+
+    def late(path: Path, to: Path) -> Path:
+        if path.name == "out":
+            (path / "notes").write_text("theirs")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(AnonvmaError, match="'notes'"):
+        write(tmp_path / "out", "y")
+    assert set(everything(tmp_path)) == {"out/x", "out/notes", f"out/{marker.MARK}"}
+
+
+def test_where_one_is_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (".", "..", "/", str(tmp_path / "here"), "../here", ""):
+        with pytest.raises(AnonvmaError, match="the directory you are in"):
+            write(Path(place), "x")
 
 
 def test_a_link_or_a_file_is_no_place(tmp_path: Path) -> None:

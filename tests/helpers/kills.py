@@ -120,7 +120,8 @@ def sweep(place: Place) -> None:
     writer.sweep(place.runs)
     writer.sweep(place.runs / "ways")
     scratch.sweep(place.tmp)
-    for drafted in (place.runs / "pair", place.top / "published"):
+    scratches = (place.runs / "pair", place.runs / "ways" / "scratch", place.top / "published")
+    for drafted in scratches:
         with marker.draft(drafted):
             pass
 

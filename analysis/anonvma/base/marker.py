@@ -2,12 +2,13 @@
 """Marks: a directory that we wrote says what is in it, and only such a one is replaced.
 
 What is written becomes ``.NAME.XXXX.partial`` beside its place, and then takes that place at once.
-In it ``.anonvma`` names its maker and the files that are ours: whatever else lies there is somebody
-else's, and then nothing is touched.
+In it ``.anonvma`` names its maker and, with their hashes, the files that are ours: whatever else
+lies there, or has been changed, is somebody else's, and then nothing is touched.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anonvma.base import bounded, scratch
+from anonvma.base import bounded, scratch, termination
 from anonvma.base.errors import AnonvmaError
 
 MARK = ".anonvma"
@@ -35,25 +36,38 @@ def check(place: Path) -> None:
         return
     if place.is_symlink() or not place.is_dir():
         raise AnonvmaError(f"{place} is there already, and is no directory: choose another place.")
-    found = {str(file.relative_to(place)) for file in place.rglob("*") if not _is_folder(file)}
-    files = _told(place).get("files", [])
-    ours = {MARK, *files} if isinstance(files, list) else set()
-    if not found:
+    if Path(os.path.abspath(place)) in (here := Path.cwd(), *here.parents):
+        raise AnonvmaError(f"{place} holds the directory you are in: name one that is not there.")
+    if not os.listdir(place):
         return
-    if MARK not in found:
+    if not os.path.lexists(place / MARK):
         raise AnonvmaError(
             f"{place} is there already and was not published by anonvma, which replaces only what "
             "it wrote: choose another place, or remove it."
         )
-    if others := sorted(found - ours):
+    found, ours = _contents(place), _told(place).get("files", {})
+    theirs = [name for name in found if not isinstance(ours, dict) or ours.get(name) != found[name]]
+    if theirs:
+        first = min(theirs)
+        what = "was changed after anonvma wrote it" if first in ours else "anonvma did not write"
         raise AnonvmaError(
-            f"{place} has {others[0]!r}, which anonvma did not write: move it away, or choose "
-            "another place."
+            f"{place} has {first!r}, which {what}: move it away, or choose another place."
         )
 
 
-def _is_folder(file: Path) -> bool:
-    return file.is_dir() and not file.is_symlink()
+def _contents(place: Path) -> dict[str, str]:
+    """Return what there is below a directory, and a hash of each file."""
+    found = {}
+    for path in place.rglob("*"):
+        hashed = ""
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as stream:
+                hashed = hashlib.file_digest(stream, "sha256").hexdigest()
+        elif path.is_symlink() or not path.is_dir():
+            hashed = "neither a file nor a directory"
+        found[str(path.relative_to(place))] = hashed
+    found.pop(MARK, None)
+    return found
 
 
 def _told(place: Path) -> dict[str, Any]:
@@ -72,14 +86,15 @@ def draft(place: Path) -> Iterator[Path]:
     for stale in place.parent.glob(f".*{suffix}"):
         if stale.name.startswith(prefix) and _is_of_the_dead(stale):
             shutil.rmtree(stale, ignore_errors=True)
-    path = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=place.parent))
-    try:
-        maker = [os.getpid(), scratch.start_time(os.getpid())]
-        (path / MARK).write_text(json.dumps({"maker": maker}), encoding="utf-8")
-        path.chmod(0o755)
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    with termination.unwound():
+        path = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=place.parent))
+        try:
+            maker = [os.getpid(), scratch.start_time(os.getpid())]
+            (path / MARK).write_text(json.dumps({"maker": maker}), encoding="utf-8")
+            path.chmod(0o755)
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_of_the_dead(path: Path) -> bool:
@@ -98,18 +113,23 @@ def replacing(place: Path) -> Iterator[Path]:
     AnonvmaError
         When something there is not ours, or it cannot be written.
     """
-    check(place)
     try:
+        check(place)
         with draft(place) as path:
             yield path
-            files = [str(f.relative_to(path)) for f in path.rglob("*") if not _is_folder(f)]
-            (path / MARK).write_text(json.dumps({"files": sorted(files)}), encoding="utf-8")
-            check(place)
-            if place.exists():
-                with draft(place) as before:
-                    place.rename(before / "before")
-                    path.rename(place)
-            else:
+            files = _contents(path)
+            (path / MARK).write_text(json.dumps({"files": files}), encoding="utf-8")
+            if not os.path.lexists(place):
                 path.rename(place)
+                return
+            with draft(place) as aside:
+                before = aside / "before"
+                place.rename(before)
+                try:
+                    check(before)  # only now can nobody put anything into it
+                    path.rename(place)
+                except BaseException:
+                    before.rename(place)
+                    raise
     except OSError as error:
         raise AnonvmaError(f"cannot write {place}: {error.strerror}.") from None

@@ -48,7 +48,7 @@ from anonvma.collect import preflight
 from anonvma.collect.workload import Workload
 from anonvma.run.jobs import FAILURE, PLAN, failure
 from anonvma.run.runs import Run
-from anonvma.run.writer import sync
+from anonvma.run.writer import sweep, sync
 
 FORMAT = 1
 CELL = "cell.json"
@@ -188,6 +188,8 @@ class _Attempt:
             "alone": again or isinstance(error, MissingProgram),
         }
         (self.work / FAILURE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        with contextlib.suppress(RunError):
+            sweep(self.work / "run")  # a kernel that was killed leaves its run unfinished
         place = _free(self.base / "failed" / self.name)
         self.work.rename(place)
         scratch.clear()
