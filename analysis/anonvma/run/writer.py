@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 # Columns of a fault's event that grow from row to row: half the size, and quicker to write.
 _ASCENDING = {"time_ns", "address", "vm_start"}
+_PATIENCE = 60.0  # seconds; a lock is held for as long as a rename takes, or a sweep
 _OWNER = ".owner"  # locked while a partial run has someone who is making it
 
 
@@ -276,13 +278,41 @@ def _has_owner(partial: Path) -> bool:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Keep other writers and sweepers out of a directory of runs for a moment."""
+    """Keep other writers and sweepers out of a directory of runs for a moment.
+
+    Whoever may read the directory may lock it, for ever.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _PATIENCE
+        while not _locks(descriptor):
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"{directory} has been locked by process {_holder(descriptor)} for "
+                    f"{_PATIENCE:g} s: end that, or keep the runs in another directory."
+                )
+            time.sleep(0.02)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(descriptor: int) -> str:
+    """Return the number of the process that has locked a file, by proc_locks(5)."""
+    about = os.fstat(descriptor)
+    device = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    for line in Path("/proc/locks").read_text().splitlines():
+        if line.split()[1:2] == ["FLOCK"] and device in (words := line.split()):
+            return words[4]
+    return "?"
 
 
 def sync(path: Path) -> None:
