@@ -132,7 +132,7 @@ def test_what_executes_notebooks_builds_no_grammar() -> None:
 
 def test_text_of_recorded_runs_imports_nothing_that_draws() -> None:
     commands = [
-        command("compare", "early-small-allocs-mt-*", "delayed-small-allocs-mt-*"),
+        command("compare", "early-small-allocs-mt-[1-5]", "delayed-small-allocs-mt-[1-5]"),
         command("profile", "delayed-profile-1"),
         command("runs", "--in", "data/recorded"),
     ]

@@ -99,15 +99,25 @@ def private_facts() -> list[str]:
 # ---- whole runs ----
 
 
-@pytest.mark.xdist_group("max_map_count")
-def test_small_allocs(target: Local, tmp_path: Path) -> None:
-    workload = Workload(workload="small-allocs-mt", threads=2, bytes="160m", unit="40k")
-    said: list[tuple[int, int, str]] = []
-    before = MAP_COUNT.read_text()
-    run = collect(
-        target, workload, repeats=2, out=tmp_path, progress=lambda *step: said.append(step)
-    )
+SMALL_ALLOCS = Workload(workload="small-allocs-mt", threads=2, bytes="80m", unit="40k")
+Said = list[tuple[int, int, str]]
 
+
+@pytest.fixture(scope="module")
+def small_allocs(target: Local, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Said]:
+    """Two repeats, with all that is observed by default; and what was said meanwhile."""
+    place, said, before = tmp_path_factory.mktemp("runs"), [], MAP_COUNT.read_text()
+    run = collect(
+        target, SMALL_ALLOCS, repeats=2, out=place, progress=lambda *step: said.append(step)
+    )
+    assert left_in(place) == [run.id]
+    assert MAP_COUNT.read_text() == before
+    return run, said
+
+
+@pytest.mark.xdist_group("max_map_count")
+def test_small_allocs(small_allocs: tuple[Run, Said]) -> None:
+    workload, (run, said) = SMALL_ALLOCS, small_allocs
     census = run.table("census")
     found = census[(census["class"] == "zero-page") & (census["origin"] == "private /dev/zero")]
     counts = found.groupby("repeat").agg(vmas=("start", "size"), zero=("zero", "sum"))
@@ -120,7 +130,7 @@ def test_small_allocs(target: Local, tmp_path: Path) -> None:
     throughput = run.table("throughput")
     assert throughput["task"].tolist() == [0, 1, 0, 1]
     # 8 bytes an access, every word, and an eighth of the size for the mmaps.
-    assert throughput["bytes"].tolist() == [(80 << 20) * 9 // 8] * 4
+    assert throughput["bytes"].tolist() == [(40 << 20) * 9 // 8] * 4
     repeats = run.table("repeats")
     assert repeats["exit_status"].tolist() == [0, 0]
     assert (repeats[["seconds", "system_s"]] > 0).all(axis=None)
@@ -139,13 +149,11 @@ def test_small_allocs(target: Local, tmp_path: Path) -> None:
     steps = 2 + 2 * 2 + 2 * 4 + 1
     assert [step[0] for step in said] == list(range(steps + 1))
     assert said[-1] == (steps, steps, "done")
-    assert left_in(tmp_path) == [run.id]
-    assert MAP_COUNT.read_text() == before
 
 
-def test_small_allocs_is_traced(take: Take) -> None:
-    run = take("small-allocs-mt", repeats=2, trace=True, threads=2, bytes="16m", unit="40k")
-    workload = Workload(workload="small-allocs-mt", threads=2, bytes="16m", unit="40k")
+@pytest.mark.xdist_group("max_map_count")
+def test_small_allocs_is_traced(small_allocs: tuple[Run, Said]) -> None:
+    workload, run = SMALL_ALLOCS, Run.open(small_allocs[0].path)  # as whoever is given it would
 
     tracing = run.table("tracing")
     assert tracing["traced"].tolist() == [

@@ -24,7 +24,7 @@ from anonvma.report import layout, notebooks
 from anonvma.run import runs
 
 PROFILED = ["early=early-profile-*", "delayed=delayed-profile-*"]
-PAIR = ["early=early-small-allocs-mt-*", "delayed=delayed-small-allocs-mt-*"]
+PAIR = ["early=early-small-allocs-mt-[1-5]", "delayed=delayed-small-allocs-mt-[1-5]"]
 
 
 def of(columns: dict[str, list[float]], labels: list[str]) -> pd.DataFrame:
