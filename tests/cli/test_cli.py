@@ -20,8 +20,7 @@ from waiting import PATIENCE
 
 from anonvma.base.errors import PrivilegeError
 from anonvma.cli import main
-from anonvma.report import cost_report, layout, notebooks
-from anonvma.run import runs
+from anonvma.report import notebooks
 from anonvma.target.local import Local
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -213,22 +212,6 @@ def only_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(notebooks, "execute", collecting_and_reporting)
     monkeypatch.setenv("ANONVMA_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("build", "only_the_report")
-def test_report_tells_the_cost_last(tmp_path: Path) -> None:
-    """Of the run of the experiment; here, and in the report."""
-    done = run_here("report", "--bytes", "8m", "--repeats", "1", "--cost", "0.001")
-    assert done.returncode == 0, done.stderr
-    assert "Yes. After a run of small-allocs-mt" in done.stdout
-    places = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[-4:])
-    text = (tmp_path / places["text"]).read_text()
-    assert "All 2,048 pages that they span are present" in " ".join(text.split())
-    (measured,) = (tmp_path / places["run"]).parent.glob("*-cost-small-allocs-mt")
-    cost = runs.Run.open(measured)
-    (told,) = cost_report.brief(cost)
-    assert layout.text([told], "").strip() in done.stdout
-    assert told.paragraphs[1][:60] in " ".join(text.split())
 
 
 def test_report_of_an_impossible_workload_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
