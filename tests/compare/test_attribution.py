@@ -24,7 +24,7 @@ from anonvma.tables.mapping_time import BEHIND
 
 
 def pair(load: str) -> dict[str, list[Run]]:
-    return conditions.find([f"early=early-{load}-*", f"delayed=delayed-{load}-*"])
+    return conditions.find([f"early=early-{load}-[1-5]", f"delayed=delayed-{load}-[1-5]"])
 
 
 # ---- the pair ----
@@ -262,17 +262,17 @@ def odd_unmap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-Compared = Callable[[Path, dict[str, str]], dict[str, list[Run]]]
+Compared = Callable[[Path, dict[str, str], int], dict[str, list[Run]]]
 
 
 @pytest.fixture(scope="module")
 def compared(build: Path, odd_unmap: Path) -> Compared:
-    """Run programs in turns on this machine, traced, two runs each.
+    """Run programs in turns on this machine, traced, in so many blocks.
 
     Beside "beside" as many processes burn as there are CPUs: enough that somebody waits for one.
     """
 
-    def go(out: Path, words: dict[str, str]) -> dict[str, list[Run]]:
+    def go(out: Path, words: dict[str, str], blocks: int) -> dict[str, list[Run]]:
         each = [
             design.Condition(
                 name=name,
@@ -282,7 +282,7 @@ def compared(build: Path, odd_unmap: Path) -> Compared:
             )
             for name, word in words.items()
         ]
-        plan = design.Plan(conditions=each, warmups=0, least=2, most=2, repeats=1)
+        plan = design.Plan(conditions=each, warmups=0, least=blocks, most=blocks, repeats=1)
         experiment.run(plan, out)
         return design.conditions(out)
 
@@ -294,7 +294,7 @@ def unmapped(compared: Compared, tmp_path_factory: pytest.TempPathFactory) -> di
     """Of the same 4,000 faults: twice alike, page by page, and with a busy neighbour."""
     words = {"whole": "whole 400", "again": "whole 400 ", "bypage": "by-page 400",
              "beside": "whole 400  "}  # fmt: skip
-    sides = compared(tmp_path_factory.mktemp("unmapped") / "out", words)
+    sides = compared(tmp_path_factory.mktemp("unmapped") / "out", words, 2)
     traced(sides)
     return sides
 
@@ -332,7 +332,7 @@ def test_a_slowed_munmap_is_named(unmapped: dict[str, list[Run]]) -> None:
 def test_another_page_size_is_another_number_of_faults(compared: Compared, tmp_path: Path) -> None:
     if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
         pytest.skip("transparent huge pages are switched off here")
-    sides = compared(tmp_path / "out", {"small": "small 4", "huge": "huge 4"})
+    sides = compared(tmp_path / "out", {"small": "small 4", "huge": "huge 4"}, 1)
     traced(sides)
     found = attribution.explain(sides)
     groups = found.table[found.table["cause"] == "lock path"]
