@@ -19,7 +19,8 @@ endef
 
 # Tests run side by side, each module on one worker: see tests/conftest.py. With 0 there is no worker.
 WORKERS ?= $(shell cpus=$$(nproc) && echo $$((cpus < 4 ? cpus + 1 : 4)))
-PYTEST := analysis/setup/as-root $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# They start hundreds of Pythons, of which only the first is to compile what they import.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE analysis/setup/as-root $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 # As they stand they open recorded data, so they print the same every time.
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb) notebooks/explore.ipynb
