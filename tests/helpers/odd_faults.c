@@ -2,7 +2,8 @@
 /*
  * Page faults of the kinds a tracer might get wrong. "steps" prints what it did,
  * and when: a label, the time before and after (CLOCK_MONOTONIC), the address and
- * the number of pages. The other kinds read so many pages of a private /dev/zero.
+ * the number of pages; then it runs a command, if it was given one, whose output is
+ * standard error. The other kinds read so many pages of a private /dev/zero.
  */
 #define _GNU_SOURCE
 #include <alloca.h>
@@ -294,6 +295,14 @@ static void all_steps(long rounds, char **files)
 		       (unsigned long)steps[i].area, steps[i].pages);
 }
 
+static void go_on_as(char **command)
+{
+	fflush(stdout);
+	dup2(STDERR_FILENO, STDOUT_FILENO);
+	execv(command[0], command);
+	fail(command[0]);
+}
+
 /* ---- processes ---- */
 
 static void touch(long pages)
@@ -558,9 +567,11 @@ int main(int argc, char **argv)
 	page = sysconf(_SC_PAGESIZE);
 	program = argv[0];
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (!strcmp(kind, "steps"))
+	if (!strcmp(kind, "steps")) {
 		all_steps(first, argv + 3);
-	else if (!strcmp(kind, "touch"))
+		if (argc > 5)
+			go_on_as(argv + 5);
+	} else if (!strcmp(kind, "touch"))
 		touch(first);
 	else if (!strcmp(kind, "children"))
 		children(first, second);
