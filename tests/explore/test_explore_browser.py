@@ -400,6 +400,7 @@ def trace(page: Page) -> None:
     with subprocess.Popen([sys.executable, "-c", FAULTING]) as process:
         try:
             page.open_tab("Live")
+            page.write("every", "60")  # one census is enough, for all that follows
             page.press("start")
             page.press("clear")
             page.choose("process", f"{process.pid} ")
