@@ -45,6 +45,14 @@ def cli(build: Path, tmp_path: Path) -> Cli:
     return run
 
 
+@pytest.fixture
+def here(build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The same in this process, for what prints nothing but by Python's own streams."""
+    monkeypatch.setenv("ANONVMA_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    return run_here
+
+
 def test_help_teaches(cli: Cli) -> None:
     done = cli("--help")
     assert done.returncode == 0
@@ -73,15 +81,15 @@ def _whole(words: str) -> str:
     return " ".join(words.strip().partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 
 
-def test_unknown_command_is_exit_code_2(cli: Cli) -> None:
-    done = cli("sensus")
+def test_unknown_command_is_exit_code_2(here: Cli) -> None:
+    done = here("sensus")
     assert done.returncode == 2 and "did you mean 'census'?" in done.stderr
-    assert cli("census", "--pid", "-1").returncode == 2
+    assert here("census", "--pid", "-1").returncode == 2
 
 
-def test_census_of_one_process(cli: Cli, odd_process: Callable[..., list[int]]) -> None:
+def test_census_of_one_process(here: Cli, odd_process: Callable[..., list[int]]) -> None:
     (pid,) = odd_process("many", "1000")
-    done = cli("census", "--pid", str(pid), "--json")
+    done = here("census", "--pid", str(pid), "--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
@@ -90,7 +98,7 @@ def test_census_of_one_process(cli: Cli, odd_process: Callable[..., list[int]]) 
     assert classes["untouched"] >= 1000
     (process,) = found["by_process"]
     assert (process["tgid"], process["comm"]) == (pid, "odd_process")
-    text = cli("census", "--pid", str(pid)).stdout
+    text = here("census", "--pid", str(pid)).stdout
     assert "Bare VMAs by class" in text and "odd_process" in text
 
 
@@ -126,9 +134,9 @@ def test_locks_of_a_command(cli: Cli, build: Path) -> None:
     assert "By who took it" in cli("locks", "--", str(build / "vmload"), *LOAD).stdout
 
 
-def test_faults_of_a_process(cli: Cli, odd_process: Callable[..., list[int]]) -> None:
+def test_faults_of_a_process(here: Cli, odd_process: Callable[..., list[int]]) -> None:
     (pid,) = odd_process("many", "10")
-    done = cli("faults", "--pid", str(pid), "--seconds", "0.2")
+    done = here("faults", "--pid", str(pid), "--seconds", "0.2")
     assert done.returncode == 0 and "0 page faults" in done.stdout
     assert done.stderr == f"watching odd_process ({pid}) for 0.2 s ...\n"
 
@@ -147,9 +155,9 @@ def test_faults_of_a_command_that_fails(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["--pid", "1", "--", "true"], ["--nonsense"]])
-def test_faults_and_locks_of_nothing(cli: Cli, words: list[str]) -> None:
+def test_faults_and_locks_of_nothing(here: Cli, words: list[str]) -> None:
     for command in ("faults", "locks"):
-        assert cli(command, *words).returncode == 2
+        assert here(command, *words).returncode == 2
 
 
 def test_faults_of_what_is_not_there(cli: Cli) -> None:
@@ -160,17 +168,17 @@ def test_faults_of_what_is_not_there(cli: Cli) -> None:
     assert done.returncode == 5 and "no process 4000000" in done.stderr
 
 
-def test_census_of_no_process_passes_the_probes_exit_code_on(cli: Cli) -> None:
-    done = cli("census", "--pid", "2")
+def test_census_of_no_process_passes_the_probes_exit_code_on(here: Cli) -> None:
+    done = here("census", "--pid", "2")
     assert (done.returncode, done.stdout) == (5, "")
     assert done.stderr.startswith("anonvma: process 2 has no memory of its own: it is a kernel")
     assert done.stderr.count("\n") == 1
 
 
-def test_doctor(cli: Cli) -> None:
-    assert "pagemap_scan" in cli("doctor").stdout
-    assert json.loads(cli("doctor", "--json").stdout)["kernel"] == os.uname().release
-    done = cli("doctor", "--target", "moon")
+def test_doctor(here: Cli) -> None:
+    assert "pagemap_scan" in here("doctor").stdout
+    assert json.loads(here("doctor", "--json").stdout)["kernel"] == os.uname().release
+    done = here("doctor", "--target", "moon")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
 
@@ -214,8 +222,8 @@ def only_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_report_of_an_impossible_workload_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
-    done = cli("report", "--workload", "small-alocs-mt")
+def test_report_of_an_impossible_workload_is_one_sentence(here: Cli, tmp_path: Path) -> None:
+    done = here("report", "--workload", "small-alocs-mt")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("anonvma: ")
     assert "did you mean 'small-allocs-mt'?" in done.stderr
