@@ -44,66 +44,67 @@ ROOT = Path(__file__).resolve().parent.parent
 # out; elsewhere it comes first, in the order of its groups' seconds.
 SLOW = {
     "test_runner.py": (
-        95,
+        110,
         "studies to their end: Snakemake, and a notebook per job, each starts Python",
     ),
-    "test_bench.py": (23, "the bench's own rounds, with 70,000 VMAs"),
+    "test_bench.py": (20, "the bench's own rounds, with 70,000 VMAs"),
     "test_bench_compare.py": (2, "the bench's own rounds"),
-    "test_bench_explore.py": (12, "the bench's own rounds"),
-    "test_bench_faults.py": (20, "the bench's own rounds, with a million faults"),
+    "test_bench_explore.py": (10, "the bench's own rounds"),
+    "test_bench_faults.py": (12, "the bench's own rounds, with a million faults"),
     "test_bench_perf.py": (2, "the bench's own rounds"),
     "test_bench_ssh.py": (2, "the bench's own rounds, on a host"),
-    "test_bench_start.py": (9, "the bench's own rounds"),
-    "test_bench_store.py": (5, "the bench's own rounds"),
-    "test_btf.py": (45, "every member that a program relies on, taken away in turn"),
-    "test_attribution.py": (60, "runs of both conditions, collected"),
-    "test_claims.py": (20, "whole notebooks, executed"),
-    "test_cli.py": (50, "every command in a Python of its own"),
-    "test_collection.py": (90, "runs, collected; each of them killed at several moments"),
-    "test_changes.py": (40, "a notebook of the user's own runs, and an experiment here"),
-    "test_cost.py": (78, "what observing costs, measured here"),
+    "test_bench_start.py": (6, "the bench's own rounds"),
+    "test_bench_store.py": (4, "the bench's own rounds"),
+    "test_btf.py": (42, "every member that a program relies on, taken away in turn"),
+    "test_attribution.py": (65, "runs of both conditions, collected"),
+    "test_claims.py": (19, "whole notebooks, executed"),
+    "test_cli.py": (45, "every command in a Python of its own"),
+    "test_collection.py": (80, "runs, collected; each of them killed at several moments"),
+    "test_changes.py": (45, "a notebook of the user's own runs, and an experiment here"),
+    "test_cost.py": (35, "what observing costs, measured here"),
     "test_experiment.py": (1, "several runs per condition"),
-    "test_explorer.py": (38, "widgets over whole runs, each with its figures"),
-    "test_explore_browser.py": (89, "JupyterLab and Chromium"),
+    "test_explorer.py": (22, "widgets over whole runs, each with its figures"),
+    "test_explore_browser.py": (75, "JupyterLab and Chromium"),
     "test_faults_program.py": (
         60,
         "kprobes are attached to each of many kernel functions, per test",
     ),
-    "test_fetch_deb.py": (26, "an archive of Debian packages of its own, served"),
-    "test_flame.py": (14, "Chromium"),
-    "test_foreign_run.py": (12, "two hundred planted secrets, in runs that are written anew"),
-    "test_fuzz_runs.py": (20, "runs that are damaged, each through every command"),
-    "test_guest.py": (430, "guests boot under emulation"),
-    "test_importing.py": (29, "perf reads recordings, each with symbols"),
+    "test_fetch_deb.py": (19, "an archive of Debian packages of its own, served"),
+    "test_flame.py": (8, "Chromium"),
+    "test_foreign_run.py": (17, "two hundred planted secrets, in runs that are written anew"),
+    "test_fuzz_runs.py": (14, "runs that are damaged, each through every command"),
+    "test_guest.py": (250, "guests boot under emulation"),
+    "test_importing.py": (16, "perf reads recordings, each with symbols"),
     "test_killed.py": (30, "make report, killed at several stages"),
     "test_lab.py": (2, "JupyterLab, as root and as others"),
-    "test_live.py": (20, "censuses of the whole machine, and what they trace"),
+    "test_live.py": (13, "censuses of the whole machine, and what they trace"),
     "test_locks_program.py": (
-        26,
+        9,
         "kprobes are attached to each of many kernel functions, per test",
     ),
     "test_notebooks.py": (5, "whole notebooks, executed"),
     "test_pair.py": (1, "guests boot under emulation"),
-    "test_deduplicated.py": (41, "perf reads recordings, each with symbols"),
+    "test_deduplicated.py": (18, "perf reads recordings, each with symbols"),
     "test_recording.py": (3, "perf reads recordings, each with symbols"),
-    "test_profile.py": (19, "perf reads recordings, each with symbols"),
-    "test_program.py": (35, "Redis is fetched, and runs under every tracer"),
-    "test_publish.py": (85, "reports are rendered, shown by Chromium, and mailed"),
-    "test_redaction.py": (38, "every recorded run, and two hundred planted secrets"),
-    "test_regime.py": (16, "faults are traced to see what the kernel does"),
-    "test_reproduction.py": (45, "runs, collected again from a clone"),
+    "test_profile.py": (14, "perf reads recordings, each with symbols"),
+    "test_program.py": (25, "Redis is fetched, and runs under every tracer"),
+    "test_publish.py": (65, "reports are rendered, shown by Chromium, and mailed"),
+    "test_redaction.py": (28, "every recorded run, and two hundred planted secrets"),
+    "test_regime.py": (8, "faults are traced to see what the kernel does"),
+    "test_reproduction.py": (85, "runs, collected again from a clone"),
     "test_scaling.py": (8, "laws fitted to hundreds of samples drawn anew"),
-    "test_ssh.py": (46, "hosts boot, and lose their connections"),
-    "test_ssh_collect.py": (55, "runs over ssh, and notebooks"),
-    "test_ssh_network.py": (90, "hosts boot, and lose their connections"),
-    "test_start.py": (16, "every command in a Python of its own"),
-    "test_statistics.py": (22, "fourteen thousand comparisons of like with like"),
-    "test_store.py": (40, "thousands of runs in a store, and commands over them"),
-    "test_stress.py": (14, "kprobes are attached to each of many kernel functions, per test"),
-    "test_time_program.py": (15, "kprobes are attached to each of many kernel functions, per test"),
-    "test_tracing_ends.py": (30, "kprobes are attached to each of many kernel functions, per test"),
+    "test_ssh.py": (35, "hosts boot, and lose their connections"),
+    "test_ssh_collect.py": (35, "runs over ssh, and notebooks"),
+    "test_ssh_network.py": (60, "hosts boot, and lose their connections"),
+    "test_start.py": (10, "every command in a Python of its own"),
+    "test_statistics.py": (17, "fourteen thousand comparisons of like with like"),
+    "test_store.py": (20, "thousands of runs in a store, and commands over them"),
+    "test_stress.py": (8, "kprobes are attached to each of many kernel functions, per test"),
+    "test_time_program.py": (9, "kprobes are attached to each of many kernel functions, per test"),
+    "test_tracing_ends.py": (35, "kprobes are attached to each of many kernel functions, per test"),
 }
-NOTEBOOK = 10  # seconds of one
+NOTEBOOK = 7  # seconds of one
+SLOW_TEST = 10  # of one that is marked in a module that is not
 FAILURES = ROOT / "build" / "failures"
 
 
@@ -139,8 +140,12 @@ def seconds_by_group(items: list[pytest.Item]) -> collections.Counter[str]:
     found: collections.Counter[str] = collections.Counter()
     for item in items:
         name = item.path.name
-        whole = NOTEBOOK if item.path.suffix == ".ipynb" else SLOW.get(name, (0, ""))[0]
-        found[group(item)] += whole / tests[name]
+        if name in SLOW:
+            found[group(item)] += SLOW[name][0] / tests[name]
+        elif item.path.suffix == ".ipynb":
+            found[group(item)] += NOTEBOOK / tests[name]
+        elif item.get_closest_marker("slow"):
+            found[group(item)] += SLOW_TEST
     return found
 
 

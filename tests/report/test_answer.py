@@ -206,7 +206,7 @@ def test_acquisitions_add_up(rows: int, most: int) -> None:
 
 
 @pytest.mark.slow  # dozens of made-up runs
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(made())
 def test_whatever_a_run_has_its_report_adds_up(run: Any) -> None:
     check(run)
