@@ -34,6 +34,7 @@ NEED = {
         "papermill",
     },
     ("study.dataset", "study.store", "study.trend"): {"duckdb"},
+    ("base.drawing",): {"IPython", "ipywidgets", "matplotlib", "seaborn"},
 }
 
 
@@ -70,6 +71,15 @@ def test_a_notebook_that_imports_every_table_imports_nothing_that_draws() -> Non
 @pytest.mark.parametrize("names", NEED, ids="+".join)
 def test_what_needs_a_slow_package_imports_no_other(names: tuple[str, ...]) -> None:
     assert imported(statements(names)) <= NEED[names]
+
+
+def test_a_density_estimate_has_scipy_stats_when_it_is_drawn() -> None:
+    program = (
+        "from anonvma.base.drawing import sns\n"
+        "lines = sns.kdeplot(x=[1.0, 2, 4], cumulative=True).lines\n"
+        "assert lines[0].get_ydata()[-1] > 0.9"
+    )
+    assert "scipy.stats" in imported(program)
 
 
 def test_help_and_usage_import_not_even_pandas() -> None:

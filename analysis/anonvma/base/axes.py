@@ -24,7 +24,7 @@ def plot_counts(
     table: pd.DataFrame, count: str, by: str, colours: Mapping[str, str], ax: Axes
 ) -> None:
     """Draw one column of a table as bars, one per value of another, the number at its end."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     sns.barplot(table, x=count, y=by, hue=by, palette=colours, saturation=1, legend=False, ax=ax)
     for bars in ax.containers:
@@ -54,7 +54,7 @@ def plot_shares(
     title : str
         With one, the legend is below.
     """
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     kinds = [kind for kind in colours if kind in table and table[kind].any()]
     shares = table[kinds].div(table[whole].to_numpy(), axis=0) * 100

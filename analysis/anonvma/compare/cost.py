@@ -238,9 +238,10 @@ def of_run(run: Run) -> Cost:
 
 def plot_by_threads(run: Run, ax: Axes | None = None) -> Axes:
     """Draw the ratio of `by_threads`, with its interval, against the number of threads."""
-    import seaborn as sns
     from matplotlib import pyplot as plt
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    from anonvma.base.drawing import sns
 
     table = by_threads(run)
     ax = ax or plt.subplots(figsize=(6.4, 3.6), layout="constrained")[1]

@@ -164,8 +164,9 @@ def _how_said(row: Mapping[Any, Any]) -> str:
 
 def plot_ratios(by_level: Levels, ax: Axes | None = None) -> Axes:
     """Draw `ratios` with their intervals against the virtual CPUs to a real one."""
-    import seaborn as sns
     from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 5, 3)
     table = ratios(by_level)

@@ -228,7 +228,8 @@ def plot_by_threads(
     axes : sequence of Axes, optional
     """
     import matplotlib.pyplot as plt
-    import seaborn as sns
+
+    from anonvma.base.drawing import sns
 
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")[1]

@@ -112,7 +112,7 @@ def _transitions(a: Source, b: Source, wanted: Filter) -> pd.DataFrame | None:
 
 def _plot_side_by_side(table: pd.DataFrame, ax: Axes) -> None:
     """Draw both means of each row, joined by a line."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     labels = table["state"] + ", " + table["origin"]
     places = np.arange(len(table))

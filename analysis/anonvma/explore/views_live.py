@@ -68,9 +68,10 @@ def _trimmed_ids(table: pd.DataFrame) -> pd.DataFrame:
 
 def _plot_history(history: pd.DataFrame) -> Figure:
     """Draw how many bare VMAs of each class there were, census by census."""
-    import seaborn as sns
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
+
+    from anonvma.base.drawing import sns
 
     figure = Figure(figsize=(7.5, 2.6), layout="constrained")
     ax = figure.subplots()

@@ -337,8 +337,9 @@ def figure(rows: pd.DataFrame, found: pd.DataFrame) -> Figure:
     Values are percent of the mean before the series' first change, so that series of any size share
     an axis.
     """
-    import seaborn as sns
     from matplotlib.figure import Figure
+
+    from anonvma.base.drawing import sns
 
     metrics = list(dict.fromkeys(rows["metric"]))
     size = (9.0, 0.8 + 2.1 * max(len(metrics), 1))

@@ -266,7 +266,7 @@ def _plot_bars(table: pd.DataFrame, colours: dict[str, str], title: str, ax: Axe
 
 def plot_family_shapes(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw `family_shapes`: a point a shape, its size and number that of the families."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 7, 3)
     title = "Families of anon_vmas over forks"

@@ -104,7 +104,7 @@ def by_flag(vmas: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
 
 def plot_by_reason(vmas: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw `by_reason`: pairs that fail this test alone, and those that fail others too."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     table = by_reason(vmas)
     ax = own(ax, 7, 0.3 * len(table) + 1.4)

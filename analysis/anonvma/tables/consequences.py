@@ -178,8 +178,9 @@ def differing(rows: pd.DataFrame) -> pd.DataFrame:
 
 def plot_times(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how long each operation took on the bare VMA, over the other."""
-    import seaborn as sns
     from matplotlib.ticker import NullFormatter
+
+    from anonvma.base.drawing import sns
 
     title = "Time of an operation on a bare VMA, over one with an anon_vma"
     good = rows[rows["error"].isna()] if len(rows) else rows

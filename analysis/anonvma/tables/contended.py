@@ -130,7 +130,7 @@ def said(contended: pd.DataFrame) -> str:
 
 def plot_by_name(contended: pd.DataFrame, most: int = 8, ax: Axes | None = None) -> Axes:
     """Draw how long each lock of `by_name` was waited for, all callers together."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 7, 3)
     table = by_name(contended)

@@ -92,7 +92,7 @@ def said(forks: pd.DataFrame) -> str:
 
 def plot_by_program(forks: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how long each fork held mmap_lock, a point per fork, by program."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 7, 3)
     if forks.empty:

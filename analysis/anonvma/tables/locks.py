@@ -130,7 +130,7 @@ def callers_side_by_side(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 def plot_callers(locks: pd.DataFrame, most: int = 8, ax: Axes | None = None) -> Axes:
     """Draw how often each of `callers` took mmap_lock; as points, for a logarithm has no 0."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 7, 3)
     table = callers(locks).head(most)

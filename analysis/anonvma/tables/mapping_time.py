@@ -296,7 +296,7 @@ def pages(runs: Sequence[Run]) -> float:
 
 def plot(conditions: Mapping[str, Sequence[Run]], ax: Axes | None = None) -> Axes:
     """Draw `table` as a bar per condition, its length the time of the same work."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 8, 2.4)
     if lacking(conditions):

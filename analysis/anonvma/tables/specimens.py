@@ -138,9 +138,10 @@ def missing(specimens: pd.DataFrame) -> pd.DataFrame:
 
 def plot_observed(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw `grid`, a colour a state."""
-    import seaborn as sns
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
+
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 6, 0.24 * table["kind"].nunique() + 1)
     if table.empty:

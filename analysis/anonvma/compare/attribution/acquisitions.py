@@ -154,7 +154,7 @@ def plot_taken(
     conditions: Mapping[str, Sequence[Run]], most: int = 4, ax: Axes | None = None
 ) -> Axes:
     """Draw `taken` as a bar per condition, its length the acquisitions of mmap_lock."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 8, 1.8)
     table = taken(conditions, most)

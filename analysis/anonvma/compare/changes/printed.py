@@ -102,7 +102,7 @@ def _signed(bound: float) -> str:
 
 def plot_shown(found: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:
     """Draw the ratios of rows of `table` with their intervals, as far as they have these."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 7, 4)
     rows = found[found["low"].notna() & (found["ratio"] > 0) & ~found["absolute"]].head(most)

@@ -118,7 +118,7 @@ def transitions(faults: pd.DataFrame) -> pd.DataFrame:
 
 def plot_transitions(faults: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the `transitions` of faults that were handled as a matrix, the counts in its cells."""
-    import seaborn as sns
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 5.5, 4.5)
     table = transitions(handled(faults))

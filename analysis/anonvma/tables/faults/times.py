@@ -45,8 +45,9 @@ def over_time(events: pd.DataFrame, bins: int = 60) -> pd.DataFrame:
 
 def plot_over_time(events: pd.DataFrame, bins: int = 60, ax: Axes | None = None) -> Axes:
     """Draw `over_time` as stacked areas."""
-    import seaborn as sns
     from matplotlib.ticker import EngFormatter
+
+    from anonvma.base.drawing import sns
 
     ax = own(ax, 8, 2.8)
     if events.empty:
