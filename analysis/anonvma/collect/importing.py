@@ -15,6 +15,7 @@ import codecs
 import contextlib
 import os
 import platform
+import resource
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -347,8 +348,13 @@ def _limits(here: Local) -> list[str]:
     """Return the words that limit a command's memory, its time and the files that it writes."""
     if here.which("prlimit") is None:
         return []
-    limits = [f"--as={_MEMORY}", f"--cpu={_SECONDS}", f"--fsize={_ROOM}", "--core=0"]
-    return ["prlimit", *limits, "--"]
+    wanted = {"AS": _MEMORY, "CPU": _SECONDS, "FSIZE": _ROOM, "CORE": 0}
+    words = []
+    for name, most in wanted.items():
+        ours, _ = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+        limit = most if ours == resource.RLIM_INFINITY else min(most, ours)  # it cannot be raised
+        words.append(f"--{name.lower()}={limit}")
+    return ["prlimit", *words, "--"]
 
 
 def _vdsos() -> set[Path]:

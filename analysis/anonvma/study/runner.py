@@ -331,7 +331,8 @@ class _Work:
 
     def _last_line(self) -> str:
         said = (self.directory / "snakemake.log").read_text(errors="backslashreplace")
-        lines = said.strip().splitlines() or ["it said nothing"]
+        full = os.statvfs(self.directory).f_bavail == 0  # and so is its log not written
+        lines = said.strip().splitlines() or ["no space left there" if full else "it said nothing"]
         return lines[-1].strip()[:300].rstrip(".")
 
     # ---- events ----
