@@ -402,8 +402,11 @@ def test_events_that_somebody_named_are_withheld() -> None:
         *("acme", "probe:acme_ledger", "probe_acme:malloc", "probe_alice:secret_fn", "r01c4_acme"),
         *("uprobes:a_c_m_e", "cycles,name=acme/", "L1-a-c-m-e"),
     ]
-    for column in ("event", "counter", "fact", "unit"):
+    for column in ("event", "counter", "fact", "unit", "vm_ops", "asked_by"):
         assert withheld_in(column, pd.DataFrame({column: public + private})) == sorted(private)
+    paths = ["__libc_fork;asm_exc_page_fault;exc_page_fault", "run_task;unknown;do_anonymous_page"]
+    private = ["acme_ledger;asm_exc_page_fault", "start_thread;acme"]
+    assert withheld_in("call_path", pd.DataFrame({"call_path": paths + private})) == private
     with Path("/proc/vmstat").open() as lines:
         counted = pd.DataFrame({"counter": [line.split()[0] for line in lines]})
     assert withheld_in("counter", counted) == []

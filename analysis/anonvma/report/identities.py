@@ -53,7 +53,7 @@ our own programs, which are linked with it."""
 _KERNEL = "[kernel.kallsyms]"  # as perf names it; a module has another
 _OF_THE_KERNEL = re.compile(r"(?!bpf_prog_[0-9a-f]{16}_)[\w.$]{1,500}")
 """Functions that are built into it; a program of BPF has its author's word behind its tag."""
-_COUNTED = ("counter", "event", "fact", "unit")
+_OF_SYSTEMS = ("counter", "event", "fact", "unit", "vm_ops", "asked_by", "call_path")
 _RAW = re.compile(r"r[0-9a-f]{1,8}")
 """An event by its number."""
 _MODIFIER = re.compile(r":[ukhpPSDIGHWeb]{1,8}$")
@@ -77,8 +77,8 @@ def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
             continue
         kind = FOREIGN.get(column, "word")
         words = {str(word) for word in frame[column].unique() if not pd.isna(word)}
-        if column in _COUNTED:
-            words = {word for word in words if not _is_of_perf(_MODIFIER.sub("", word))}
+        if column in _OF_SYSTEMS:  # a call path is many names
+            words = {word for word in words if not all(map(_is_of_systems, word.split(";")))}
         if column == "function":  # of the kernel, but for those that a module is named with
             words = {word for word in words if not _OF_THE_KERNEL.fullmatch(word)}
         if column == "symbol" and "file" in frame:
@@ -90,8 +90,9 @@ def foreign(frame: pd.DataFrame) -> Iterator[tuple[str, str, list[str]]]:
         yield column, kind, sorted(word for word in words if not is_public(word))
 
 
-def _is_of_perf(name: str) -> bool:
-    return bool(_RAW.fullmatch(name)) or is_of_systems(name)
+def _is_of_systems(name: str) -> bool:
+    bare = _MODIFIER.sub("", name)
+    return bool(_RAW.fullmatch(bare)) or is_of_systems(bare)
 
 
 def _everybodys(frame: pd.DataFrame) -> set[str]:
