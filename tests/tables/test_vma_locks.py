@@ -46,6 +46,9 @@ def test_writers_and_readers_are_told_apart() -> None:
     said = vma_locks.said(CONTENDED)
     assert "waited 3 times, 9.0 ms" in said and "failed 4 times" in said
     assert f"{percent(4 / 7)} of both on VMAs that were heap, bare." in said
+    # A kernel that does not show locks that were free is not said to have had none.
+    assert vma_locks.whole_by_caller(CONTENDED).what == "acquisitions"
+    assert vma_locks.whole_by_caller(CONTENDED.iloc[1:]).what == "acquisitions that waited"
     assert vma_locks.said(CONTENDED.iloc[:0]).startswith("No writer waited")
 
 

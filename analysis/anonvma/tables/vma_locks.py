@@ -120,7 +120,10 @@ def whole(contended: pd.DataFrame) -> Whole:
 
 def whole_by_caller(contended: pd.DataFrame) -> Whole:
     """What the rows of `by_caller` add up to."""
-    return Whole("acquired", float(by_caller(contended)["acquired"].sum()), "acquisitions")
+    table = by_caller(contended)
+    all_waited = bool((table["acquired"] == table["waited"]).all())  # the others are not seen
+    noun = "acquisitions that waited" if all_waited else "acquisitions"
+    return Whole("acquired", float(table["acquired"].sum()), noun)
 
 
 def each(contended: pd.DataFrame) -> pd.DataFrame:
