@@ -52,8 +52,10 @@ lab: ## JupyterLab on the explorer: a run, or this machine, live
 test: ## lint, pytest, and the notebooks' outputs
 	@$(NEEDS) venv build measure guest mail browser lab hosts
 	@$(MAKE) ready probe workload guest
-	$(LINT)
-	$(PYTEST) --nbval tests $(NOTEBOOKS) $(ARGS)
+	@$(MAKE) lint & lint=$$!; trap 'kill $$lint; exit 130' INT TERM; \
+		$(PYTEST) --nbval tests $(NOTEBOOKS) $(ARGS); tests=$$?; \
+		wait $$lint || { echo 'make lint failed: its words are above.' >&2; exit 1; }; \
+		exit $$tests
 
 check: ## the part worth running before each commit: lint, and the tests that start nothing large
 	@$(NEEDS) venv build
