@@ -308,7 +308,7 @@ def test_every_specimen_lies_in_a_vma_of_the_census(take: Take) -> None:
 
 def test_any_other_command(take: Take, build: Path) -> None:
     vmload = shlex.quote(str(build / "vmload"))
-    run = take(f"{vmload} -t 2 --readonly --unit 40k 8m", repeats=2, trace=True)
+    run = take(f"{vmload} -t 2 --readonly --unit 40k 8m", repeats=2, trace=True, how={"traced": 1})
     census = run.table("census")
     found = census[(census["class"] == "zero-page") & (census["origin"] == "private /dev/zero")]
     assert found.groupby("repeat").size().tolist() == [2 * (-(-8192 // 40))] * 2
