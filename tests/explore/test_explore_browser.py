@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import ordinary
 import pandas as pd
 import pytest
-from browser import browser
+from browser import chromium
 from jupyter_client.blocking.client import BlockingKernelClient
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
@@ -34,7 +34,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 from waiting import PATIENCE, until
 
-__all__ = ["browser"]  # a fixture
+__all__ = ["chromium"]  # a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -255,12 +255,12 @@ class Page:
         return reached
 
 
-def test_explorer_in_jupyterlab(lab: Lab, browser: webdriver.Chrome) -> None:
-    page = Page(browser)
+def test_explorer_in_jupyterlab(lab: Lab, chromium: webdriver.Chrome) -> None:
+    page = Page(chromium)
     page.run_all(f"{lab.address}/lab/tree/notebooks/explore.ipynb?token={lab.token}")
     page.until_said(rf"^{EVERY} of {EVERY} VMAs \(all\)")  # nothing is left narrowed down
     page.find("run")
-    assert browser.find_elements(By.CSS_SELECTOR, ".Toastify__toast") == []  # no question over it
+    assert chromium.find_elements(By.CSS_SELECTOR, ".Toastify__toast") == []  # no question over it
     page.picture("01-opened")
 
     # Another run, repeat, and one to compare with.

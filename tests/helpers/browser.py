@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A real browser: Debian's chromium, headless, driven by selenium and its own driver.
 
-Import the fixture `browser` to use it. Nothing is downloaded: the driver is the distribution's.
+Import the fixtures `browser` and `chromium` to use it. Nothing is downloaded: the driver is the
+distribution's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +18,11 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from waiting import PATIENCE
 
-__all__ = ["browser", "complaints", "network_off", "requests_of"]
+__all__ = ["browser", "chromium", "complaints", "network_off", "requests_of"]
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """A browser with a profile of its own, which keeps its console and its requests."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
@@ -37,7 +37,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         "--disable-background-networking",
         "--disable-component-update",
         "--no-first-run",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium') / 'profile'}",
     ):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -47,6 +47,17 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         yield started
     finally:
         started.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """A new tab of it, which alone knows what is emulated and switched off in it."""
+    first = chromium.current_window_handle
+    chromium.switch_to.new_window("tab")
+    complaints(chromium), requests_of(chromium)  # of the tab before
+    yield chromium
+    chromium.close()
+    chromium.switch_to.window(first)
 
 
 def network_off(browser: webdriver.Chrome) -> None:

@@ -27,7 +27,7 @@ import pexpect
 import pypdf
 import pyte
 import pytest
-from browser import browser, complaints, network_off, requests_of
+from browser import browser, chromium, complaints, network_off, requests_of
 from commands import run_here
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -60,7 +60,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # aiosmtpd asks pkg-config-like questions at import
     from aiosmtpd.controller import Controller
 
-__all__ = ["browser"]
+__all__ = ["browser", "chromium"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = "early-small-allocs-mt-[1-5]..delayed-small-allocs-mt-[1-5]"  # of nineteen boots
