@@ -153,3 +153,17 @@ def test_recording_touches_nothing_beside_it(tmp_path: Path) -> None:
         made.path / marker.MARK
     ).exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "kept.partial"]
+
+
+def test_a_new_file_goes_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    for name in ("it.json", "it.json.tmp", ".it.json.partial"):
+        (tmp_path / name).symlink_to("theirs")
+    before = set(tmp_path.iterdir())
+    with marker.new_file(tmp_path / "it.json") as draft:
+        draft.write_text("ours")
+    assert (tmp_path / "it.json").read_text() == "ours" and set(tmp_path.iterdir()) == before
+    assert (tmp_path / "theirs").read_text() == "theirs"
+    with pytest.raises(ZeroDivisionError), marker.new_file(tmp_path / "it.json"):
+        raise ZeroDivisionError
+    assert (tmp_path / "it.json").read_text() == "ours" and set(tmp_path.iterdir()) == before

@@ -133,3 +133,21 @@ def replacing(place: Path) -> Iterator[Path]:
                     raise
     except OSError as error:
         raise AnonvmaError(f"cannot write {place}: {error.strerror}.") from None
+
+
+@contextmanager
+def new_file(place: Path) -> Iterator[Path]:
+    """Give a file beside a place, which takes it when the block has ended.
+
+    Of a name that nobody knows beforehand, who could have put a link there to another file.
+    """
+    descriptor, name = tempfile.mkstemp(f".{place.name}", ".", place.parent)
+    os.close(descriptor)
+    path = Path(name)
+    try:
+        yield path
+        path.chmod(0o644)
+        path.rename(place)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from anonvma.base import marker
 from anonvma.base.errors import SelectionError
 from anonvma.base.text import printable
 from anonvma.explore.filter import size
@@ -82,16 +83,15 @@ def write(selection: Selection, where: str, name: str, directory: Path) -> Itera
     frame = selection.frame()
     for kind in _KINDS:
         path = directory / f"{name}.{kind}"
-        partial = path.with_name(f".{path.name}.partial")
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            if kind == "parquet":
-                frame.to_parquet(partial, compression="zstd", index=False)
-            elif kind == "csv":
-                frame.to_csv(partial, index=False)
-            else:
-                partial.write_text(paragraph(selection, where), encoding="utf-8")
-            partial.rename(path)
+            with marker.new_file(path) as draft:
+                if kind == "parquet":
+                    frame.to_parquet(draft, compression="zstd", index=False)
+                elif kind == "csv":
+                    frame.to_csv(draft, index=False)
+                else:
+                    draft.write_text(paragraph(selection, where), encoding="utf-8")
         except OSError as error:
             raise SelectionError(f"cannot write {path}: {error.strerror or error}.") from None
         yield path

@@ -188,7 +188,11 @@ class _Work:
                 perf_record=False,
                 trace=self.trace,
             )
-            made.path.rename(self.into / called)
+            try:
+                made.path.rename(self.into / called)
+            except OSError as error:
+                where = self.into / called
+                raise RunError(f"cannot move a run to {where}: {error.strerror}.") from None
         self.state["order"].append(called)
         self.state["spent_s"] = round(self.state["spent_s"] + time.monotonic() - begun, 1)
         _write(self.into, self.state)
@@ -249,13 +253,11 @@ def _resumed(plan: Plan, into: Path) -> dict[str, Any]:
 
 
 def _write(into: Path, state: Mapping[str, Any]) -> None:
-    draft = into / f"{FILE}.tmp"
-    with draft.open("w", encoding="utf-8") as stream:
+    with marker.new_file(into / FILE) as draft, draft.open("w", encoding="utf-8") as stream:
         json.dump(state, stream, indent=1)
         stream.write("\n")
         stream.flush()
         os.fsync(stream.fileno())
-    draft.rename(into / FILE)
 
 
 # ---- a neighbour ----

@@ -39,7 +39,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from anonvma.base import scratch
+from anonvma.base import marker, scratch
 from anonvma.base.errors import StudyError
 from anonvma.run.jobs import PLAN
 from anonvma.run.runs import Run
@@ -172,17 +172,18 @@ class _Work:
         for name in ("work", "cells"):
             (self.directory / name).mkdir(exist_ok=True)
         (self.directory / "work" / STOP).unlink(missing_ok=True)
-        shutil.copyfile(self.study.file, self.directory / "study.yaml")
+        with marker.new_file(self.directory / "study.yaml") as draft:
+            shutil.copyfile(self.study.file, draft)
         self._rename_cells()
         states = status(self.study, self.directory)
         for stale in (self.directory / "work").glob("*.jsonl"):
             stale.unlink()
         for cell in self.study.cells:
-            marker = self.directory / "work" / f"{cell.name}.done"
+            done = self.directory / "work" / f"{cell.name}.done"
             if states[cell.name] == "done":
-                marker.touch()
+                done.touch()
             else:
-                marker.unlink(missing_ok=True)
+                done.unlink(missing_ok=True)
                 self.left[cell.name] = cell
         self._write_plan()
         counts = Counter(states.values())
@@ -216,9 +217,8 @@ class _Work:
             "lifeline": self.profile is None,
             "cells": [self._planned(cell) for cell in self.study.cells],
         }
-        draft = self.directory / f"{PLAN}.tmp"
-        draft.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-        draft.rename(self.directory / PLAN)
+        with marker.new_file(self.directory / PLAN) as draft:
+            draft.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
 
     def _planned(self, cell: Cell) -> dict[str, Any]:
         here = cell.host == THIS_MACHINE  # or whichever node of a cluster runs it

@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from anonvma.base import marker
 from anonvma.base.errors import RunError
 from anonvma.run import files
 
@@ -56,15 +56,8 @@ class Beside:
             return
         self._changed = False
         kept = {key: e for key, e in self._all().items() if os.path.lexists(self._root / key)}
-        with contextlib.suppress(OSError):
-            handle, draft = tempfile.mkstemp(prefix=self._name, dir=self._root)
-            try:
-                with open(handle, "w", encoding="utf-8") as stream:
-                    json.dump({"of": self._of, "entries": kept}, stream)
-                os.replace(draft, self._root / self._name)
-            except BaseException:
-                os.unlink(draft)
-                raise
+        with contextlib.suppress(OSError), marker.new_file(self._root / self._name) as draft:
+            draft.write_text(json.dumps({"of": self._of, "entries": kept}), encoding="utf-8")
 
     def _key(self, path: Path) -> str:
         return os.fsencode(os.path.relpath(path, self._root)).decode(errors="backslashreplace")
