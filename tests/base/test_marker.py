@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from anonvma.base import marker
+from anonvma.base import marker, scratch
 from anonvma.base.errors import AnonvmaError
 from anonvma.run import runs
 from anonvma.run.writer import record, sweep
@@ -167,3 +168,13 @@ def test_a_new_file_goes_through_no_link(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), marker.new_file(tmp_path / "it.json"):
         raise ZeroDivisionError
     assert (tmp_path / "it.json").read_text() == "ours" and set(tmp_path.iterdir()) == before
+    # What a killed writer left is gone with the next.
+    for maker, left in ((os.getpid(), True), (2**22 + 1, False)):
+        killed = tmp_path / ".it.json.x.partial"
+        killed.mkdir()
+        start = scratch.start_time(maker) or 0
+        (killed / marker.MARK).write_text(json.dumps({"maker": [maker, start]}))
+        with marker.new_file(tmp_path / "it.json") as draft:
+            draft.write_text("ours")
+        assert killed.exists() == left
+        shutil.rmtree(killed, ignore_errors=True)

@@ -139,15 +139,9 @@ def replacing(place: Path) -> Iterator[Path]:
 def new_file(place: Path) -> Iterator[Path]:
     """Give a file beside a place, which takes it when the block has ended.
 
-    Of a name that nobody knows beforehand, who could have put a link there to another file.
+    In a directory of ours, where nobody could have put a link to another file of that name.
     """
-    descriptor, name = tempfile.mkstemp(f".{place.name}", ".", place.parent)
-    os.close(descriptor)
-    path = Path(name)
-    try:
+    with draft(place) as directory:
+        path = directory / place.name
         yield path
-        path.chmod(0o644)
         path.rename(place)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
