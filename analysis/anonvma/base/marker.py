@@ -22,6 +22,7 @@ from anonvma.base import bounded, scratch, termination
 from anonvma.base.errors import AnonvmaError
 
 MARK = ".anonvma"
+_LARGEST = 1 << 30  # bytes of a file that we publish
 
 
 def check(place: Path) -> None:
@@ -45,8 +46,9 @@ def check(place: Path) -> None:
             f"{place} is there already and was not published by anonvma, which replaces only what "
             "it wrote: choose another place, or remove it."
         )
-    found, ours = _contents(place), _told(place).get("files", {})
-    theirs = [name for name in found if not isinstance(ours, dict) or ours.get(name) != found[name]]
+    told = _told(place).get("files")
+    ours = told if isinstance(told, dict) else {}
+    theirs = [name for name, path in _below(place) if not _is_as_told(path, ours.get(name))]
     if theirs:
         first = min(theirs)
         what = "was changed after anonvma wrote it" if first in ours else "anonvma did not write"
@@ -55,19 +57,32 @@ def check(place: Path) -> None:
         )
 
 
-def _contents(place: Path) -> dict[str, str]:
-    """Return what there is below a directory, and a hash of each file."""
-    found = {}
+def _below(place: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what there is below a directory but its mark, and where."""
     for path in place.rglob("*"):
-        hashed = ""
-        if path.is_file() and not path.is_symlink():
-            with path.open("rb") as stream:
-                hashed = hashlib.file_digest(stream, "sha256").hexdigest()
-        elif path.is_symlink() or not path.is_dir():
-            hashed = "neither a file nor a directory"
-        found[str(path.relative_to(place))] = hashed
-    found.pop(MARK, None)
-    return found
+        if path != place / MARK:
+            yield str(path.relative_to(place)), path
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _description(path: Path) -> list[int | str]:
+    """Return the size of a file that we wrote, and its hash; of a directory nothing."""
+    if not _is_regular(path):
+        return []
+    with path.open("rb") as stream:
+        return [path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()]
+
+
+def _is_as_told(path: Path, told: object) -> bool:
+    """Whether it is what we wrote; nothing is read that has another size, or too large a one."""
+    if not _is_regular(path):
+        return told == [] and path.is_dir() and not path.is_symlink()
+    size = path.stat().st_size
+    same_size = isinstance(told, list) and told[:1] == [size] and size <= _LARGEST
+    return same_size and told == _description(path)
 
 
 def _told(place: Path) -> dict[str, Any]:
@@ -117,7 +132,7 @@ def replacing(place: Path) -> Iterator[Path]:
         check(place)
         with draft(place) as path:
             yield path
-            files = _contents(path)
+            files = {name: _description(each) for name, each in _below(path)}
             (path / MARK).write_text(json.dumps({"files": files}), encoding="utf-8")
             if not os.path.lexists(place):
                 path.rename(place)
