@@ -417,6 +417,13 @@ def test_latest_is_the_newest_that_has_what_is_needed(
 # ---- the project's address ----
 
 
+def section_of_repeating(run: runs.Run) -> str:
+    """A mail that says how to repeat a run, as it is published here and now."""
+    repeated = reproduction.section([run], analysed=True)
+    body = mail_body.body([Section("Answer", ["Yes."]), repeated], asked=True)
+    return redaction.Wall.around([run]).scrub(body)
+
+
 @pytest.mark.parametrize(
     ("settings", "address"),
     [
@@ -439,9 +446,7 @@ def test_the_address_is_one_setting_and_a_mail_reads_well_without_it(
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
     monkeypatch.setattr(paths, "_repository", paths._repository.__wrapped__)
     assert paths.project_url() == address
-    repeated = reproduction.section([RECORDED], analysed=True)
-    body = mail_body.body([Section("Answer", ["Yes."]), repeated], asked=True)
-    shared = redaction.Wall.around([RECORDED]).scrub(body)
+    shared = section_of_repeating(RECORDED)
     assert shared.count(address or "https://") == (2 if address else 0)
     assert f"In a new clone of {address or 'anonvma'}, on a " in " ".join(shared.split())
     assert "None" not in shared.split() and not shared.endswith("\n\n")
@@ -452,6 +457,8 @@ def test_the_address_is_one_setting_and_a_mail_reads_well_without_it(
     ):
         monkeypatch.setenv("ANONVMA_URL", url)
         assert paths.project_url() == told
+        words = " ".join(section_of_repeating(RECORDED).split())
+        assert f"In a new clone of {told or 'anonvma'}, on a " in words
 
 
 # ---- rows and their whole ----
