@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import importlib
 import os
 import random
 import re
@@ -33,6 +34,9 @@ import pytest
 from anonvma.target.guest import Guest
 
 matplotlib.use("Agg")
+# Whoever first looks for a font in a home lists them all, and says so where that takes long: here,
+# not in the first notebook that draws, which would then print more than it should.
+importlib.import_module("matplotlib.font_manager")
 # No test asserts time: hypothesis would, 200 ms for each example.
 hypothesis.settings.register_profile(
     "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

@@ -72,7 +72,8 @@ def test_no_page_of_it_is_kept(
     file = recording.File(path)
     assert file.heads.size.sum() == file.records[1]
     assert resident(path) == 0
-    for at in (np.arange(len(file.words)), np.array([5, 600, 3, 3]), np.arange(0)):
+    last = len(file.words) - 1
+    for at in (np.arange(last + 1), np.array([5, last, 3, 3]), np.arange(0)):
         assert (file.gathered(at) == file.words[at]).all()
     file.gathered(np.arange(len(file.words)))
     assert resident(path) == 0
