@@ -27,7 +27,7 @@ from commands import run_here
 from processes import VARIABLE, new_token, survivors
 from waiting import PATIENCE, until
 
-from anonvma.base import paths
+from anonvma.base import marker, paths
 from anonvma.run import runs
 from anonvma.study import directory as directory_module
 from anonvma.study import fingerprint, job
@@ -450,6 +450,10 @@ def test_two_at_once_are_refused_and_other_directories_too(
     done = run_here("batch", other, "--output", output)
     assert done.returncode == 2 and "is of study 'tiny'" in done.stderr
     (tmp_path / "full").mkdir()
+    # Left by one that was killed before it had a plan: it is no other thing.
+    killed = tmp_path / "full" / ".study.yaml.x.partial"
+    killed.mkdir()
+    (killed / marker.MARK).write_text('{"maker": [1, 1]}')
     (tmp_path / "full" / "letter.txt").touch()
     done = run_here("batch", other, "--output", tmp_path / "full")
     assert done.returncode == 2 and "holds other things ('letter.txt')" in done.stderr

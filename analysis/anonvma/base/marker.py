@@ -112,6 +112,11 @@ def draft(place: Path) -> Iterator[Path]:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def is_draft(path: Path) -> bool:
+    """Tell whether a directory is such a one, of somebody who may have been killed meanwhile."""
+    return path.name.endswith(".partial") and "maker" in _told(path)
+
+
 def _is_of_the_dead(path: Path) -> bool:
     match _told(path).get("maker"):
         case [int(pid), int(start)]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from anonvma.base import marker
 from anonvma.base.errors import StudyError
 from anonvma.run.jobs import PLAN
 from anonvma.study.job import CELL, complete
@@ -73,6 +74,7 @@ def _check_whose(directory: Path, study: Study) -> None:
         name = json.loads((directory / PLAN).read_bytes())["study"]
     except FileNotFoundError:
         others = sorted(set(os.listdir(directory)) - {*_OURS, ".snakemake"})
+        others = [name for name in others if not marker.is_draft(directory / name)]
         if others:
             raise StudyError(
                 f"{directory} holds other things ({others[0]!r}): give an empty or a new --output."
