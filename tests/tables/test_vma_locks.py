@@ -49,6 +49,9 @@ def test_writers_and_readers_are_told_apart() -> None:
     # A kernel that does not show locks that were free is not said to have had none.
     assert vma_locks.whole_by_caller(CONTENDED).what == "acquisitions"
     assert vma_locks.whole_by_caller(CONTENDED.iloc[1:]).what == "acquisitions that waited"
+    # That none failed is not said where nothing shows it.
+    writers = vma_locks.said(CONTENDED.drop(index=3))
+    assert "waited 3 times, 9.0 ms" in writers and "failed 0 times" not in writers
     assert vma_locks.said(CONTENDED.iloc[:0]).startswith("No writer waited")
 
 

@@ -95,19 +95,23 @@ def waits(contended: pd.DataFrame) -> pd.DataFrame:
 def said(contended: pd.DataFrame) -> str:
     """Say how often writers waited and readers failed, and on which VMAs most of it was."""
     table = waits(contended)
+    unseen = (
+        "no reader was seen to fail for a writer, which is seen where the kernel lets functions be "
+        "traced (fentry or kprobe.multi)."
+    )
     if table.empty:
-        return (
-            "No writer waited for a reader of a VMA, and no reader was seen to fail for a writer, "
-            "which is seen where the kernel lets functions be traced (fentry or kprobe.multi)."
-        )
+        return f"No writer waited for a reader of a VMA, and {unseen}"
     times = table.groupby("what")["times"].sum().reindex([WRITER, READER], fill_value=0)
     most = table.groupby(["origin", "state"])["times"].sum().sort_values(ascending=False)
-    origin, state = most.index[0]
-    return (
-        f"Writers of VMAs waited {times[WRITER]:,.0f} times, {table['wait_ms'].sum():,.1f} ms in "
-        f"all, and readers failed {times[READER]:,.0f} times: {percent(most.iloc[0] / most.sum())} "
-        f"of both on VMAs that were {origin}, {state}."
+    share, where = (
+        percent(most.iloc[0] / most.sum()),
+        "VMAs that were {}, {}".format(*most.index[0]),
     )
+    ms = table["wait_ms"].sum()
+    waited = f"Writers of VMAs waited {times[WRITER]:,.0f} times, {ms:,.1f} ms in all"
+    if not times[READER]:
+        return f"{waited}, {share} of the times on {where}; {unseen}"
+    return f"{waited}, and readers failed {times[READER]:,.0f} times: {share} of both on {where}."
 
 
 def whole(contended: pd.DataFrame) -> Whole:
